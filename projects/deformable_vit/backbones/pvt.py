@@ -1,0 +1,188 @@
+"""Pyramid Vision Transformer.
+
+Wang et al., ICCV 2021, https://arxiv.org/abs/2102.12122; the authors' code is at https://github.com/whai362/PVT.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.nn.init import trunc_normal_
+from torch.utils.checkpoint import checkpoint
+
+from ..layers import MLP, PatchEmbed, SpatialReductionAttention, TransformerBlock
+from ..ops import resize_position_embedding, tokens_to_map
+from .base import PyramidBackbone, check_arch, drop_path_rates
+
+
+class TransformerStage(nn.Module):
+    """Patch embedding, blocks and, where a subclass or an argument adds them, position embedding and norm.
+
+    Args:
+        patch_embed: (B, C, H, W) -> tokens and their (height, width).
+        blocks: Modules of (tokens, (height, width)).
+        norm: Applied to the tokens at the end.
+        with_cp: Recompute each block in backward instead of keeping its activations.
+    """
+
+    def __init__(
+        self, patch_embed: nn.Module, blocks: Sequence[nn.Module], norm: nn.Module | None = None, with_cp: bool = False
+    ) -> None:
+        super().__init__()
+        self.patch_embed = patch_embed
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = nn.Identity() if norm is None else norm
+        self.with_cp = with_cp
+
+    def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        return self.patch_embed(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, C, H', W')."""
+        x, hw = self.embed(x)
+        for block in self.blocks:
+            if self.with_cp and torch.is_grad_enabled():
+                x = checkpoint(block, x, hw, use_reentrant=False)
+            else:
+                x = block(x, hw)
+        return self.read_out(self.norm(x), hw)
+
+    def read_out(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        return tokens_to_map(x, hw)
+
+
+class PositionedStage(TransformerStage):
+    """With a learned absolute position embedding, resized to the grid of the input.
+
+    Args:
+        grid_size: (height, width) of the embedding's grid.
+        num_extra: Entries before the grid's. The authors keep one for the class token in the last stage, also where
+            no class token is used; it has no effect there.
+    """
+
+    def __init__(self, *args: Any, dim: int, grid_size: tuple[int, int], num_extra: int = 0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.grid_size = grid_size
+        self.num_extra = num_extra
+        self.pos_embed = nn.Parameter(torch.zeros(1, num_extra + grid_size[0] * grid_size[1], dim))
+        trunc_normal_(self.pos_embed, std=0.02)
+
+    def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        x, hw = self.patch_embed(x)
+        embedding = resize_position_embedding(self.pos_embed, self.grid_size, hw, self.num_extra)
+        return x + embedding[:, self.num_extra :], hw
+
+
+class ClassTokenStage(PositionedStage):
+    """The last stage of a classifier: a class token goes through the blocks, and is all that comes out."""
+
+    def __init__(self, *args: Any, dim: int, **kwargs: Any) -> None:
+        super().__init__(*args, dim=dim, num_extra=1, **kwargs)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        trunc_normal_(self.cls_token, std=0.02)
+
+    def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        x, hw = self.patch_embed(x)
+        embedding = resize_position_embedding(self.pos_embed, self.grid_size, hw, self.num_extra)
+        return torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + embedding, hw
+
+    def read_out(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        """(B, 1 + N, C) -> (B, C)."""
+        return x[:, 0]
+
+
+_COMMON = dict(embed_dims=(64, 128, 320, 512), num_heads=(1, 2, 5, 8), mlp_ratios=(8, 8, 4, 4), sr_ratios=(8, 4, 2, 1))
+
+
+@MODELS.register_module()
+class PVT(PyramidBackbone):
+    """Pyramid Vision Transformer, equal to the authors' code in parameters, outputs and gradients.
+
+    Args:
+        arch: ``tiny``, ``small``, ``medium``, ``large``, or a dict with the keys of ``arch_zoo``'s rows.
+        in_channels: Channels of the pictures.
+        pretrain_img_size: Edge (or height and width) in pixels of the pictures that the position embeddings were
+            learned on; they are resized to other sizes.
+        out_type: ``featmap`` returns the maps of ``out_indices``; ``cls_token`` adds the authors' class token and
+            final norm, and returns the token, (B, C), for the last stage: what mmpretrain's heads expect.
+        out_indices: Stages whose outputs are returned.
+        drop_path_rate: Stochastic depth at the last block, growing linearly from 0 at the first.
+        with_cp: Gradient checkpointing of each block: less memory, one more forward.
+        frozen_stages: -1: none; 0: the first patch embedding; n: stages 1 to n whole, too.
+        norm_eval: For the hosts' sake; PVT has no batch normalisation.
+        init_cfg: ``dict(type='Pretrained', checkpoint=...)`` takes a file of the authors or of this project.
+
+    Raises:
+        ValueError: On an unknown arch or one that does not add up, and on pictures below 32 x 32.
+    """
+
+    arch_zoo: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        'tiny': dict(_COMMON, depths=(2, 2, 2, 2)),
+        'small': dict(_COMMON, depths=(3, 4, 6, 3)),
+        'medium': dict(_COMMON, depths=(3, 4, 18, 3)),
+        'large': dict(_COMMON, depths=(3, 8, 27, 3)),
+    }
+
+    def __init__(
+        self,
+        arch: str | Mapping[str, Any] = 'tiny',
+        in_channels: int = 3,
+        pretrain_img_size: int | tuple[int, int] = 224,
+        out_type: str = 'featmap',
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        drop_path_rate: float = 0.0,
+        with_cp: bool = False,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
+        arch = check_arch(type(self).__name__, arch, self.arch_zoo)
+        if out_type not in ('featmap', 'cls_token'):
+            raise ValueError(f"out_type must be 'featmap' or 'cls_token', got {out_type!r}")
+        if out_type == 'cls_token' and arch['sr_ratios'][-1] != 1:
+            raise ValueError(f'a class token needs sr_ratios[3] == 1 (it lies on no map), got {arch["sr_ratios"]}')
+        if isinstance(pretrain_img_size, int):
+            pretrain_img_size = (pretrain_img_size, pretrain_img_size)
+        self.arch = arch
+
+        rates = drop_path_rates(drop_path_rate, arch['depths'])
+        grid, channels = pretrain_img_size, in_channels
+        for i, dim in enumerate(arch['embed_dims']):
+            last = i == self.num_stages - 1
+            stride = 4 if i == 0 else 2
+            grid = tuple(math.ceil(edge / stride) for edge in grid)
+            stage = dict(
+                patch_embed=self._build_patch_embed(i, channels, dim, stride),
+                blocks=[self._build_block(i, dim, rate) for rate in rates[i]],
+                with_cp=with_cp,
+                dim=dim,
+                grid_size=grid,
+            )
+            if last and out_type == 'cls_token':
+                self.stages.append(ClassTokenStage(norm=nn.LayerNorm(dim, eps=1e-6), **stage))
+            else:
+                self.stages.append(PositionedStage(num_extra=int(last), **stage))
+            channels = dim
+        self.apply(_init_linear)
+        self.freeze()
+
+    def _build_patch_embed(self, i: int, in_channels: int, dim: int, stride: int) -> nn.Module:
+        return PatchEmbed(in_channels, dim, stride)
+
+    def _build_block(self, i: int, dim: int, drop_path: float) -> nn.Module:
+        attn = SpatialReductionAttention(dim, self.arch['num_heads'][i], self.arch['sr_ratios'][i])
+        return TransformerBlock(dim, attn, MLP(dim, int(dim * self.arch['mlp_ratios'][i])), drop_path)
+
+    def num_extra_positions(self) -> dict[str, int]:
+        return {f'stages.{i}.pos_embed': stage.num_extra for i, stage in enumerate(self.stages)}
+
+
+def _init_linear(module: nn.Module) -> None:
+    """The authors' initialisation, where it is not torch's default."""
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,110 @@
+"""Pure functions on state dicts: from the authors' names and sizes to this project's."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mmengine.logging import print_log
+from torch import Tensor
+
+from ..ops import resize_position_embedding
+from . import pvt
+from .files import CheckpointError
+
+StateDict = dict[str, Tensor]
+
+# What an authors' classifier holds and a feature backbone has no use for.
+_CLASSIFIER_ONLY = ('head.', 'stages.3.norm.', 'stages.3.cls_token')
+
+
+def to_ours(state_dict: StateDict) -> StateDict:
+    """An authors' backbone or classifier in this project's names; a dict in other names comes back as it is."""
+    if pvt.is_pvt(state_dict):
+        return {pvt.rename(name): value for name, value in state_dict.items()}
+    return state_dict
+
+
+def adapt_to_backbone(
+    state_dict: StateDict, shapes: Mapping[str, tuple[int, ...]], num_extra: Mapping[str, int]
+) -> StateDict:
+    """A state dict in the names and position embedding sizes of a backbone.
+
+    Args:
+        state_dict: In the authors' names, classifier or backbone, or in ours.
+        shapes: The shape of each parameter and buffer of the backbone, by name.
+        num_extra: For each position embedding of the backbone, its leading entries that are not of the grid.
+
+    Returns:
+        A new dict. What only a classifier has is left out; everything else that does not fit stays, to be reported.
+    """
+    renamed = to_ours(state_dict)
+    if renamed is not state_dict:
+        renamed = {k: v for k, v in renamed.items() if k in shapes or not k.startswith(_CLASSIFIER_ONLY)}
+    resized = dict(renamed)
+    for name, extra in num_extra.items():
+        if name in resized and tuple(resized[name].shape) != shapes[name]:
+            resized[name] = _resized(name, resized[name], shapes[name], extra)
+    return resized
+
+
+def _resized(name: str, embedding: Tensor, shape: tuple[int, ...], extra: int) -> Tensor:
+    source, target = (math.isqrt(n - extra) for n in (embedding.shape[1], shape[1]))
+    if embedding.shape[2] != shape[2] or source**2 != embedding.shape[1] - extra or target**2 != shape[1] - extra:
+        return embedding  # of another model; the caller reports it
+    print_log(f'{name}: position embedding resized from {source} x {source} to {target} x {target}', 'current')
+    return resize_position_embedding(embedding, (source, source), (target, target), extra)
+
+
+def to_classifier(state_dict: StateDict) -> StateDict:
+    """An authors' ImageNet classifier as the state dict of this project's ``ImageClassifier`` config.
+
+    Raises:
+        CheckpointError: The names are not those of an authors' classifier.
+    """
+    if not pvt.is_pvt(state_dict) or 'head.weight' not in state_dict:
+        first = ', '.join(list(state_dict)[:4])
+        raise CheckpointError(
+            f'not a classifier of the PVT authors, whose names are known here; it begins with {first}'
+        )
+    return {
+        k.replace('head.', 'head.fc.') if k.startswith('head.') else f'backbone.{k}': v.clone()
+        for k, v in to_ours(state_dict).items()
+    }
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How the names and shapes of a state dict differ from those of a model."""
+
+    matched: int
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.mismatched)
+
+    def __str__(self) -> str:
+        parts = []
+        for what in ('missing', 'unexpected', 'mismatched'):
+            names = getattr(self, what)
+            if names:
+                rest = f' and {len(names) - 3} more' if len(names) > 3 else ''
+                parts.append(f'{len(names)} {what} ({", ".join(names[:3])}{rest})')
+        return f'{self.matched} parameters match, ' + (', '.join(parts) or 'all that there are')
+
+
+def compare(state_dict: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> Difference:
+    """Names and shapes of ``state_dict`` against those of a model's ``state_dict()``."""
+    both = [k for k in model if k in state_dict]
+    fits = {k for k in both if state_dict[k].shape == model[k].shape}
+    return Difference(
+        matched=len(fits),
+        missing=tuple(k for k in model if k not in state_dict),
+        unexpected=tuple(k for k in state_dict if k not in model),
+        mismatched=tuple(
+            f'{k}: {tuple(state_dict[k].shape)} in the file, {tuple(model[k].shape)} in the model'
+            for k in both
+            if k not in fits
+        ),
+    )

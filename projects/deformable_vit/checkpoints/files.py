@@ -1,0 +1,111 @@
+"""Reading checkpoint files without running code from them.
+
+A checkpoint is a pickle, and a pickle can call any function when it is loaded. ``torch.load(weights_only=True)`` refuses
+all but tensors and plain containers. mmengine 0.10 leaves that argument out: for local files torch >= 2.6 then takes
+True, unless an environment variable says otherwise, and for downloads it takes False. Its own checkpoints hold a class
+that torch does not know, so that it cannot resume from them. This module closes both gaps for everything that reads
+through mmengine: ``init_cfg``, ``load_from`` and ``resume``, in this project's tools and in the hosts'.
+"""
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import barrier, get_dist_info
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+from torch.hub import load_state_dict_from_url
+
+# What mmengine's own checkpoints hold besides tensors: log histories, with their numbers in numpy arrays. None of these
+# runs anything when it is unpickled. Old files name numpy's private module as numpy 1 did.
+_reconstruct, _scalar = np._core.multiarray._reconstruct, np._core.multiarray.scalar
+torch.serialization.add_safe_globals(
+    [
+        HistoryBuffer,
+        np.ndarray,
+        np.dtype,
+        _reconstruct,
+        _scalar,
+        (_reconstruct, 'numpy.core.multiarray._reconstruct'),
+        (_scalar, 'numpy.core.multiarray.scalar'),
+        *{type(np.dtype(code)) for code in '?bBhHiIlLqQefd'},
+    ]
+)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message names the file and the reason, on one line."""
+
+
+@CheckpointLoader.register_scheme(prefixes='', force=True)
+def _load_local(filename: str, map_location: Any = None) -> Any:
+    path = Path(filename).expanduser()
+    if not path.is_file():
+        what = 'a folder, not a checkpoint file' if path.is_dir() else 'not found'
+        raise CheckpointError(f'checkpoint {filename} is {what}' if path.is_dir() else f'checkpoint {filename}: {what}')
+    return _explained(filename, lambda: torch.load(path, map_location=map_location, weights_only=True))
+
+
+@CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), force=True)
+def _load_url(filename: str, map_location: Any = None, model_dir: str | None = None) -> Any:
+    def load() -> Any:
+        return _explained(
+            filename, lambda: load_state_dict_from_url(filename, model_dir, map_location, weights_only=True)
+        )
+
+    # One process downloads; the others find the file in torch's cache.
+    rank, world_size = get_dist_info()
+    checkpoint = load() if rank == 0 else None
+    if world_size > 1:
+        barrier()
+    return load() if rank > 0 else checkpoint
+
+
+def _explained(filename: str, load: Any) -> Any:
+    try:
+        return load()
+    except pickle.UnpicklingError as error:
+        found = re.search(
+            r'(?:GLOBAL |allowlist |Trying to (?:load|call reduce for) unsupported GLOBAL )([\w.]+)', str(error)
+        )
+        reason = f'it needs {found[1]}' if found else str(error).splitlines()[0]
+        raise CheckpointError(
+            f'checkpoint {filename} is refused: {reason}, and unpickling that could run code. Save the weights alone, '
+            "torch.save(dict(state_dict=model.state_dict()), FILE), where you trust the file's origin"
+        ) from error
+    except OSError as error:  # no permission, no network, no such host or page
+        raise CheckpointError(f'checkpoint {filename} cannot be read: {error}') from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:  # what torch raises on damaged files
+        raise CheckpointError(
+            f'checkpoint {filename} is damaged or not a checkpoint: {str(error).splitlines()[0] or type(error).__name__}'
+        ) from error
+
+
+def read_checkpoint(filename: str, map_location: Any = 'cpu') -> Any:
+    """What the file at a path or URL holds.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, or would need unsafe unpickling.
+    """
+    return CheckpointLoader.load_checkpoint(str(filename), map_location)
+
+
+def read_state_dict(filename: str, map_location: Any = 'cpu') -> dict[str, torch.Tensor]:
+    """The state dict of a checkpoint: under ``state_dict`` (mmengine), under ``model`` (the authors), or bare.
+
+    Raises:
+        CheckpointError: As :func:`read_checkpoint`, and where no state dict is found.
+    """
+    checkpoint = read_checkpoint(filename, map_location)
+    if isinstance(checkpoint, dict):
+        for key in ('state_dict', 'model'):
+            if isinstance(checkpoint.get(key), dict):
+                checkpoint = checkpoint[key]
+                break
+        tensors = {k: v for k, v in checkpoint.items() if isinstance(v, torch.Tensor)}
+        if tensors:
+            return {k.removeprefix('module.'): v for k, v in tensors.items()}
+    raise CheckpointError(f'checkpoint {filename} holds no state dict, bare or under "state_dict" or "model"')

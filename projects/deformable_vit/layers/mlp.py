@@ -1,0 +1,46 @@
+"""The two-layer perceptron of a transformer block, plain and with a depthwise convolution (PVT v2, section 3.1)."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops import map_to_tokens, tokens_to_map
+
+
+class MLP(nn.Module):
+    """Linear, GELU, linear.
+
+    Args:
+        dim: Channels in and out.
+        hidden_dim: Channels between.
+    """
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        """(B, N, C) -> (B, N, C)."""
+        return self.fc2(F.gelu(self.mix(self.fc1(x), hw)))
+
+    def mix(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        """What happens to the hidden tokens (B, N, hidden) before the activation: nothing here."""
+        return x
+
+
+class ConvMLP(MLP):
+    """With a 3 x 3 depthwise convolution of the hidden map, whose zero padding tells positions apart."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__(dim, hidden_dim)
+        self.dwconv = nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1, groups=hidden_dim)
+
+    def mix(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        return map_to_tokens(self.dwconv(tokens_to_map(x, hw)))
+
+
+class LinearConvMLP(ConvMLP):
+    """The form that goes with linear spatial-reduction attention: ReLU before the convolution."""
+
+    def mix(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        return super().mix(F.relu(x), hw)

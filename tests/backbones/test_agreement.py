@@ -1,0 +1,83 @@
+"""Agreement with the authors' code: parameters of every published model, outputs and gradients of the small ones."""
+
+import pytest
+import torch
+from golden import author_parameters, author_state_dict, figures, loss, picture, probe
+from mmengine.registry import MODELS
+
+from deformable_vit.checkpoints import to_classifier
+from deformable_vit.checkpoints.adapt import to_ours
+
+PUBLISHED = author_parameters()
+TYPES = {'pvt': 'PVT', 'pvtv2': 'PVTv2'}
+
+
+def backbone_config(model: str) -> dict:
+    """The config of the backbone of a published model, such as ``pvt-tiny_in1k``."""
+    name, kind = model.split('_')
+    family, arch = name.split('-', 1)
+    config = dict(type=TYPES[family], arch=arch)
+    if family == 'pvt' and kind == 'in1k':
+        config.update(out_type='cls_token')
+    return config
+
+
+def build(model: str) -> torch.nn.Module:
+    """The published model with the figures' weights, loaded from the authors' names."""
+    if not model.endswith('_in1k'):
+        backbone = MODELS.build(backbone_config(model))
+        backbone.load_state_dict(author_state_dict(model))
+        return backbone.eval()
+    import mmpretrain.models  # noqa: F401
+
+    backbone = backbone_config(model)
+    dim = PUBLISHED[model]['parameters']['head.weight'][1]
+    classifier = MODELS.build(
+        dict(
+            type='mmpretrain.ImageClassifier',
+            backbone=dict(backbone, out_indices=(3,)),
+            neck=None if 'out_type' in backbone else dict(type='mmpretrain.GlobalAveragePooling'),
+            head=dict(type='mmpretrain.LinearClsHead', num_classes=1000, in_channels=dim),
+        )
+    )
+    classifier.load_state_dict(to_classifier(author_state_dict(model)))
+    return classifier.eval()
+
+
+@pytest.mark.parametrize('model', PUBLISHED)
+def test_parameters_of_every_published_model(model: str) -> None:
+    published = PUBLISHED[model]
+    with torch.device('meta'):
+        backbone = MODELS.build(backbone_config(model))
+    ours = {k: list(v.shape) for k, v in backbone.state_dict().items()}
+    theirs = to_ours(published['parameters'])
+    head = {k: theirs.pop(k) for k in ('head.weight', 'head.bias') if k in theirs}
+    assert ours == theirs
+    in_head = sum(torch.Size(shape).numel() for shape in head.values())
+    assert sum(p.numel() for p in backbone.parameters()) + in_head == published['num_params']
+
+
+@pytest.mark.parametrize('name', ['pvt-tiny_backbone', 'pvtv2-b0_backbone', 'pvt-tiny_in1k', 'pvtv2-b0_in1k'])
+def test_outputs_and_gradients(name: str) -> None:
+    model, classifier = build(name), name.endswith('_in1k')
+    for case in figures(name)['cases']:
+        x = picture(case['input']).requires_grad_()
+        outputs = {'logits': model(x)} if classifier else {f'stage{i}': out for i, out in enumerate(model(x))}
+        assert list(outputs) == list(case['outputs'])
+        for key, out in outputs.items():
+            figure = case['outputs'][key]
+            assert list(out.shape) == figure['shape']
+            torch.testing.assert_close(probe(key, out), torch.tensor(figure['probe']), atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(out.mean().item(), figure['mean'], atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(out.std(correction=0).item(), figure['std'], atol=1e-5, rtol=1e-4)
+
+        model.zero_grad()
+        total = loss(outputs)
+        assert total.item() == pytest.approx(case['loss'], rel=1e-3, abs=1e-5)
+        total.backward()
+        assert x.grad.norm().item() == pytest.approx(case['input_grad_norm'], rel=1e-3)
+        norms = {k: torch.tensor(v) for k, v in case['grad_norm'].items()}
+        norms = to_classifier(norms) if classifier else to_ours(norms)
+        assert set(norms) == {k for k, _ in model.named_parameters()}
+        for key, parameter in model.named_parameters():
+            assert parameter.grad.norm().item() == pytest.approx(norms[key].item(), rel=1e-3), key
