@@ -1,5 +1,4 @@
 import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -7,8 +6,6 @@ import torch
 # Two processes of many threads each on two cores spin more than they compute.
 os.environ.setdefault('OMP_NUM_THREADS', str(min(4, os.cpu_count() or 1)))
 torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)

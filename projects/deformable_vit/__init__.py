@@ -1,7 +1,7 @@
 """Deformable pyramid backbones for MMDetection, MMSegmentation and MMPreTrain.
 
-Importing this package registers its backbones in ``mmengine.registry.MODELS``, where all three hosts find them, and makes
-checkpoint loading safe and resumable on current torch (see :mod:`deformable_vit.checkpoints`).
+Importing this package registers its backbones in ``mmengine.registry.MODELS``, where all three hosts find them, and
+makes checkpoint loading safe and resumable on current torch (see :mod:`deformable_vit.checkpoints`).
 """
 
 import importlib.util

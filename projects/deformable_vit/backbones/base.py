@@ -47,10 +47,10 @@ class PyramidBackbone(BaseModule):
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.stages = nn.ModuleList()
-        self.register_load_state_dict_pre_hook(_translate_state_dict)
+        self.register_load_state_dict_pre_hook(translate_state_dict)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(B, in_channels, H, W), H and W at least 32 -> the maps of ``out_indices``, (B, C_i, ceil(H/s_i), ceil(W/s_i))."""
+        """(B, in_channels, H, W), H and W at least 32 -> (B, C_i, ceil(H / s_i), ceil(W / s_i)) of ``out_indices``."""
         if min(x.shape[-2:]) < MIN_INPUT_SIZE:
             raise ValueError(
                 f'{type(self).__name__} needs pictures of at least {MIN_INPUT_SIZE} x {MIN_INPUT_SIZE} pixels, '
@@ -99,11 +99,17 @@ class PyramidBackbone(BaseModule):
             super().init_weights()
 
 
-def _translate_state_dict(module: PyramidBackbone, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-    """Load hook: the backbone's part of a state dict, in the names and sizes that this module has."""
-    part = {k: state_dict.pop(k) for k in list(state_dict) if k.startswith(prefix)}
-    own = {k: tuple(v.shape) for k, v in module.state_dict().items()}
-    adapted = adapt_to_backbone({k[len(prefix) :]: v for k, v in part.items()}, own, module.num_extra_positions())
+def translate_state_dict(backbone: PyramidBackbone, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Bring a backbone's part of a state dict, in place, to the names and sizes that it has; used as its load hook.
+
+    Args:
+        backbone: The backbone.
+        state_dict: Of the backbone, or of a model that has it behind ``prefix``.
+        prefix: Such as ``backbone.``.
+    """
+    part = {k[len(prefix) :]: state_dict.pop(k) for k in list(state_dict) if k.startswith(prefix)}
+    own = {k: tuple(v.shape) for k, v in backbone.state_dict().items()}
+    adapted = adapt_to_backbone(part, own, backbone.num_extra_positions())
     state_dict.update({prefix + k: v for k, v in adapted.items()})
 
 

@@ -51,7 +51,8 @@ class TransformerStage(nn.Module):
         return self.read_out(self.norm(x), hw)
 
     def read_out(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
-        return tokens_to_map(x, hw)
+        # Contiguous, because mmcv 2.1's CPU RoIAlign reads a channels-last map as if it were not, and says nothing.
+        return tokens_to_map(x, hw).contiguous()
 
 
 class PositionedStage(TransformerStage):

@@ -22,7 +22,6 @@ from ..layers import (
 from .base import PyramidBackbone, check_arch, drop_path_rates
 from .pvt import TransformerStage
 
-
 _COMMON = dict(
     embed_dims=(64, 128, 320, 512),
     num_heads=(1, 2, 5, 8),

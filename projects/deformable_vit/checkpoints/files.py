@@ -1,10 +1,10 @@
 """Reading checkpoint files without running code from them.
 
-A checkpoint is a pickle, and a pickle can call any function when it is loaded. ``torch.load(weights_only=True)`` refuses
-all but tensors and plain containers. mmengine 0.10 leaves that argument out: for local files torch >= 2.6 then takes
-True, unless an environment variable says otherwise, and for downloads it takes False. Its own checkpoints hold a class
-that torch does not know, so that it cannot resume from them. This module closes both gaps for everything that reads
-through mmengine: ``init_cfg``, ``load_from`` and ``resume``, in this project's tools and in the hosts'.
+A checkpoint is a pickle, and a pickle can call any function when it is loaded. ``torch.load(weights_only=True)``
+refuses all but tensors and plain containers. mmengine 0.10 leaves that argument out: for local files torch >= 2.6 then
+takes True, unless an environment variable says otherwise, and for downloads it takes False. Its own checkpoints hold a
+class that torch does not know, so that it cannot resume from them. This module closes both gaps for everything that
+reads through mmengine: ``init_cfg``, ``load_from`` and ``resume``, in this project's tools and in the hosts'.
 """
 
 import pickle
@@ -44,8 +44,7 @@ class CheckpointError(ValueError):
 def _load_local(filename: str, map_location: Any = None) -> Any:
     path = Path(filename).expanduser()
     if not path.is_file():
-        what = 'a folder, not a checkpoint file' if path.is_dir() else 'not found'
-        raise CheckpointError(f'checkpoint {filename} is {what}' if path.is_dir() else f'checkpoint {filename}: {what}')
+        raise CheckpointError(f'checkpoint {filename} {"is a folder" if path.is_dir() else "does not exist"}')
     return _explained(filename, lambda: torch.load(path, map_location=map_location, weights_only=True))
 
 
@@ -79,9 +78,8 @@ def _explained(filename: str, load: Any) -> Any:
     except OSError as error:  # no permission, no network, no such host or page
         raise CheckpointError(f'checkpoint {filename} cannot be read: {error}') from error
     except (RuntimeError, EOFError, ValueError, KeyError) as error:  # what torch raises on damaged files
-        raise CheckpointError(
-            f'checkpoint {filename} is damaged or not a checkpoint: {str(error).splitlines()[0] or type(error).__name__}'
-        ) from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f'checkpoint {filename} is damaged or not a checkpoint: {reason}') from error
 
 
 def read_checkpoint(filename: str, map_location: Any = 'cpu') -> Any:

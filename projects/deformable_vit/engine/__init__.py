@@ -1,0 +1,22 @@
+"""From a command line to mmengine's ``Runner``: what ``tools/train.py`` and ``tools/test.py`` share."""
+
+from .cli import UserError, common_arguments, one_line_errors, set_local_rank
+from .config import check_checkpoint, latest_checkpoint, load_config, set_work_dir
+from .launch import adapt_to_device, run
+from .testing import add_out, add_show, add_tta
+
+__all__ = [
+    'UserError',
+    'adapt_to_device',
+    'add_out',
+    'add_show',
+    'add_tta',
+    'check_checkpoint',
+    'common_arguments',
+    'latest_checkpoint',
+    'load_config',
+    'one_line_errors',
+    'run',
+    'set_local_rank',
+    'set_work_dir',
+]

@@ -1,0 +1,25 @@
+# The built-in drawn shapes in ImageNet's layout: one shape a picture, a folder a class.
+_base_ = 'mmpretrain::_base_/datasets/imagenet_bs64.py'
+
+dataset_type = 'CustomDataset'
+data_root = 'data/shapes/imagenet'
+data_preprocessor = dict(num_classes=6)
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='RandomResizedCrop', scale=64, crop_ratio_range=(0.7, 1.0)),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='PackInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=64),
+    dict(type='PackInputs'),
+]
+_shapes = dict(_delete_=True, type=dataset_type, data_root=data_root, with_label=True)
+train_dataloader = dict(
+    batch_size=32, num_workers=1, dataset=dict(data_prefix='train', pipeline=train_pipeline, **_shapes)
+)
+val_dataloader = dict(batch_size=32, num_workers=1, dataset=dict(data_prefix='val', pipeline=test_pipeline, **_shapes))
+test_dataloader = val_dataloader
+val_evaluator = dict(type='Accuracy', topk=(1,))
+test_evaluator = val_evaluator

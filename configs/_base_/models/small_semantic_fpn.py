@@ -1,0 +1,10 @@
+# mmseg's Semantic FPN with 64 channels in neck and head, for small pictures and a CPU.
+_base_ = 'mmseg::_base_/models/fpn_r50.py'
+
+norm_cfg = dict(type='BN', requires_grad=True)
+model = dict(
+    data_preprocessor=dict(size=(128, 128)),
+    pretrained=None,
+    neck=dict(out_channels=64, norm_cfg=norm_cfg),
+    decode_head=dict(in_channels=[64, 64, 64, 64], channels=64, dropout_ratio=0.0, num_classes=7, norm_cfg=norm_cfg),
+)

@@ -1,0 +1,111 @@
+"""Starting mmengine's ``Runner`` on whatever the machine has: many GPUs, one, or none."""
+
+import os
+from typing import Any, Literal
+
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+from torch import nn
+
+from ..checkpoints import CheckpointError
+from .cli import TRACEBACK, UserError, first_line
+from .config import check_checkpoint, keep_previous_run
+
+
+def adapt_to_device(config: Config, launcher: str) -> None:
+    """Change in a config what the hosts write for GPUs and a machine without any cannot do.
+
+    Without CUDA, processes talk through gloo instead of NCCL, and SyncBN becomes BN: they have the same parameters, and
+    torch has no SyncBN for the CPU.
+
+    Raises:
+        UserError: ``--launcher slurm`` or ``mpi`` without a GPU: mmengine counts GPUs there to place its processes.
+    """
+    config.launcher = launcher
+    if torch.cuda.is_available():
+        return
+    _replace_type(config.model, 'SyncBN', 'BN')
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        if config.get(loader):
+            config[loader].pin_memory = False
+    if launcher == 'none':
+        return
+    if launcher != 'pytorch':
+        raise UserError(f'--launcher {launcher} needs GPUs, and there are none here; use --launcher pytorch (torchrun)')
+    config.env_cfg.dist_cfg = dict(backend='gloo')
+    config.model_wrapper_cfg = dict(
+        type='MMDistributedDataParallel',
+        device_ids=None,
+        broadcast_buffers=False,
+        find_unused_parameters=config.get('find_unused_parameters', False),
+    )
+    missing = [name for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT') if name not in os.environ]
+    if missing:
+        raise UserError(f'--launcher pytorch expects torchrun to set {", ".join(missing)}; use tools/dist_train.sh')
+    if not torch.distributed.is_initialized():  # mmengine's own way calls torch.cuda.set_device
+        torch.distributed.init_process_group('gloo')
+
+
+def _replace_type(node: Any, old: str, new: str) -> None:
+    if isinstance(node, dict):
+        if node.get('type') == old:
+            node['type'] = new
+        for value in node.values():
+            _replace_type(value, old, new)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            _replace_type(value, old, new)
+
+
+class _Started(Hook):
+    """Knows whether the work itself has begun, when configuration is over."""
+
+    yes = False
+
+    def before_train(self, runner: Runner) -> None:
+        self.yes = True
+
+    def before_test(self, runner: Runner) -> None:
+        self.yes = True
+
+
+def bare_model(model: nn.Module) -> nn.Module:
+    """Without the wrappers of distributed training and test-time augmentation."""
+    if is_model_wrapper(model):
+        model = model.module
+    return model.module if isinstance(model, BaseTTAModel) else model
+
+
+def run(config: Config, path: str, task: Literal['train', 'test']) -> None:
+    """Build the runner and train or test.
+
+    Whatever goes wrong before the first batch (a misspelt key, a missing annotation file, a checkpoint of another
+    model) is the config's, and becomes one line; what goes wrong later keeps its traceback.
+
+    Raises:
+        UserError: Something in the config does not fit.
+        CheckpointError: A checkpoint cannot be read.
+    """
+    started = _Started()
+    try:
+        runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+        runner.register_hook(started, priority='VERY_LOW')
+        if config.get('load_from'):
+            strict = task == 'test' or config.get('resume', False)
+            found = check_checkpoint(bare_model(runner.model), config.load_from, strict=strict)
+            print_log(f'{config.load_from}: {found}', 'current')
+        if task == 'test':
+            runner.test()
+            return
+        if not config.get('resume') and (previous := keep_previous_run(config.work_dir, runner.timestamp)):
+            print_log(f'the checkpoints of an earlier run in {config.work_dir} are kept in {previous}', 'current')
+        runner.train()
+    except Exception as error:
+        if started.yes or os.environ.get(TRACEBACK) or isinstance(error, (UserError, CheckpointError)):
+            raise
+        raise UserError(f'config {path}: {first_line(error)} ({TRACEBACK}=1 shows the traceback)') from error

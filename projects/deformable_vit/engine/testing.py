@@ -1,0 +1,81 @@
+"""What ``tools/test.py`` adds to a config; each host has its own names for the same things."""
+
+from copy import deepcopy
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+
+from .cli import UserError
+
+
+def add_out(config: Config, out: str) -> None:
+    """Save predictions: a pickle for detection and classification, a folder of label maps for segmentation.
+
+    Raises:
+        UserError: The path does not suit the task.
+    """
+    scope = config.default_scope
+    evaluators = config.test_evaluator if isinstance(config.test_evaluator, list) else [config.test_evaluator]
+    if scope == 'mmseg':
+        if Path(out).suffix:
+            raise UserError(f'--out {out}: segmentation saves one label map per picture, so name a folder')
+        for evaluator in evaluators:
+            evaluator.update(output_dir=out, keep_results=True)
+        return
+    if Path(out).suffix not in ('.pkl', '.pickle'):
+        raise UserError(f'--out {out}: predictions are saved as a pickle, so name a .pkl file')
+    dump = dict(type='DumpDetResults' if scope == 'mmdet' else 'DumpResults', out_file_path=out)
+    config.test_evaluator = [*evaluators, dump]
+
+
+def add_show(config: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
+    """Draw predictions beside the ground truth, in a window or into a folder.
+
+    Raises:
+        UserError: The config has no visualization hook.
+    """
+    hook = config.get('default_hooks', {}).get('visualization')
+    if hook is None:
+        raise UserError("--show and --show-dir need the config's default_hooks.visualization, and it has none")
+    # An absolute path: the hosts put a relative one below the work dir, mmdet once more for each picture.
+    folder = str(Path(show_dir).absolute()) if show_dir else None
+    if show:
+        hook.update(show=True, wait_time=wait_time)
+    if config.default_scope == 'mmpretrain':
+        hook.update(enable=True, out_dir=folder)
+    else:
+        hook.update(draw=True)
+        if folder and config.default_scope == 'mmdet':
+            hook.update(test_out_dir=folder)
+        elif folder:
+            hook.update(interval=1)
+            config.visualizer.update(save_dir=folder)
+
+
+def add_tta(config: Config) -> None:
+    """Test-time augmentation, as the config's ``tta_model`` and ``tta_pipeline`` say; where it has none, flips.
+
+    Raises:
+        UserError: Segmentation without a ``tta_pipeline``: mmseg has no default to fall back on.
+    """
+    scope = config.default_scope
+    dataset = config.test_dataloader.dataset
+    while 'dataset' in dataset:  # wrappers such as RepeatDataset
+        dataset = dataset.dataset
+
+    if 'tta_model' not in config:
+        config.tta_model = {
+            'mmdet': dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)),
+            'mmseg': dict(type='SegTTAModel'),
+            'mmpretrain': dict(type='AverageClsScoreTTA'),
+        }[scope]
+    if 'tta_pipeline' not in config:
+        if scope == 'mmseg':
+            raise UserError('--tta: this config has no tta_pipeline; mmseg::_base_/datasets/ade20k.py shows one')
+        *before, pack = deepcopy(dataset.pipeline)
+        if scope == 'mmdet':
+            pack.meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
+        flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
+        config.tta_pipeline = [*before, dict(type='TestTimeAug', transforms=[flips, [pack]])]
+    dataset.pipeline = config.tta_pipeline
+    config.model = ConfigDict(**config.tta_model, module=config.model)

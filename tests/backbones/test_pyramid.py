@@ -1,0 +1,144 @@
+"""What holds for every registered backbone: shapes at odd sizes, gradients, freezing, checkpointing, errors."""
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+
+# Small versions, quick enough to run through everything; the real sizes are held by test_agreement.py.
+_DIMS = dict(embed_dims=(16, 32, 40, 64), depths=(1, 2, 1, 1), num_heads=(1, 2, 5, 8), mlp_ratios=(2, 2, 2, 2))
+SMALL = {
+    'PVT': dict(type='PVT', arch=dict(_DIMS, sr_ratios=(8, 4, 2, 1)), pretrain_img_size=64),
+    'PVTv2': dict(type='PVTv2', arch=dict(_DIMS, sr_ratios=(8, 4, 2, 1), linear=False)),
+    'PVTv2-li': dict(type='PVTv2', arch=dict(_DIMS, sr_ratios=(8, 4, 2, 1), linear=True)),
+}
+DIMS = _DIMS['embed_dims']
+each_backbone = pytest.mark.parametrize('name', SMALL)
+
+
+def build(name: str, **kwargs) -> torch.nn.Module:
+    return MODELS.build(dict(SMALL[name], **kwargs))
+
+
+@each_backbone
+@pytest.mark.parametrize('size', [(32, 32), (33, 47), (64, 96), (97, 33), (130, 70)])
+def test_strides_for_any_size(name: str, size: tuple[int, int]) -> None:
+    outs = build(name).eval()(torch.randn(2, 3, *size))
+    expected = [(2, dim, -(-size[0] // s), -(-size[1] // s)) for dim, s in zip(DIMS, (4, 8, 16, 32), strict=True)]
+    assert [tuple(out.shape) for out in outs] == expected
+    # mmcv 2.1's CPU RoIAlign reads any other layout wrongly, without a word.
+    assert all(out.is_contiguous() for out in outs)
+    assert all(out.isfinite().all() for out in outs)
+
+
+@each_backbone
+def test_each_picture_of_a_batch_is_alone(name: str) -> None:
+    backbone, x = build(name).eval(), torch.randn(2, 3, 64, 48)
+    for together, alone in zip(backbone(x), backbone(x[1:]), strict=True):
+        torch.testing.assert_close(together[1:], alone, atol=1e-5, rtol=1e-5)
+
+
+@each_backbone
+def test_gradients_reach_every_parameter(name: str) -> None:
+    backbone = build(name)
+    sum(out.square().mean() for out in backbone(torch.randn(2, 3, 64, 64))).backward()
+    for key, parameter in backbone.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+        assert parameter.grad.abs().max() > 0, key
+
+
+@each_backbone
+def test_gradient_checkpointing_changes_nothing(name: str) -> None:
+    plain, saving, x = build(name), build(name, with_cp=True), torch.randn(1, 3, 64, 64)
+    saving.load_state_dict(plain.state_dict())
+    kept = {}
+    for backbone in (plain, saving):
+        saved = 0
+
+        def count(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal saved
+            saved += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            loss = sum(out.square().mean() for out in backbone(x))
+        kept[backbone] = saved
+        loss.backward()
+    assert kept[saving] < 0.6 * kept[plain]
+    for (key, a), b in zip(plain.named_parameters(), saving.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, msg=key)
+
+
+@each_backbone
+@pytest.mark.parametrize('stages', [-1, 0, 1, 3, 4])
+def test_frozen_stages(name: str, stages: int) -> None:
+    backbone = build(name, frozen_stages=stages, drop_path_rate=0.2).train()
+    expected = {k for k, _ in backbone.named_parameters() if stages >= 0 and k.startswith('stages.0.patch_embed.')}
+    expected |= {k for k, _ in backbone.named_parameters() if int(k.split('.')[1]) < stages}
+    assert {k for k, p in backbone.named_parameters() if not p.requires_grad} == expected
+    assert [stage.training for stage in backbone.stages] == [i >= stages for i in range(4)]
+
+
+@each_backbone
+def test_out_indices(name: str) -> None:
+    some, every = build(name, out_indices=(1, 3)).eval(), build(name).eval()
+    every.load_state_dict(some.state_dict())
+    x = torch.randn(1, 3, 40, 40)
+    outs = every(x)
+    torch.testing.assert_close(some(x), (outs[1], outs[3]))
+
+
+@each_backbone
+def test_drop_path_is_random_in_training_only(name: str) -> None:
+    backbone, x = build(name, drop_path_rate=0.5), torch.randn(4, 3, 64, 64)
+    assert not torch.equal(backbone(x)[-1], backbone(x)[-1])
+    backbone.eval()
+    assert torch.equal(backbone(x)[-1], backbone(x)[-1])
+    rates = [getattr(b.drop_path, 'drop_prob', 0.0) for stage in backbone.stages for b in stage.blocks]
+    assert rates == pytest.approx([0.0, 0.125, 0.25, 0.375, 0.5])
+
+
+@each_backbone
+def test_other_inputs(name: str) -> None:
+    assert build(name, in_channels=1)(torch.randn(1, 1, 32, 32))[-1].shape == (1, DIMS[-1], 1, 1)
+    with torch.autocast('cpu', torch.bfloat16):
+        half = build(name).eval()(torch.ones(1, 3, 64, 64))
+    assert all(out.isfinite().all() for out in half)
+
+
+def test_class_token_of_pvt() -> None:
+    backbone = build('PVT', out_type='cls_token', out_indices=(2, 3)).eval()
+    x = torch.randn(2, 3, 64, 64)
+    third, token = backbone(x)
+    assert third.shape == (2, 40, 4, 4)
+    assert token.shape == (2, 64)
+    # The token is normalised: with unit weight and no bias its channels have mean 0 and variance 1.
+    torch.testing.assert_close(token.mean(1), torch.zeros(2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(token.var(1, correction=0), torch.ones(2), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'words'),
+    [
+        (dict(type='PVT', arch='huge'), r"no arch 'huge'.*tiny, small, medium, large"),
+        (dict(type='PVTv2', arch='b9'), r"no arch 'b9'.*b2-li"),
+        (dict(type='PVT', arch=dict(depths=(1, 1, 1, 1))), r"missing=\['embed_dims'"),
+        (dict(SMALL['PVT'], arch=dict(SMALL['PVT']['arch'], depths=(1, 1, 1))), r"arch\['depths'\] needs 4 values"),
+        (
+            dict(SMALL['PVT'], arch=dict(SMALL['PVT']['arch'], num_heads=(1, 2, 3, 8))),
+            '3 heads do not divide 40 channels',
+        ),
+        (dict(type='PVT', out_type='tokens'), "out_type must be .* got 'tokens'"),
+        (dict(type='PVT', out_indices=(0, 4)), r'out_indices must be some of 0, 1, 2, 3, got \(0, 4\)'),
+        (dict(type='PVTv2', frozen_stages=5), 'frozen_stages must be .* got 5'),
+        (dict(type='PVTv2', drop_path_rate=1.0), r'drop_path_rate must be in \[0, 1\), got 1.0'),
+    ],
+)
+def test_errors_at_construction(kwargs: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        MODELS.build(kwargs)
+
+
+def test_error_for_small_pictures() -> None:
+    with pytest.raises(ValueError, match='at least 32 x 32 pixels, got height x width 64 x 31'):
+        build('PVT')(torch.randn(1, 3, 64, 31))

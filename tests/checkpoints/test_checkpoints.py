@@ -1,0 +1,176 @@
+"""The authors' files load as they are; what does not fit is named; nothing in a file is ever run."""
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from golden import author_parameters, author_state_dict
+from mmengine.registry import MODELS
+from mmengine.runner import CheckpointLoader
+
+from deformable_vit.checkpoints import CheckpointError, compare, read_checkpoint, read_state_dict, to_classifier
+
+
+def save(path: Path, content: object) -> str:
+    torch.save(content, path)
+    return str(path)
+
+
+def pretrained(checkpoint: str, **kwargs) -> torch.nn.Module:
+    kwargs = dict(type='PVT', arch='tiny') | kwargs
+    backbone = MODELS.build(dict(kwargs, init_cfg=dict(type='Pretrained', checkpoint=checkpoint)))
+    backbone.init_weights()
+    return backbone
+
+
+@pytest.mark.parametrize('wrap', [lambda x: x, lambda x: {'model': x, 'optimizer': {}, 'epoch': 3}])
+def test_authors_classifier_into_backbone(tmp_path: Path, wrap) -> None:
+    theirs = author_state_dict('pvt-tiny_in1k')
+    backbone = pretrained(save(tmp_path / 'pvt_tiny.pth', wrap(theirs)))
+    ours = backbone.state_dict()
+    assert torch.equal(ours['stages.0.patch_embed.proj.weight'], theirs['patch_embed1.proj.weight'])
+    assert torch.equal(ours['stages.3.blocks.1.mlp.fc2.bias'], theirs['block4.1.mlp.fc2.bias'])
+    assert torch.equal(ours['stages.3.pos_embed'], theirs['pos_embed4'])
+    # Everything else too: whatever the backbone has comes from the file.
+    left = {k for k in theirs if not k.startswith(('head.', 'norm.', 'cls_token'))}
+    assert len(ours) == len(left)
+    assert sum(v.double().sum() for v in ours.values()).item() == pytest.approx(
+        sum(theirs[k].double().sum().item() for k in left)
+    )
+
+
+def test_pvtv2_and_authors_detector(tmp_path: Path) -> None:
+    theirs = author_state_dict('pvtv2-b0_backbone')
+    detector = {f'backbone.{k}': v for k, v in theirs.items()} | {'bbox_head.retina_cls.weight': torch.zeros(3)}
+    path = save(tmp_path / 'retinanet_pvt_v2_b0.pth', {'meta': {'epoch': 12}, 'state_dict': detector})
+    backbone = pretrained(path, type='PVTv2', arch='b0')
+    ours = backbone.state_dict()
+    assert torch.equal(ours['stages.1.blocks.0.mlp.dwconv.weight'], theirs['block2.0.mlp.dwconv.dwconv.weight'])
+    assert torch.equal(ours['stages.3.norm.bias'], theirs['norm4.bias'])
+
+    # The same file into a whole detector, through torch's and mmengine's own way of loading.
+    whole = torch.nn.Module()
+    whole.backbone = MODELS.build(dict(type='PVTv2', arch='b0'))
+    whole.load_state_dict({k: v for k, v in detector.items() if k.startswith('backbone.')})
+    for key, value in whole.backbone.state_dict().items():
+        assert torch.equal(value, ours[key]), key
+
+
+def test_our_own_names_load_too(tmp_path: Path) -> None:
+    first = MODELS.build(dict(type='PVTv2', arch='b0'))
+    second = pretrained(save(tmp_path / 'ours.pth', first.state_dict()), type='PVTv2', arch='b0')
+    for key, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[key]), key
+
+
+def test_position_embeddings_are_resized(tmp_path: Path) -> None:
+    theirs = author_state_dict('pvt-tiny_in1k')
+    # 384 / 4 = 96, and 12 x 12 + 1 for the class token in the last stage.
+    plane = torch.stack(torch.meshgrid(torch.arange(56.0), torch.arange(56.0), indexing='ij')).flatten(1)
+    theirs['pos_embed1'][0, :, :2] = plane.T
+    path = save(tmp_path / 'pvt_tiny.pth', theirs)
+    backbone = pretrained(path, pretrain_img_size=384)
+    first, last = backbone.stages[0].pos_embed, backbone.stages[3].pos_embed
+    assert first.shape == (1, 96 * 96, 64)
+    assert last.shape == (1, 1 + 12 * 12, 512)
+    # A plane stays a plane, with 56 / 96 of the slope.
+    y = first[0, :, 0].reshape(96, 96)[4:-4]
+    torch.testing.assert_close(y.diff(dim=0), torch.full_like(y.diff(dim=0), 56 / 96), atol=1e-4, rtol=0)
+    assert torch.equal(last[:, 0], theirs['pos_embed4'][:, 0])
+    assert last[:, 1:].mean().item() == pytest.approx(theirs['pos_embed4'][:, 1:].mean().item(), abs=0.01)
+
+
+def test_what_does_not_fit_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = save(tmp_path / 'pvt_tiny.pth', author_state_dict('pvt-tiny_in1k'))
+    with caplog.at_level('WARNING'):
+        pretrained(path, arch='small')
+    theirs = author_state_dict('pvt-tiny_in1k')
+    theirs['block1.0.attn.q.weight'] = torch.zeros(3, 3)
+    theirs['surplus'] = torch.zeros(1)
+    model = MODELS.build(dict(type='PVT', arch='tiny')).state_dict()
+    from deformable_vit.checkpoints.adapt import to_ours
+
+    difference = compare({k: v for k, v in to_ours(theirs).items() if 'norm1' not in k}, model)
+    text = str(difference)
+    assert 'missing' in text
+    assert 'surplus' in text
+    assert 'stages.0.blocks.0.attn.q.weight: (3, 3) in the file, (64, 64) in the model' in text
+
+
+def test_a_file_that_matches_nothing_is_an_error(tmp_path: Path) -> None:
+    path = save(tmp_path / 'resnet.pth', {'layer1.0.conv1.weight': torch.zeros(1), 'fc.bias': torch.zeros(1)})
+    with pytest.raises(
+        CheckpointError, match=r'nothing in .*resnet.pth fits this PVT: 0 parameters match.*layer1.0.conv1'
+    ):
+        pretrained(path)
+
+
+@pytest.mark.parametrize('model', [name for name in author_parameters() if name.endswith('_in1k')])
+def test_classifier_names(model: str) -> None:
+    theirs = author_parameters()[model]['parameters']
+    ours = to_classifier({k: torch.empty(shape, device='meta') for k, shape in theirs.items()})
+    assert len(ours) == len(theirs)
+    assert all(k.startswith(('backbone.stages.', 'head.fc.')) for k in ours)
+
+
+def test_classifier_of_others_is_refused() -> None:
+    with pytest.raises(CheckpointError, match='not a classifier of the PVT authors.*conv1.weight'):
+        to_classifier({'conv1.weight': torch.zeros(1)})
+
+
+class Evil:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize('unsafe_by_default', [False, True])
+def test_unsafe_checkpoint_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unsafe_by_default: bool) -> None:
+    if unsafe_by_default:  # what people set to get old code to work
+        monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    victim = tmp_path / 'victim'
+    path = save(tmp_path / 'evil.pth', {'state_dict': {'x': torch.zeros(1)}, 'evil': Evil(victim)})
+    # The trap works where loading is unsafe; the way that mmengine itself loads is covered as well.
+    with pytest.raises(CheckpointError, match=r'evil.pth is refused: it needs .*that could run code'):
+        read_checkpoint(path)
+    with pytest.raises(CheckpointError, match='is refused'):
+        CheckpointLoader.load_checkpoint(path)
+    assert not victim.exists()
+    torch.load(path, weights_only=False)
+    assert victim.exists()
+
+
+def test_downloads_are_read_safely_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {}
+
+    def fake(url: str, model_dir: str | None, map_location: str, **kwargs: object) -> dict:
+        asked.update(kwargs, url=url)
+        return {'state_dict': {'x': torch.ones(2)}}
+
+    monkeypatch.setattr('deformable_vit.checkpoints.files.load_state_dict_from_url', fake)
+    assert torch.equal(read_state_dict('https://example.org/x.pth')['x'], torch.ones(2))
+    assert asked == {'url': 'https://example.org/x.pth', 'weights_only': True}
+
+
+def test_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match='missing.pth does not exist'):
+        read_checkpoint(tmp_path / 'missing.pth')
+    with pytest.raises(CheckpointError, match='is a folder'):
+        read_checkpoint(tmp_path)
+    (tmp_path / 'text.pth').write_text('<html>not found</html>')
+    with pytest.raises(CheckpointError, match=r'text.pth'):
+        read_checkpoint(tmp_path / 'text.pth')
+    whole = Path(save(tmp_path / 'whole.pth', {'x': torch.zeros(1000)})).read_bytes()
+    (tmp_path / 'half.pth').write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match='half.pth is damaged'):
+        read_checkpoint(tmp_path / 'half.pth')
+    with pytest.raises(CheckpointError, match='holds no state dict'):
+        read_state_dict(save(tmp_path / 'numbers.pth', {'epoch': 3}))
+    assert zipfile.is_zipfile(tmp_path / 'whole.pth')
+    assert pickle.loads(pickle.dumps(CheckpointError('x'))).args == ('x',)

@@ -1,0 +1,55 @@
+"""Spatial-reduction attention against an obvious reference."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from deformable_vit.layers import LinearSpatialReductionAttention, SpatialReductionAttention
+
+
+def reference(attn: SpatialReductionAttention, x: Tensor, hw: tuple[int, int]) -> Tensor:
+    """Head by head, with the whole attention matrix."""
+    q, kv = attn.q(x), attn.kv(attn.reduce(x, hw))
+    k, v = kv.chunk(2, dim=-1)
+    out = []
+    for q_h, k_h, v_h in zip(*(t.chunk(attn.num_heads, dim=-1) for t in (q, k, v)), strict=True):
+        weights = (q_h @ k_h.transpose(1, 2) / q_h.shape[-1] ** 0.5).softmax(dim=-1)
+        out.append(weights @ v_h)
+    return attn.proj(torch.cat(out, dim=-1))
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32])
+@pytest.mark.parametrize('hw', [(8, 8), (9, 14)])
+@pytest.mark.parametrize('kind', ['plain', 'reduced', 'linear'])
+def test_against_reference(kind: str, hw: tuple[int, int], dtype: torch.dtype) -> None:
+    if kind == 'linear':
+        attn = LinearSpatialReductionAttention(24, 3)
+    else:
+        attn = SpatialReductionAttention(24, 3, sr_ratio=1 if kind == 'plain' else 4)
+    attn = attn.to(dtype)
+    x = torch.randn(2, hw[0] * hw[1], 24, dtype=dtype, requires_grad=True)
+    cotangent = torch.randn_like(x)
+    results = []
+    for function in (attn, lambda x, hw: reference(attn, x, hw)):
+        out = function(x, hw)
+        results.append((out, *torch.autograd.grad((out * cotangent).sum(), [x, *attn.parameters()])))
+    tolerance = 1e-10 if dtype == torch.float64 else 1e-4
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
+
+
+def test_reduction_is_the_mean_when_its_weights_are() -> None:
+    attn = SpatialReductionAttention(4, 1, sr_ratio=2)
+    with torch.no_grad():
+        attn.sr.weight.copy_(torch.eye(4)[:, :, None, None].expand(4, 4, 2, 2) / 4)
+        attn.sr.bias.zero_()
+    attn.norm = torch.nn.Identity()
+    x = torch.randn(1, 4 * 6, 4)
+    grid = x.reshape(2, 2, 3, 2, 4)  # (row block, row, column block, column, channel)
+    torch.testing.assert_close(attn.reduce(x, (4, 6)), grid.mean(dim=(1, 3)).reshape(1, 6, 4))
+
+
+def test_linear_attention_has_49_keys_at_any_size() -> None:
+    attn = LinearSpatialReductionAttention(8, 2)
+    for hw in ((3, 5), (7, 7), (40, 33)):
+        assert attn.reduce(torch.randn(1, hw[0] * hw[1], 8), hw).shape == (1, 49, 8)

@@ -1,0 +1,44 @@
+import pytest
+import torch
+
+from deformable_vit.ops import map_to_tokens, pad_to_multiple, resize_position_embedding, tokens_to_map
+
+
+def test_tokens_are_in_row_major_order() -> None:
+    x = torch.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
+    tokens = map_to_tokens(x)
+    assert tokens.shape == (2, 20, 3)
+    assert tokens[1, 2 * 5 + 3].tolist() == x[1, :, 2, 3].tolist()
+    assert torch.equal(tokens_to_map(tokens, (4, 5)), x)
+
+
+def test_padding_is_at_the_bottom_and_on_the_right() -> None:
+    x = torch.ones(1, 1, 5, 8)
+    padded = pad_to_multiple(x, 4)
+    assert padded.shape == (1, 1, 8, 8)
+    assert padded[0, 0, :5].eq(1).all()
+    assert padded[0, 0, 5:].eq(0).all()
+    assert pad_to_multiple(x[..., :4, :], 4).data_ptr() == x.data_ptr()
+
+
+def test_position_embedding_by_hand() -> None:
+    # One channel on a grid of 1 x 2: 0 and 1. Twice as wide, the new centres lie at -0.25, 0.25, 0.75 and 1.25 of the
+    # old ones, and what is outside takes the edge.
+    embedding = torch.tensor([[[9.0], [0.0], [1.0]]])
+    resized = resize_position_embedding(embedding, (1, 2), (1, 4), num_extra=1)
+    assert resized.flatten().tolist() == [9.0, 0.0, 0.25, 0.75, 1.0]
+    assert resize_position_embedding(embedding, (1, 2), (1, 2), num_extra=1) is embedding
+
+
+def test_position_embedding_of_a_plane_stays_a_plane() -> None:
+    y, x = torch.meshgrid(torch.arange(6.0), torch.arange(8.0), indexing='ij')
+    plane = map_to_tokens((2 * y - 3 * x)[None, None])
+    resized = tokens_to_map(resize_position_embedding(plane, (6, 8), (12, 24)), (12, 24))[0, 0]
+    inner = resized[2:-2, 3:-3]
+    torch.testing.assert_close(inner.diff(dim=0), torch.full_like(inner.diff(dim=0), 1.0))
+    torch.testing.assert_close(inner.diff(dim=1), torch.full_like(inner.diff(dim=1), -1.0))
+
+
+def test_position_embedding_of_another_grid_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r'10 entries is not 1 \+ 2 x 4'):
+        resize_position_embedding(torch.zeros(1, 10, 4), (2, 4), (4, 4), num_extra=1)

@@ -1,0 +1,34 @@
+"""A hook for the test of distributed training: are the weights the same in all processes?"""
+
+import json
+from pathlib import Path
+
+import torch
+from mmengine.dist import all_gather, get_rank, get_world_size
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+
+@HOOKS.register_module()
+class RankAgreement(Hook):
+    """Writes how far the weights of the processes are apart, and whether they saw different pictures."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        self.seen += [Path(sample.img_path).name for sample in data_batch['data_samples']]
+
+    def after_train(self, runner: Runner) -> None:
+        flat = torch.cat([p.detach().flatten() for p in runner.model.parameters()])
+        every = all_gather(flat)
+        seen = all_gather(torch.tensor([int(Path(name).stem) for name in self.seen]))
+        if get_rank() == 0:
+            found = dict(
+                world_size=get_world_size(),
+                backend=torch.distributed.get_backend(),
+                apart=max((other - flat).abs().max().item() for other in every),
+                seen=[s.tolist() for s in seen],
+            )
+            (Path(runner.work_dir) / 'ranks.json').write_text(json.dumps(found))

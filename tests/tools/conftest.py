@@ -1,0 +1,82 @@
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from running import ROOT
+
+from deformable_vit.datasets import ShapesSettings, write_shapes
+
+Run = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture(scope='session')
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few drawn scenes in all three layouts."""
+    root = tmp_path_factory.mktemp('data') / 'shapes'
+    write_shapes(root, ShapesSettings(train=8, val=4, portraits=8, size=64))
+    return root
+
+
+@pytest.fixture
+def tool(tmp_path: Path) -> Run:
+    """Run one of the tools as a user does, in a process of its own and in an empty folder."""
+
+    def run(name: str, *args: object, ok: bool = True, **env: str) -> subprocess.CompletedProcess:
+        command = [str(ROOT / 'tools' / name), *map(str, args)]
+        if name.endswith('.py'):
+            command.insert(0, sys.executable)
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=os.environ | {'PYTHON': sys.executable, 'PYTHONPATH': str(ROOT / 'tests')} | env,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        if ok:
+            assert done.returncode == 0, done.stderr[-3000:]
+        return done
+
+    return run
+
+
+@pytest.fixture
+def config(tmp_path: Path, shapes: Path) -> Callable[..., Path]:
+    """A demo config on the few shapes: two epochs, one process, nothing random but the order of the pictures."""
+
+    def write(demo: str, extra: str = '') -> Path:
+        task = {'mmdet': 'coco', 'mmseg': 'ade', 'mmpretrain': 'imagenet'}[_host(demo)]
+        root = str(shapes / task) + ('/' if task == 'coco' else '')
+        lines = [f'_base_ = {str(ROOT / "configs" / "demo" / demo)!r}', 'randomness = dict(seed=0)']
+        if task == 'coco':
+            evaluator = f'dict(ann_file={root + "annotations/instances_val2017.json"!r})'
+            lines.append(f'val_evaluator = test_evaluator = {evaluator}')
+            pipeline = [
+                dict(type='LoadImageFromFile', backend_args=None),
+                dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+                dict(type='Resize', scale=(64, 64), keep_ratio=True),
+                dict(type='PackDetInputs'),
+            ]
+            data = f'dataset=dict(data_root={root!r}, pipeline={pipeline!r})'
+            lines.append('train_cfg = dict(max_epochs=2, val_interval=2)')
+            lines.append('param_scheduler = [dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=3)]')
+        else:
+            data = f'dataset=dict(data_root={root!r})'
+        lines.append(f'train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, {data})')
+        evaluated = f'dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=dict(data_root={root!r}))'
+        lines.append(f'val_dataloader = test_dataloader = {evaluated}')
+        path = tmp_path / f'few_{demo}'
+        path.write_text('\n'.join([*lines, extra]) + '\n')
+        return path
+
+    return write
+
+
+def _host(demo: str) -> str:
+    if demo.startswith('fpn_'):
+        return 'mmseg'
+    return 'mmdet' if demo.startswith(('mask-rcnn_', 'retinanet_')) else 'mmpretrain'

@@ -1,0 +1,65 @@
+"""Test a checkpoint: COCO mAP, ADE20K mIoU or ImageNet accuracy, as the config says."""
+
+import argparse
+from pathlib import Path
+
+from deformable_vit.engine import (
+    UserError,
+    adapt_to_device,
+    add_out,
+    add_show,
+    add_tta,
+    common_arguments,
+    load_config,
+    one_line_errors,
+    run,
+    set_local_rank,
+    set_work_dir,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file; its default_scope decides which host it is for')
+    parser.add_argument('checkpoint', help="checkpoint of that config's model")
+    parser.add_argument(
+        '--out',
+        metavar='PATH',
+        help='save the predictions: a .pkl file for detection and classification, a folder of label maps (PNG) for '
+        'segmentation',
+    )
+    parser.add_argument('--show', action='store_true', help='show predictions in a window')
+    parser.add_argument('--show-dir', metavar='DIR', help='save pictures of predictions beside the ground truth')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows a picture')
+    parser.add_argument(
+        '--tta', action='store_true', help="test-time augmentation: the config's tta_model and tta_pipeline, else flips"
+    )
+    common_arguments(parser)
+    return parser.parse_args()
+
+
+@one_line_errors
+def main() -> None:
+    args = parse_args()
+    set_local_rank(args)
+    config = load_config(args.config, args.cfg_options)
+    set_work_dir(config, args.config, args.work_dir)
+    if not config.get('test_dataloader') or not config.get('test_evaluator'):
+        raise UserError(f'config {args.config} has no test_dataloader and test_evaluator')
+
+    config.load_from, config.resume = args.checkpoint, False
+    if args.out:
+        if Path(args.out).exists():
+            raise UserError(f'--out {args.out} exists already; choose another path or remove it')
+        add_out(config, args.out)
+    if args.show or args.show_dir:
+        add_show(config, args.show, args.show_dir, args.wait_time)
+    if args.tta:
+        add_tta(config)
+
+    adapt_to_device(config, args.launcher)
+    run(config, args.config, 'test')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,73 @@
+"""Train a detector, segmentor or classifier from a config."""
+
+import argparse
+
+import torch
+from mmengine.logging import print_log
+
+from deformable_vit.engine import (
+    UserError,
+    adapt_to_device,
+    common_arguments,
+    latest_checkpoint,
+    load_config,
+    one_line_errors,
+    run,
+    set_local_rank,
+    set_work_dir,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file; its default_scope decides which host it is for')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='PATH',
+        help="go on from a checkpoint; without a path (or with 'auto') from the last one in the work dir",
+    )
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision (needs a GPU)')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help="scale the learning rate to the batch, by the config's auto_scale_lr",
+    )
+    common_arguments(parser)
+    return parser.parse_args()
+
+
+@one_line_errors
+def main() -> None:
+    args = parse_args()
+    set_local_rank(args)
+    config = load_config(args.config, args.cfg_options)
+    set_work_dir(config, args.config, args.work_dir)
+
+    if args.amp:
+        if not torch.cuda.is_available():
+            raise UserError('--amp needs a GPU, and torch.cuda.is_available() is False here; train without it')
+        kind = config.optim_wrapper.get('type', 'OptimWrapper')
+        if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+            raise UserError(f'--amp works with OptimWrapper; config {args.config} has {kind}')
+        config.optim_wrapper.type = 'AmpOptimWrapper'
+        config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in config.get('auto_scale_lr', {}):
+            raise UserError(f'--auto-scale-lr: config {args.config} has no auto_scale_lr.base_batch_size to scale from')
+        config.auto_scale_lr.enable = True
+
+    if args.resume:
+        config.load_from = latest_checkpoint(config.work_dir) if args.resume == 'auto' else args.resume
+        config.resume = config.load_from is not None
+        if not config.resume:
+            print_log(f'--resume: no checkpoint in {config.work_dir}; starting from the beginning')
+
+    adapt_to_device(config, args.launcher)
+    run(config, args.config, 'train')
+
+
+if __name__ == '__main__':
+    main()
