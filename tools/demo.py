@@ -80,9 +80,8 @@ def main() -> None:
         reached = ', '.join(f'{key} {figures[key]:.3g} (at least {low:g})' for key, low in job.minimum.items())
         missed += [f'{job.name} {key}' for key, low in job.minimum.items() if not figures[key] >= low]
         print(f'{job.name}: {reached}')
-        print(
-            f'  pictures     {sheet}  (ground truth left, prediction right; one by one in {checkpoint.parent / "pictures"})'
-        )
+        print(f'  pictures     {sheet}  (ground truth left, prediction right)')
+        print(f'               {checkpoint.parent / "pictures"}  (one by one)')
         print(f'  checkpoint   {checkpoint}')
         print(f'  logs         {checkpoint.parent}/*/*.log')
     print('\nNext: train RetinaNet with PVT-Tiny on COCO (see README.md for where the data goes):')

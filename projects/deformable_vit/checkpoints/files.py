@@ -9,6 +9,7 @@ reads through mmengine: ``init_cfg``, ``load_from`` and ``resume``, in this proj
 
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,21 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from torch.hub import load_state_dict_from_url
 
+
+def _statistic(owner: type, name: str) -> Callable:
+    """Stands in for ``getattr`` in checkpoints, where log histories name their own statistics with it; nothing else."""
+    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
+        return getattr(HistoryBuffer, name)
+    raise pickle.UnpicklingError(f'Trying to call reduce for unsupported GLOBAL getattr({owner!r}, {name!r})')
+
+
 # What mmengine's own checkpoints hold besides tensors: log histories, with their numbers in numpy arrays. None of these
 # runs anything when it is unpickled. Old files name numpy's private module as numpy 1 did.
 _reconstruct, _scalar = np._core.multiarray._reconstruct, np._core.multiarray.scalar
 torch.serialization.add_safe_globals(
     [
         HistoryBuffer,
+        (_statistic, 'builtins.getattr'),
         np.ndarray,
         np.dtype,
         _reconstruct,
@@ -41,7 +51,7 @@ class CheckpointError(ValueError):
 
 
 @CheckpointLoader.register_scheme(prefixes='', force=True)
-def _load_local(filename: str, map_location: Any = None) -> Any:
+def load_from_local(filename: str, map_location: Any = None) -> Any:
     path = Path(filename).expanduser()
     if not path.is_file():
         raise CheckpointError(f'checkpoint {filename} {"is a folder" if path.is_dir() else "does not exist"}')
@@ -49,7 +59,7 @@ def _load_local(filename: str, map_location: Any = None) -> Any:
 
 
 @CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), force=True)
-def _load_url(filename: str, map_location: Any = None, model_dir: str | None = None) -> Any:
+def load_from_http(filename: str, map_location: Any = None, model_dir: str | None = None) -> Any:
     def load() -> Any:
         return _explained(
             filename, lambda: load_state_dict_from_url(filename, model_dir, map_location, weights_only=True)
@@ -63,7 +73,7 @@ def _load_url(filename: str, map_location: Any = None, model_dir: str | None = N
     return load() if rank > 0 else checkpoint
 
 
-def _explained(filename: str, load: Any) -> Any:
+def _explained(filename: str, load: Callable[[], Any]) -> Any:
     try:
         return load()
     except pickle.UnpicklingError as error:

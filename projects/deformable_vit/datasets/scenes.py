@@ -155,7 +155,7 @@ def draw_scene(rng: Generator, height: int, width: int, max_shapes: int = 6) -> 
         label = int(rng.integers(len(CLASSES)))
 
         def draw(label: int = label) -> np.ndarray:
-            radius = min(height, width) * rng.uniform(0.12, 0.24)
+            radius = min(height, width) * rng.uniform(0.13, 0.24)
             centre = tuple(rng.uniform(0.9 * radius, edge - 0.9 * radius) for edge in (width, height))
             return rasterise(deform(_OUTLINES[CLASSES[label]], rng, centre, radius), height, width)
 

@@ -16,6 +16,8 @@ from ..checkpoints import CheckpointError
 from .cli import TRACEBACK, UserError, first_line
 from .config import check_checkpoint, keep_previous_run
 
+_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
 
 def adapt_to_device(config: Config, launcher: str) -> None:
     """Change in a config what the hosts write for GPUs and a machine without any cannot do.
@@ -27,17 +29,24 @@ def adapt_to_device(config: Config, launcher: str) -> None:
         UserError: ``--launcher slurm`` or ``mpi`` without a GPU: mmengine counts GPUs there to place its processes.
     """
     config.launcher = launcher
+    if config.default_scope == 'mmpretrain':
+        # What mmpretrain's own tools add to its configs.
+        for loader in _LOADERS:
+            if config.get(loader):
+                config[loader].setdefault('collate_fn', dict(type='default_collate'))
+                config[loader].setdefault('pin_memory', True)
     if torch.cuda.is_available():
         return
-    _replace_type(config.model, 'SyncBN', 'BN')
-    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+    if replaced := _replace_type(config.model, 'SyncBN', 'BN'):
+        print_log(f'no GPU: SyncBN, named {replaced} times in the config, becomes BN')
+    for loader in _LOADERS:
         if config.get(loader):
             config[loader].pin_memory = False
     if launcher == 'none':
         return
     if launcher != 'pytorch':
         raise UserError(f'--launcher {launcher} needs GPUs, and there are none here; use --launcher pytorch (torchrun)')
-    config.env_cfg.dist_cfg = dict(backend='gloo')
+    config.env_cfg = dict(config.get('env_cfg') or {}, dist_cfg=dict(backend='gloo'))
     config.model_wrapper_cfg = dict(
         type='MMDistributedDataParallel',
         device_ids=None,
@@ -51,15 +60,16 @@ def adapt_to_device(config: Config, launcher: str) -> None:
         torch.distributed.init_process_group('gloo')
 
 
-def _replace_type(node: Any, old: str, new: str) -> None:
+def _replace_type(node: Any, old: str, new: str) -> int:
+    """Replace a ``type`` wherever it stands below ``node``; returns how often."""
     if isinstance(node, dict):
-        if node.get('type') == old:
+        found = node.get('type') == old
+        if found:
             node['type'] = new
-        for value in node.values():
-            _replace_type(value, old, new)
-    elif isinstance(node, (list, tuple)):
-        for value in node:
-            _replace_type(value, old, new)
+        return found + sum(_replace_type(value, old, new) for value in node.values())
+    if isinstance(node, (list, tuple)):
+        return sum(_replace_type(value, old, new) for value in node)
+    return 0
 
 
 class _Started(Hook):

@@ -1,0 +1,197 @@
+"""The built-in data: deterministic, consistent across its three layouts, readable by the hosts, never overwritten."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.random import default_rng
+from pycocotools.coco import COCO
+
+from deformable_vit.datasets import ADE_CLASSES, CLASSES, ShapesSettings, draw_portrait, draw_scene, write_shapes
+from deformable_vit.datasets.scenes import deform, rasterise
+
+FEW = ShapesSettings(train=6, val=3, portraits=4, size=64)
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp('made') / 'shapes'
+    assert write_shapes(root, FEW)
+    return root
+
+
+def digest(root: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob('*'))
+        if path.is_file()
+    }
+
+
+def test_a_seed_decides_every_byte(root: Path, tmp_path: Path) -> None:
+    write_shapes(tmp_path / 'again', FEW)
+    assert digest(tmp_path / 'again') == digest(root)
+    write_shapes(tmp_path / 'other', ShapesSettings(seed=1, train=6, val=3, portraits=4, size=64))
+    mine, other = digest(root), digest(tmp_path / 'other')
+    assert mine.keys() == other.keys()
+    assert not any(mine[k] == other[k] for k in mine if k.endswith('.jpg'))
+
+
+def test_more_pictures_do_not_change_the_first(root: Path, tmp_path: Path) -> None:
+    write_shapes(tmp_path / 'more', ShapesSettings(train=8, val=3, portraits=5, size=64))
+    mine, more = digest(root), digest(tmp_path / 'more')
+    assert all(more[k] == mine[k] for k in mine if k.endswith('.jpg') and 'imagenet/val' not in k)
+
+
+def test_shapes_of_a_scene_do_not_share_pixels_and_are_half_visible() -> None:
+    overlapping = 0
+    for seed in range(30):
+        scene = draw_scene(default_rng(seed), 96, 128)
+        assert scene.image.shape == (96, 128, 3)
+        assert len(scene.labels) == len(scene.masks) >= 1
+        assert scene.masks.sum(axis=0).max() == 1
+        assert not (scene.clutter & scene.masks.any(axis=0)).any()
+        assert all(mask.sum() > 30 for mask in scene.masks)
+        boxes = [(*np.argwhere(m).min(0), *np.argwhere(m).max(0)) for m in scene.masks]
+        overlapping += any(
+            a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
+            for i, a in enumerate(boxes)
+            for b in boxes[:i]
+        )
+    assert overlapping > 10
+
+
+def test_shapes_are_brighter_than_what_is_behind_them() -> None:
+    for seed in range(10):
+        scene = draw_scene(default_rng(seed), 96, 96)
+        inside = scene.masks.any(axis=0)
+        assert scene.image[inside].mean() > scene.image[~inside].mean() + 20
+
+
+def test_rasterise_and_deform_by_area() -> None:
+    square = [np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])]
+    hole = [square[0], 0.5 * square[0]]
+    covered = rasterise([20 * c + 32 for c in square], 64, 64).sum()
+    assert covered == pytest.approx(40 * 40, rel=0.06)
+    assert rasterise([20 * c + 32 for c in hole], 64, 64).sum() == pytest.approx(40 * 40 - 20 * 20, rel=0.08)
+    # Bending, stretching by a and 1 / a, shearing and rotating all keep areas.
+    for seed in range(5):
+        x, y = deform([np.repeat(square[0], 1, axis=0)], default_rng(seed), (50, 60), 20)[0].T
+        area = abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
+        assert area == pytest.approx(1600, rel=1e-6)
+
+
+def test_coco_and_ade_tell_of_the_same_scenes(root: Path) -> None:
+    for coco_split, ade_split, count in (('train2017', 'training', 6), ('val2017', 'validation', 3)):
+        coco = COCO(root / 'coco' / 'annotations' / f'instances_{coco_split}.json')
+        assert [c['name'] for c in coco.loadCats(coco.getCatIds())] == list(CLASSES)
+        maps = sorted((root / 'ade' / 'annotations' / ade_split).glob('*.png'))
+        assert len(maps) == len(coco.imgs) == count
+        for image, file in zip(coco.imgs.values(), maps, strict=True):
+            ade = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+            assert ade.shape == (image['height'], image['width'])
+            assert ade.max() <= len(ADE_CLASSES)
+            found = np.zeros_like(ade)
+            for annotation in coco.loadAnns(coco.getAnnIds(image['id'])):
+                mask = coco.annToMask(annotation).astype(bool)
+                assert annotation['area'] == mask.sum()
+                ys, xs = np.nonzero(mask)
+                assert annotation['bbox'] == [xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1]
+                found[mask] = annotation['category_id'] + 1
+            assert np.array_equal(found[ade > 1], ade[ade > 1])
+            assert np.array_equal(found > 1, ade > 1)
+            assert (ade == 1).any()
+            picture = (root / 'coco' / coco_split / image['file_name']).read_bytes()
+            assert (root / 'ade' / 'images' / ade_split / f'{file.stem}.jpg').read_bytes() == picture
+    every = np.concatenate([cv2.imread(str(f), 0).ravel() for f in (root / 'ade' / 'annotations').rglob('*.png')])
+    assert 0 < (every == 0).mean() < 0.2  # some pixels are unlabelled
+
+
+def test_the_hosts_read_it(root: Path) -> None:
+    from mmdet.datasets import CocoDataset
+    from mmpretrain.datasets import CustomDataset
+    from mmseg.datasets import BaseSegDataset
+
+    detection = CocoDataset(
+        data_root=str(root / 'coco'),
+        ann_file='annotations/instances_train2017.json',
+        data_prefix=dict(img='train2017/'),
+        metainfo=dict(classes=CLASSES),
+    )
+    assert len(detection) == 6
+    assert detection.cat_ids == [1, 2, 3, 4, 5, 6]
+    assert all(len(detection.get_data_info(i)['instances']) >= 1 for i in range(6))
+
+    segmentation = BaseSegDataset(
+        data_root=str(root / 'ade'),
+        data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'),
+        metainfo=dict(classes=ADE_CLASSES),
+        reduce_zero_label=True,
+        pipeline=[
+            dict(type='mmseg.LoadImageFromFile'),
+            dict(type='mmseg.LoadAnnotations', reduce_zero_label=True),
+            dict(type='mmseg.PackSegInputs'),
+        ],
+    )
+    assert len(segmentation) == 3
+    labels = np.unique(np.concatenate([d['data_samples'].gt_sem_seg.data.numpy().ravel() for d in segmentation]))
+    assert set(labels) <= {0, 1, 2, 3, 4, 5, 6, 255}
+    assert {0, 255} <= set(labels)
+
+    classification = CustomDataset(data_root=str(root / 'imagenet'), data_prefix='train', with_label=True, pipeline=[])
+    assert sorted(classification.CLASSES) == sorted(CLASSES)
+    assert np.bincount(classification.get_gt_labels()).tolist() == [4] * 6
+
+
+def test_portraits_show_their_class() -> None:
+    # A ring has a hole in the middle, a disc has none: the middle is as dark as the corner, or as bright as the shape.
+    for seed in range(5):
+        for name, bright in (('disc', True), ('ring', False)):
+            picture = draw_portrait(default_rng(seed), CLASSES.index(name), 64).mean(axis=2)
+            middle, corner = picture[28:36, 28:36].mean(), picture[:4].mean()
+            assert (middle > corner + 25) == bright
+
+
+def test_nothing_is_overwritten(root: Path, tmp_path: Path) -> None:
+    before = digest(root)
+    assert not write_shapes(root, FEW)  # there already
+    other = ShapesSettings(train=2, val=1, portraits=1, size=64)
+    with pytest.raises(FileExistsError, match="'train': 6.*--overwrite"):
+        write_shapes(root, other)
+    assert digest(root) == before
+
+    mine = tmp_path / 'mine'
+    mine.mkdir()
+    (mine / 'thesis.txt').write_text('precious')
+    for overwrite in (False, True):
+        with pytest.raises(FileExistsError, match='is not a shapes data set'):
+            write_shapes(mine, other, overwrite=overwrite)
+    assert (mine / 'thesis.txt').read_text() == 'precious'
+
+    again = tmp_path / 'again'
+    write_shapes(again, FEW)
+    assert write_shapes(again, other, overwrite=True)
+    assert len(json.loads((again / 'coco/annotations/instances_train2017.json').read_text())['images']) == 2
+
+
+def test_an_interrupted_run_leaves_nothing_half_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / 'shapes'
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            'deformable_vit.datasets.writing._write_portraits', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            write_shapes(root, FEW)
+    assert not root.exists()
+    assert write_shapes(root, FEW)
+    assert not root.with_name('shapes.part').exists()
+
+
+@pytest.mark.parametrize('wrong', [dict(train=0), dict(size=32), dict(seed=-1), dict(max_shapes=0)])
+def test_settings(wrong: dict[str, int]) -> None:
+    (name,) = wrong
+    with pytest.raises(ValueError, match=name):
+        ShapesSettings(**wrong)
