@@ -23,7 +23,7 @@ class RankAgreement(Hook):
     def after_train(self, runner: Runner) -> None:
         flat = torch.cat([p.detach().flatten() for p in runner.model.parameters()])
         every = all_gather(flat)
-        seen = all_gather(torch.tensor([int(Path(name).stem) for name in self.seen]))
+        seen = all_gather(torch.tensor([int(Path(name).stem.split('_')[-1]) for name in self.seen]))
         if get_rank() == 0:
             found = dict(
                 world_size=get_world_size(),

@@ -9,13 +9,12 @@ losses or the metric. The folder needs
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from deformable_vit.engine import UserError, one_line_errors
+from deformable_vit.engine import UserError, one_line_errors, read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 MINIMUM = {'coco/bbox_mAP_50': 0.85, 'mIoU': 90.0}
@@ -104,8 +103,7 @@ def learn(out: Path, name: str, text: str, iters: int) -> tuple[dict[str, float]
     run(
         'test.py', config, out / name / f'iter_{iters}.pth', '--work-dir', tested, '--show-dir', out / name / 'pictures'
     )
-    newest = max(tested.glob('*/*.json'), key=lambda path: path.stat().st_mtime)
-    return json.loads(newest.read_text().splitlines()[-1]), (time.monotonic() - start) / 60
+    return read_metrics(tested), (time.monotonic() - start) / 60
 
 
 @one_line_errors

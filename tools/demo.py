@@ -1,14 +1,13 @@
 """The main job on built-in data: train, test and look, for detection and for segmentation, on a CPU in ten minutes."""
 
 import argparse
-import json
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from deformable_vit.engine import UserError, one_line_errors
+from deformable_vit.engine import UserError, one_line_errors, read_metrics
 from deformable_vit.visualization import contact_sheet
 
 TOOLS = Path(__file__).resolve().parent
@@ -50,12 +49,12 @@ def train_and_test(job: Job, out: Path) -> tuple[dict[str, float], Path, Path]:
     name = Path(job.config).stem
     work_dir, tested, seen = out / name, out / name / 'test', out / name / 'pictures'
     say(f'{job.name}: training (a few minutes)')
-    run('train.py', job.config, '--work-dir', str(work_dir), '--cfg-options', 'randomness.seed=0')
+    options = ['randomness.seed=0', 'default_hooks.checkpoint.max_keep_ckpts=1']
+    run('train.py', job.config, '--work-dir', str(work_dir), '--cfg-options', *options)
     checkpoint = Path((work_dir / 'last_checkpoint').read_text().strip())
     say(f'{job.name}: testing on scenes that it has not seen')
     run('test.py', job.config, str(checkpoint), '--work-dir', str(tested), '--show-dir', str(seen))
-    newest = max(tested.glob('*/*.json'), key=lambda path: path.stat().st_mtime)
-    figures = json.loads(newest.read_text().splitlines()[-1])
+    figures = read_metrics(tested)
     sheet = out / f'{name}.png'
     contact_sheet(sorted(p for p in seen.rglob('*') if p.suffix in ('.jpg', '.png'))[:12], sheet)
     return figures, checkpoint, sheet
@@ -66,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--out', default='work_dirs/demo', help='where logs, checkpoints and pictures go')
     args = parser.parse_args()
-    out = Path(args.out)
+    out = Path(args.out).resolve()
 
     say('drawing the data set (a few seconds)')
     run('make_shapes.py', 'data/shapes')

@@ -20,7 +20,7 @@ flock -n 9 || { say 'another set-up is running in this folder; waiting for it'; 
 
 if [ -z "${DEFORMABLE_VIT_CUDA:-}" ]; then
   # A GPU's device node answers at once; asking torch would cost seconds on each call.
-  if [ -e /dev/nvidiactl ] && command -v nvcc >/dev/null; then DEFORMABLE_VIT_CUDA=1; else DEFORMABLE_VIT_CUDA=0; fi
+  if [ -e /dev/nvidiactl ] && { command -v nvcc || [ -x "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" ]; } >/dev/null; then DEFORMABLE_VIT_CUDA=1; else DEFORMABLE_VIT_CUDA=0; fi
 fi
 
 # Ready means: made from these very files, in this very folder (a virtual environment does not survive a move).
@@ -35,6 +35,10 @@ if [ -e $venv/.changing ]; then
   say 'the last set-up was interrupted while it installed packages: making .venv anew'
   rm -rf $venv
 fi
+if [ -d $venv ] && [ "$(cat $venv/.place 2>/dev/null)" != "$PWD" ]; then
+  say '.venv was made in another folder (or by other means): making it anew'
+  rm -rf $venv
+fi
 if ! $python -m pip --version >/dev/null 2>&1; then
   rm -rf $venv
   found=
@@ -47,9 +51,9 @@ PY
   done
   [ -n "$found" ] || die "no usable Python 3.11 among: ${PYTHON:-python3.11 python3 python} (it needs venv and its C" \
     "headers). On Debian: apt-get install python3.11-venv python3.11-dev; or name one: make setup PYTHON=/path/to/python3.11"
-  command -v g++ >/dev/null || die 'no g++: mmcv is compiled here. On Debian: apt-get install g++'
   say "making .venv with $("$found" --version)"
   "$found" -m venv $venv
+  echo "$PWD" >$venv/.place
 fi
 
 install() {  # install SAY ARGS...: pip install, marked as a change under way
@@ -94,6 +98,7 @@ exec 8>"$shelf/.lock"
 flock -n 8 || { say 'another set-up is building mmcv; waiting for it'; flock 8; }
 wheel=$(find "$shelf" -maxdepth 1 -name "mmcv-$version-*.whl" | head -1)
 if [ -z "$wheel" ]; then
+  command -v g++ >/dev/null || die 'no g++: mmcv is compiled here. On Debian: apt-get install g++'
   # Compiled in a folder that stays until the wheel is there, so that a killed build goes on where it stopped.
   build=$shelf/build
   mkdir -p "$build"
@@ -108,6 +113,7 @@ if [ -z "$wheel" ]; then
     rm -rf "$build/unpacked" && mkdir "$build/unpacked" && tar -xf "$build/sdist/mmcv-$version.tar.gz" -C "$build/unpacked"
     mv "$build/unpacked/mmcv-$version" "$build/"
   fi
+  rm -rf "$build/out"
   path=$PWD/$venv/bin:$PATH  # ninja
   setsid env PATH="$path" MMCV_WITH_OPS=1 FORCE_CUDA="$DEFORMABLE_VIT_CUDA" MAX_JOBS="$jobs" $python -m pip wheel --verbose \
     --disable-pip-version-check --no-build-isolation --no-deps -w "$build/out" "$build/mmcv-$version" >"$build/log" 2>&1 &
@@ -136,7 +142,7 @@ flock -u 8
 # --- everything else -------------------------------------------------------------------------------------------------
 install "installing $(basename "$wheel")" --no-deps --force-reinstall "$wheel"
 install 'installing mmengine, mmdet, mmsegmentation, mmpretrain, the rest and this package (about half a minute)' \
-  --no-build-isolation -e '.[dev]'
+  --no-build-isolation -r requirements.txt -e '.[dev]'
 if ! $python -c 'import cv2' 2>/dev/null; then
   install 'OpenCV does not load (no libGL?): using its headless build' --force-reinstall --no-deps opencv-python-headless
 fi

@@ -60,9 +60,10 @@ def main() -> None:
         config.auto_scale_lr.enable = True
 
     if args.resume:
-        config.load_from = latest_checkpoint(config.work_dir) if args.resume == 'auto' else args.resume
-        config.resume = config.load_from is not None
-        if not config.resume:
+        checkpoint = latest_checkpoint(config.work_dir) if args.resume == 'auto' else args.resume
+        if checkpoint:
+            config.load_from, config.resume = checkpoint, True
+        else:
             print_log(f'--resume: no checkpoint in {config.work_dir}; starting from the beginning')
 
     adapt_to_device(config, args.launcher)

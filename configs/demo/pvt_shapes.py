@@ -17,6 +17,6 @@ model = dict(
         out_type='cls_token',
     ),
     neck=None,
-    head=dict(num_classes=6, in_channels=160),
+    head=dict(num_classes=5, in_channels=160),
     train_cfg=None,
 )

@@ -9,6 +9,6 @@ custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
 model = dict(
     backbone=_base_.small_pvtv2,
-    head=dict(num_classes=6, in_channels=160),
+    head=dict(num_classes=5, in_channels=160),
     train_cfg=None,
 )

@@ -8,3 +8,5 @@ _base_ = [
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
 model = dict(backbone=_base_.small_pvtv2, neck=dict(in_channels=_base_.small_channels))
+val_evaluator = dict(metric='bbox')
+test_evaluator = val_evaluator

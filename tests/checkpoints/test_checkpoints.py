@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from golden import author_parameters, author_state_dict
+from mmengine.logging import HistoryBuffer
 from mmengine.registry import MODELS
-from mmengine.runner import CheckpointLoader
+from mmengine.runner import CheckpointLoader, load_checkpoint
 
 from deformable_vit.checkpoints import CheckpointError, compare, read_checkpoint, read_state_dict, to_classifier
 
@@ -82,21 +83,28 @@ def test_position_embeddings_are_resized(tmp_path: Path) -> None:
     assert last[:, 1:].mean().item() == pytest.approx(theirs['pos_embed4'][:, 1:].mean().item(), abs=0.01)
 
 
-def test_what_does_not_fit_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = save(tmp_path / 'pvt_tiny.pth', author_state_dict('pvt-tiny_in1k'))
-    with caplog.at_level('WARNING'):
-        pretrained(path, arch='small')
+def test_what_does_not_fit_is_named(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     theirs = author_state_dict('pvt-tiny_in1k')
     theirs['block1.0.attn.q.weight'] = torch.zeros(3, 3)
     theirs['surplus'] = torch.zeros(1)
-    model = MODELS.build(dict(type='PVT', arch='tiny')).state_dict()
-    from deformable_vit.checkpoints.adapt import to_ours
+    del theirs['block2.1.norm1.bias']
+    backbone = pretrained(save(tmp_path / 'pvt_tiny.pth', theirs))
+    said = ''.join(capfd.readouterr())
+    assert '1 missing (stages.1.blocks.1.norm1.bias)' in said
+    assert '1 unexpected (surplus)' in said
+    assert '1 mismatched (stages.0.blocks.0.attn.q.weight: (3, 3) in the file, (64, 64) in the model)' in said
+    assert torch.equal(backbone.state_dict()['stages.0.blocks.0.attn.q.bias'], theirs['block1.0.attn.q.bias'])
 
-    difference = compare({k: v for k, v in to_ours(theirs).items() if 'norm1' not in k}, model)
-    text = str(difference)
-    assert 'missing' in text
-    assert 'surplus' in text
-    assert 'stages.0.blocks.0.attn.q.weight: (3, 3) in the file, (64, 64) in the model' in text
+
+def test_difference_in_words() -> None:
+    model = {k: torch.zeros(2) for k in 'abcdefg'}
+    difference = compare({'a': torch.zeros(2), 'b': torch.zeros(3), 'z': torch.zeros(1)}, model)
+    assert str(difference) == (
+        '1 parameters match, 5 missing (c, d, e and 2 more), 1 unexpected (z), '
+        '1 mismatched (b: (3,) in the file, (2,) in the model)'
+    )
+    assert not compare(model, model)
+    assert str(compare(model, model)) == '7 parameters match, all that there are'
 
 
 def test_a_file_that_matches_nothing_is_an_error(tmp_path: Path) -> None:
@@ -174,3 +182,30 @@ def test_broken_files(tmp_path: Path) -> None:
         read_state_dict(save(tmp_path / 'numbers.pth', {'epoch': 3}))
     assert zipfile.is_zipfile(tmp_path / 'whole.pth')
     assert pickle.loads(pickle.dumps(CheckpointError('x'))).args == ('x',)
+
+
+def test_a_program_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    """mmengine evaluates `meta.config` when it resumes; it never gets to see it."""
+    path = save(tmp_path / 'x.pth', {'meta': {'config': 'import os', 'epoch': 1}, 'state_dict': {'x': torch.zeros(1)}})
+    assert CheckpointLoader.load_checkpoint(path)['meta'] == {'epoch': 1}
+
+
+def test_mmengine_finds_the_weights_of_the_authors_files(tmp_path: Path) -> None:
+    path = save(tmp_path / 'x.pth', {'model': {'weight': torch.ones(1, 2), 'bias': torch.ones(1)}, 'epoch': 3})
+    layer = torch.nn.Linear(2, 1)
+    load_checkpoint(layer, path)
+    assert layer.weight.eq(1).all()
+
+
+def test_log_histories_load_and_nothing_else_of_getattr(tmp_path: Path) -> None:
+    history = HistoryBuffer([1.0, 2.0, 4.0], [1, 1, 1])
+    loaded = read_checkpoint(save(tmp_path / 'history.pth', {'loss': history}))['loss']
+    assert loaded.mean(2) == 3.0
+    assert loaded.data[0].tolist() == [1.0, 2.0, 4.0]
+
+    class Reach:
+        def __reduce__(self):
+            return (getattr, (HistoryBuffer, '__init__'))
+
+    with pytest.raises(CheckpointError, match='is refused'):
+        read_checkpoint(save(tmp_path / 'reach.pth', {'x': Reach()}))

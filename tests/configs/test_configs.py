@@ -109,6 +109,7 @@ def test_recipe_of_semantic_fpn(path: Path) -> None:
     assert 'PhotoMetricDistortion' in pipeline
     assert config.model.decode_head.num_classes == 150
     assert config.test_dataloader.dataset.pipeline[2].size_divisor == 32
+    assert config.model.data_preprocessor.test_cfg.size_divisor == 32
 
 
 @pytest.mark.parametrize('path', [p for p in CONFIGS if p.stem.endswith('_in1k')], ids=lambda p: p.stem)

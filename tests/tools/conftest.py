@@ -1,11 +1,10 @@
-import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from running import ROOT
+from running import ENVIRONMENT, ROOT
 
 from deformable_vit.datasets import ShapesSettings, write_shapes
 
@@ -16,7 +15,7 @@ Run = Callable[..., subprocess.CompletedProcess]
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few drawn scenes in all three layouts."""
     root = tmp_path_factory.mktemp('data') / 'shapes'
-    write_shapes(root, ShapesSettings(train=8, val=4, portraits=8, size=64))
+    write_shapes(root, ShapesSettings(train=8, val=4, portraits=8, size=80))
     return root
 
 
@@ -31,7 +30,7 @@ def tool(tmp_path: Path) -> Run:
         done = subprocess.run(
             command,
             cwd=tmp_path,
-            env=os.environ | {'PYTHON': sys.executable, 'PYTHONPATH': str(ROOT / 'tests')} | env,
+            env=ENVIRONMENT | env,
             capture_output=True,
             text=True,
             timeout=600,
@@ -53,8 +52,8 @@ def config(tmp_path: Path, shapes: Path) -> Callable[..., Path]:
         root = str(shapes / task) + ('/' if task == 'coco' else '')
         lines = [f'_base_ = {str(ROOT / "configs" / "demo" / demo)!r}', 'randomness = dict(seed=0)']
         if task == 'coco':
-            evaluator = f'dict(ann_file={root + "annotations/instances_val2017.json"!r})'
-            lines.append(f'val_evaluator = test_evaluator = {evaluator}')
+            lines.append(f'val_evaluator = dict(ann_file={root + "annotations/instances_val2017.json"!r})')
+            lines.append('test_evaluator = val_evaluator')
             pipeline = [
                 dict(type='LoadImageFromFile', backend_args=None),
                 dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
@@ -66,9 +65,16 @@ def config(tmp_path: Path, shapes: Path) -> Callable[..., Path]:
             lines.append('param_scheduler = [dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=3)]')
         else:
             data = f'dataset=dict(data_root={root!r})'
-        lines.append(f'train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, {data})')
-        evaluated = f'dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=dict(data_root={root!r}))'
-        lines.append(f'val_dataloader = test_dataloader = {evaluated}')
+        if task == 'ade':
+            lines.append('train_cfg = dict(max_iters=4, val_interval=4)')
+            lines.append('default_hooks = dict(checkpoint=dict(interval=4))')
+            lines.append('param_scheduler = [dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=3)]')
+        alone = 'num_workers=0, persistent_workers=False'
+        lines.append(f'train_dataloader = dict(batch_size=2, {alone}, {data})')
+        # mmseg tests pictures of different sizes one by one
+        batch = '' if task == 'ade' else 'batch_size=2, '
+        lines.append(f'val_dataloader = dict({batch}{alone}, dataset=dict(data_root={root!r}))')
+        lines.append('test_dataloader = val_dataloader')
         path = tmp_path / f'few_{demo}'
         path.write_text('\n'.join([*lines, extra]) + '\n')
         return path

@@ -2,10 +2,11 @@
 # `_delete_` takes the host's backbone out of the model that they go into.
 _small = dict(
     embed_dims=(32, 64, 128, 160),
-    depths=(1, 1, 2, 1),
+    depths=(1, 2, 2, 1),
     num_heads=(1, 2, 4, 5),
     mlp_ratios=(4, 4, 4, 4),
-    sr_ratios=(8, 4, 2, 1),
+    # Half of PVT's: the pictures are so small that keys and values would be too coarse to tell shapes apart.
+    sr_ratios=(4, 2, 1, 1),
 )
 small_channels = [32, 64, 128, 160]
 small_pvt = dict(_delete_=True, type='PVT', arch=_small, pretrain_img_size=128)

@@ -3,7 +3,7 @@ _base_ = 'mmpretrain::_base_/datasets/imagenet_bs64.py'
 
 dataset_type = 'CustomDataset'
 data_root = 'data/shapes/imagenet'
-data_preprocessor = dict(num_classes=6)
+data_preprocessor = dict(num_classes=5)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='RandomResizedCrop', scale=64, crop_ratio_range=(0.7, 1.0)),

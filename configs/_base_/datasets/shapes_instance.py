@@ -3,8 +3,8 @@ _base_ = 'mmdet::_base_/datasets/coco_instance.py'
 
 data_root = 'data/shapes/coco/'
 metainfo = dict(
-    classes=('disc', 'triangle', 'square', 'star', 'cross', 'ring'),
-    palette=[(230, 60, 60), (70, 200, 70), (70, 110, 240), (240, 200, 40), (200, 70, 220), (60, 210, 220)],
+    classes=('disc', 'triangle', 'square', 'star', 'ring'),
+    palette=[(230, 60, 60), (70, 200, 70), (70, 110, 240), (240, 200, 40), (60, 210, 220)],
 )
 # The scenes are drawn at this size; a detector sees them as they are.
 scale = (128, 128)

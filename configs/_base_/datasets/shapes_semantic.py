@@ -4,16 +4,8 @@ _base_ = 'mmseg::_base_/datasets/ade20k.py'
 dataset_type = 'BaseSegDataset'
 data_root = 'data/shapes/ade'
 metainfo = dict(
-    classes=('ground', 'disc', 'triangle', 'square', 'star', 'cross', 'ring'),
-    palette=[
-        [60, 60, 60],
-        [230, 60, 60],
-        [70, 200, 70],
-        [70, 110, 240],
-        [240, 200, 40],
-        [200, 70, 220],
-        [60, 210, 220],
-    ],
+    classes=('ground', 'disc', 'triangle', 'square', 'star', 'ring'),
+    palette=[[60, 60, 60], [230, 60, 60], [70, 200, 70], [70, 110, 240], [240, 200, 40], [60, 210, 220]],
 )
 crop_size = (128, 128)
 

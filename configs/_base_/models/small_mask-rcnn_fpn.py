@@ -1,7 +1,7 @@
 # mmdet's Mask R-CNN with 64 channels in neck and heads, for small pictures, a CPU and training from scratch.
 _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
 
-num_classes = 6
+num_classes = 5
 norm_cfg = dict(type='BN')
 # One sample a bin: RoIs of small pictures are small, and RoIAlign is what a step on a CPU spends most of its time on.
 roi_layer = dict(sampling_ratio=1)

@@ -6,7 +6,7 @@ model = dict(
     # From stride 4 on: the shapes are 15 to 60 pixels.
     neck=dict(out_channels=64, start_level=0, add_extra_convs=False, num_outs=4, norm_cfg=norm_cfg),
     bbox_head=dict(
-        num_classes=6,
+        num_classes=5,
         in_channels=64,
         feat_channels=64,
         stacked_convs=2,

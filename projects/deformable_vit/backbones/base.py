@@ -92,7 +92,7 @@ class PyramidBackbone(BaseModule):
 
     def init_weights(self) -> None:
         """Load ``init_cfg``'s checkpoint; without one the weights stay as the authors' initialisation left them."""
-        if self.init_cfg is not None and self.init_cfg.get('type') == 'Pretrained':
+        if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
             load_backbone_weights(self, **{k: v for k, v in self.init_cfg.items() if k != 'type'})
             self._is_init = True
         else:

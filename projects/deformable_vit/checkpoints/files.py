@@ -3,8 +3,11 @@
 A checkpoint is a pickle, and a pickle can call any function when it is loaded. ``torch.load(weights_only=True)``
 refuses all but tensors and plain containers. mmengine 0.10 leaves that argument out: for local files torch >= 2.6 then
 takes True, unless an environment variable says otherwise, and for downloads it takes False. Its own checkpoints hold a
-class that torch does not know, so that it cannot resume from them. This module closes both gaps for everything that
-reads through mmengine: ``init_cfg``, ``load_from`` and ``resume``, in this project's tools and in the hosts'.
+class that torch does not know, so that it cannot resume from them. This module closes both gaps for local files and
+downloads, in this project's tools and in the hosts': ``init_cfg``, ``load_from`` and ``resume``.
+
+There is a third: ``resume`` evaluates the text under ``meta.config`` as a program, to look for a key that nobody writes
+any more. What is read here comes without it (mmengine keeps the config a second time, under ``meta.cfg``).
 """
 
 import pickle
@@ -13,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mmengine.runner.checkpoint
 import numpy as np
 import torch
 from mmengine.dist import barrier, get_dist_info
@@ -73,9 +77,24 @@ def load_from_http(filename: str, map_location: Any = None, model_dir: str | Non
     return load() if rank > 0 else checkpoint
 
 
+# What mmengine resolves to a URL by itself, such as torchvision://resnet50, goes through this name.
+mmengine.runner.checkpoint.load_from_http = load_from_http
+
+
+def _normalised(checkpoint: Any) -> Any:
+    """Without the program under ``meta.config``, and with the weights under the name that mmengine looks for."""
+    if not isinstance(checkpoint, dict):
+        return checkpoint
+    if isinstance(checkpoint.get('meta'), dict):
+        checkpoint['meta'].pop('config', None)
+    if 'state_dict' not in checkpoint and isinstance(checkpoint.get('model'), dict):
+        checkpoint['state_dict'] = checkpoint.pop('model')
+    return checkpoint
+
+
 def _explained(filename: str, load: Callable[[], Any]) -> Any:
     try:
-        return load()
+        return _normalised(load())
     except pickle.UnpicklingError as error:
         found = re.search(
             r'(?:GLOBAL |allowlist |Trying to (?:load|call reduce for) unsupported GLOBAL )([\w.]+)', str(error)
@@ -109,11 +128,8 @@ def read_state_dict(filename: str, map_location: Any = 'cpu') -> dict[str, torch
     """
     checkpoint = read_checkpoint(filename, map_location)
     if isinstance(checkpoint, dict):
-        for key in ('state_dict', 'model'):
-            if isinstance(checkpoint.get(key), dict):
-                checkpoint = checkpoint[key]
-                break
-        tensors = {k: v for k, v in checkpoint.items() if isinstance(v, torch.Tensor)}
+        found = checkpoint.get('state_dict', checkpoint)
+        tensors = {k: v for k, v in found.items() if isinstance(v, torch.Tensor)} if isinstance(found, dict) else {}
         if tensors:
             return {k.removeprefix('module.'): v for k, v in tensors.items()}
     raise CheckpointError(f'checkpoint {filename} holds no state dict, bare or under "state_dict" or "model"')

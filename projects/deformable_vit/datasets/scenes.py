@@ -14,7 +14,7 @@ from numpy.random import Generator
 Outline = list[np.ndarray]  # closed curves of (points, 2); inside is what an odd number of them surrounds
 
 _SUBPIXEL_BITS = 4
-_MIN_VISIBLE = 0.5
+_MIN_VISIBLE = 0.75
 
 
 def _polygon(corners: np.ndarray, per_side: int = 12) -> np.ndarray:
@@ -30,19 +30,12 @@ def _on_circle(count: int, radii: tuple[float, ...] = (1.0,)) -> np.ndarray:
     return np.stack([radius * np.cos(angles), radius * np.sin(angles)], axis=1)
 
 
-def _cross(arm: float = 0.33) -> np.ndarray:
-    quarter = np.array([[arm, -1], [arm, -arm], [1, -arm]])
-    turns = [np.linalg.matrix_power(np.array([[0, -1], [1, 0]]), k) for k in range(4)]
-    return np.concatenate([quarter @ turn.T for turn in turns])
-
-
 # Outlines of about unit radius around the origin.
 _OUTLINES: dict[str, Outline] = {
     'disc': [_on_circle(72)],
     'triangle': [_polygon(1.15 * _on_circle(3))],
     'square': [_polygon(np.array([[-0.85, -0.85], [0.85, -0.85], [0.85, 0.85], [-0.85, 0.85]]))],
     'star': [_polygon(1.2 * _on_circle(10, (1.0, 0.42)))],
-    'cross': [_polygon(1.05 * _cross())],
     'ring': [_on_circle(72), 0.55 * _on_circle(72)],
 }
 CLASSES = tuple(_OUTLINES)
@@ -67,7 +60,7 @@ class Scene:
 
 def deform(outline: Outline, rng: Generator, centre: tuple[float, float], radius: float) -> Outline:
     """Bend, stretch, shear, rotate and place an outline of unit radius."""
-    bend, shear, stretch = rng.uniform(-0.3, 0.3), rng.uniform(-0.3, 0.3), np.exp(rng.uniform(-0.25, 0.25))
+    bend, shear, stretch = rng.uniform(-0.25, 0.25), rng.uniform(-0.25, 0.25), np.exp(rng.uniform(-0.25, 0.25))
     angle = rng.uniform(0, 2 * np.pi)
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = rotation @ np.array([[stretch, shear], [0, 1 / stretch]])
@@ -144,7 +137,7 @@ def _place(
     return None
 
 
-def draw_scene(rng: Generator, height: int, width: int, max_shapes: int = 6) -> Scene:
+def draw_scene(rng: Generator, height: int, width: int, max_shapes: int = 5) -> Scene:
     """A scene of 1 to ``max_shapes`` shapes, each at least half visible."""
     image = _texture(rng, height, width, _dark(rng))
     clutter = _strokes(rng, image)
@@ -155,7 +148,7 @@ def draw_scene(rng: Generator, height: int, width: int, max_shapes: int = 6) -> 
         label = int(rng.integers(len(CLASSES)))
 
         def draw(label: int = label) -> np.ndarray:
-            radius = min(height, width) * rng.uniform(0.13, 0.24)
+            radius = min(height, width) * rng.uniform(0.15, 0.25)
             centre = tuple(rng.uniform(0.9 * radius, edge - 0.9 * radius) for edge in (width, height))
             return rasterise(deform(_OUTLINES[CLASSES[label]], rng, centre, radius), height, width)
 

@@ -47,7 +47,7 @@ class ShapesSettings:
     val: int = 100
     portraits: int = 200
     size: int = 128
-    max_shapes: int = 6
+    max_shapes: int = 5
 
     def __post_init__(self) -> None:
         for name in ('train', 'val', 'portraits', 'max_shapes'):

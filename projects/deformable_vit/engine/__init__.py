@@ -3,7 +3,7 @@
 from .cli import UserError, common_arguments, one_line_errors, set_local_rank
 from .config import check_checkpoint, latest_checkpoint, load_config, set_work_dir
 from .launch import adapt_to_device, run
-from .testing import add_out, add_show, add_tta
+from .testing import add_out, add_show, add_tta, read_metrics
 
 __all__ = [
     'UserError',
@@ -16,6 +16,7 @@ __all__ = [
     'latest_checkpoint',
     'load_config',
     'one_line_errors',
+    'read_metrics',
     'run',
     'set_local_rank',
     'set_work_dir',

@@ -35,7 +35,8 @@ def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
         except (UserError, CheckpointError) as error:
             if os.environ.get(TRACEBACK):
                 raise
-            print(f'{Path(sys.argv[0]).name}: error: {error}', file=sys.stderr, flush=True)
+            if os.environ.get('RANK', '0') == '0':  # once, not once a process
+                print(f'{Path(sys.argv[0]).name}: error: {error}', file=sys.stderr, flush=True)
             sys.exit(2)
 
     return wrapped
@@ -59,5 +60,5 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def set_local_rank(args: argparse.Namespace) -> None:
-    """Hand the rank that a launcher passed as an argument on to mmengine, which reads the environment."""
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    """Hand the rank that a launcher passed in its own way on to mmengine, which reads the environment."""
+    os.environ.setdefault('LOCAL_RANK', os.environ.get('OMPI_COMM_WORLD_LOCAL_RANK', str(args.local_rank)))

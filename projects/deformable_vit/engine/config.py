@@ -19,8 +19,8 @@ from .cli import UserError, first_line
 # What mmengine and the hosts read at the top level of a config, besides Runner's own arguments.
 _TOP_LEVEL = {
     *inspect.signature(Runner.__init__).parameters,
-    *('activation_checkpointing', 'auto_scale_lr', 'compile', 'custom_imports', 'find_unused_parameters'),
-    *('model_wrapper_cfg', 'runner_type', 'sync_bn', 'tta_model', 'tta_pipeline'),
+    *('activation_checkpointing', 'auto_scale_lr', 'compile', 'custom_imports', 'efficient_conv_bn_eval'),
+    *('find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'strategy', 'sync_bn', 'tta_model', 'tta_pipeline'),
 } - {'self', 'cfg'}
 
 
@@ -44,7 +44,7 @@ def load_config(path: str, options: dict[str, Any]) -> Config:
         _check_top_level(key.split('.')[0], set(config) | _TOP_LEVEL, '--cfg-options')
     for key in set(config) - _TOP_LEVEL:
         # A config may hold variables of its own, so that only what is nearly a known key is taken for a slip.
-        if difflib.get_close_matches(key, _TOP_LEVEL - set(config), 1, 0.9):
+        if not key.endswith('_pipeline') and difflib.get_close_matches(key, _TOP_LEVEL - set(config), 1, 0.9):
             _check_top_level(key, _TOP_LEVEL, f'config {path}')
     try:
         config.merge_from_dict(options)

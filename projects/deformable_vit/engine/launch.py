@@ -4,7 +4,9 @@ import os
 from typing import Any, Literal
 
 import torch
+from mmcv.ops import get_compiling_cuda_version
 from mmengine.config import Config
+from mmengine.dist import barrier
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -26,7 +28,8 @@ def adapt_to_device(config: Config, launcher: str) -> None:
     torch has no SyncBN for the CPU.
 
     Raises:
-        UserError: ``--launcher slurm`` or ``mpi`` without a GPU: mmengine counts GPUs there to place its processes.
+        UserError: ``--launcher pytorch`` without torchrun; ``slurm`` or ``mpi`` without a GPU (mmengine counts GPUs to
+            place its processes); a GPU and an mmcv without CUDA ops.
     """
     config.launcher = launcher
     if config.default_scope == 'mmpretrain':
@@ -35,7 +38,15 @@ def adapt_to_device(config: Config, launcher: str) -> None:
             if config.get(loader):
                 config[loader].setdefault('collate_fn', dict(type='default_collate'))
                 config[loader].setdefault('pin_memory', True)
+    missing = [name for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT') if name not in os.environ]
+    if launcher == 'pytorch' and missing:
+        raise UserError(f'--launcher pytorch expects torchrun to set {", ".join(missing)}; use tools/dist_train.sh')
     if torch.cuda.is_available():
+        if get_compiling_cuda_version() == 'not available':
+            raise UserError(
+                'there is a GPU, but mmcv was built without CUDA ops; install a CUDA toolkit and run make setup, '
+                'or set CUDA_VISIBLE_DEVICES= to work on the CPU'
+            )
         return
     if replaced := _replace_type(config.model, 'SyncBN', 'BN'):
         print_log(f'no GPU: SyncBN, named {replaced} times in the config, becomes BN')
@@ -53,9 +64,6 @@ def adapt_to_device(config: Config, launcher: str) -> None:
         broadcast_buffers=False,
         find_unused_parameters=config.get('find_unused_parameters', False),
     )
-    missing = [name for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT') if name not in os.environ]
-    if missing:
-        raise UserError(f'--launcher pytorch expects torchrun to set {", ".join(missing)}; use tools/dist_train.sh')
     if not torch.distributed.is_initialized():  # mmengine's own way calls torch.cuda.set_device
         torch.distributed.init_process_group('gloo')
 
@@ -73,12 +81,16 @@ def _replace_type(node: Any, old: str, new: str) -> int:
 
 
 class _Started(Hook):
-    """Knows whether the work itself has begun, when configuration is over."""
+    """Knows whether the work itself has begun, when configuration is over and all weights are loaded."""
 
     yes = False
 
     def before_train(self, runner: Runner) -> None:
         self.yes = True
+        if not runner.cfg.get('resume'):
+            barrier()  # every process has read the checkpoint that it starts from
+            if previous := keep_previous_run(runner.work_dir, runner.timestamp):
+                print_log(f'the checkpoints of an earlier run in {runner.work_dir} are kept in {previous}', 'current')
 
     def before_test(self, runner: Runner) -> None:
         self.yes = True
@@ -109,12 +121,7 @@ def run(config: Config, path: str, task: Literal['train', 'test']) -> None:
             strict = task == 'test' or config.get('resume', False)
             found = check_checkpoint(bare_model(runner.model), config.load_from, strict=strict)
             print_log(f'{config.load_from}: {found}', 'current')
-        if task == 'test':
-            runner.test()
-            return
-        if not config.get('resume') and (previous := keep_previous_run(config.work_dir, runner.timestamp)):
-            print_log(f'the checkpoints of an earlier run in {config.work_dir} are kept in {previous}', 'current')
-        runner.train()
+        runner.train() if task == 'train' else runner.test()
     except Exception as error:
         if started.yes or os.environ.get(TRACEBACK) or isinstance(error, (UserError, CheckpointError)):
             raise

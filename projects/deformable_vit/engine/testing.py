@@ -1,5 +1,6 @@
 """What ``tools/test.py`` adds to a config; each host has its own names for the same things."""
 
+import json
 from copy import deepcopy
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def add_show(config: Config, show: bool, show_dir: str | None, wait_time: float)
     if show:
         hook.update(show=True, wait_time=wait_time)
     if config.default_scope == 'mmpretrain':
-        hook.update(enable=True, out_dir=folder)
+        hook.update(enable=True, out_dir=folder, interval=1)
     else:
         hook.update(draw=True)
         if folder and config.default_scope == 'mmdet':
@@ -56,9 +57,12 @@ def add_tta(config: Config) -> None:
     """Test-time augmentation, as the config's ``tta_model`` and ``tta_pipeline`` say; where it has none, flips.
 
     Raises:
-        UserError: Segmentation without a ``tta_pipeline``: mmseg has no default to fall back on.
+        UserError: Segmentation without a ``tta_pipeline``: mmseg has no default to fall back on. A model with a mask
+            head: mmdet cannot merge masks.
     """
     scope = config.default_scope
+    if 'mask_head' in (config.model.get('roi_head') or {}) or 'mask_head' in config.model:
+        raise UserError(f'--tta: mmdet merges boxes only, and {config.model.type} also predicts masks; test without it')
     dataset = config.test_dataloader.dataset
     while 'dataset' in dataset:  # wrappers such as RepeatDataset
         dataset = dataset.dataset
@@ -79,3 +83,16 @@ def add_tta(config: Config) -> None:
         config.tta_pipeline = [*before, dict(type='TestTimeAug', transforms=[flips, [pack]])]
     dataset.pipeline = config.tta_pipeline
     config.model = ConfigDict(**config.tta_model, module=config.model)
+
+
+def read_metrics(work_dir: str | Path) -> dict[str, float]:
+    """What the last test in a work dir measured; mmengine leaves it as a line of JSON.
+
+    Raises:
+        FileNotFoundError: There was no test.
+    """
+    files = list(Path(work_dir).glob('*/*.json'))
+    if not files:
+        raise FileNotFoundError(f'{work_dir} holds no results of tools/test.py')
+    newest = max(files, key=lambda path: path.stat().st_mtime)
+    return json.loads(newest.read_text().splitlines()[-1])
