@@ -1,5 +1,6 @@
 """The authors' files load as they are; what does not fit is named; nothing in a file is ever run."""
 
+import logging
 import pickle
 import zipfile
 from pathlib import Path
@@ -83,16 +84,19 @@ def test_position_embeddings_are_resized(tmp_path: Path) -> None:
     assert last[:, 1:].mean().item() == pytest.approx(theirs['pos_embed4'][:, 1:].mean().item(), abs=0.01)
 
 
-def test_what_does_not_fit_is_named(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+def test_what_does_not_fit_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = []
+    monkeypatch.setattr('deformable_vit.checkpoints.backbone.print_log', lambda *args: said.append(args))
     theirs = author_state_dict('pvt-tiny_in1k')
     theirs['block1.0.attn.q.weight'] = torch.zeros(3, 3)
     theirs['surplus'] = torch.zeros(1)
     del theirs['block2.1.norm1.bias']
     backbone = pretrained(save(tmp_path / 'pvt_tiny.pth', theirs))
-    said = ''.join(capfd.readouterr())
-    assert '1 missing (stages.1.blocks.1.norm1.bias)' in said
-    assert '1 unexpected (surplus)' in said
-    assert '1 mismatched (stages.0.blocks.0.attn.q.weight: (3, 3) in the file, (64, 64) in the model)' in said
+    ((text, _, level),) = said
+    assert level == logging.WARNING
+    assert '1 missing (stages.1.blocks.1.norm1.bias)' in text
+    assert '1 unexpected (surplus)' in text
+    assert '1 mismatched (stages.0.blocks.0.attn.q.weight: (3, 3) in the file, (64, 64) in the model)' in text
     assert torch.equal(backbone.state_dict()['stages.0.blocks.0.attn.q.bias'], theirs['block1.0.attn.q.bias'])
 
 

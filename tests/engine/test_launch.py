@@ -25,9 +25,17 @@ def test_sync_bn_becomes_bn_without_a_gpu(capsys: pytest.CaptureFixture) -> None
 def test_a_gpu_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     config = Config.fromfile(SEGMENTOR)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr('deformable_vit.engine.launch.get_compiling_cuda_version', lambda: '13.0')
     before = config.to_dict()
-    adapt_to_device(config, 'pytorch')
-    assert config.to_dict() == before | {'launcher': 'pytorch'}
+    adapt_to_device(config, 'slurm')
+    assert config.to_dict() == before | {'launcher': 'slurm'}
+
+
+def test_a_gpu_without_cuda_ops_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr('deformable_vit.engine.launch.get_compiling_cuda_version', lambda: 'not available')
+    with pytest.raises(UserError, match='mmcv was built without CUDA ops.*make setup'):
+        adapt_to_device(Config.fromfile(SEGMENTOR), 'none')
 
 
 def test_classification_gets_mmpretrains_collation() -> None:

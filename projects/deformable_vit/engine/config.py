@@ -44,7 +44,7 @@ def load_config(path: str, options: dict[str, Any]) -> Config:
         _check_top_level(key.split('.')[0], set(config) | _TOP_LEVEL, '--cfg-options')
     for key in set(config) - _TOP_LEVEL:
         # A config may hold variables of its own, so that only what is nearly a known key is taken for a slip.
-        if not key.endswith('_pipeline') and difflib.get_close_matches(key, _TOP_LEVEL - set(config), 1, 0.9):
+        if not key.endswith('_pipeline') and difflib.get_close_matches(key, _TOP_LEVEL, 1, 0.9):
             _check_top_level(key, _TOP_LEVEL, f'config {path}')
     try:
         config.merge_from_dict(options)
