@@ -78,7 +78,7 @@ def test_rasterise_and_deform_by_area() -> None:
     assert covered == pytest.approx(40 * 40, rel=0.02)
     middle = rasterise([20 * c + 32 for c in square], 64, 64)
     assert np.allclose(middle[10:55, 32], middle[10:55, 32][::-1], atol=0.3)  # centred where the outline is
-    assert rasterise([20 * c + 32 for c in hole], 64, 64).sum() == pytest.approx(40 * 40 - 20 * 20, rel=0.02)
+    assert rasterise([20 * c + 32 for c in hole], 64, 64).sum() == pytest.approx(40 * 40 - 20 * 20, rel=0.03)
     # Bending, stretching by a and 1 / a, shearing and rotating all keep areas.
     for seed in range(5):
         x, y = deform([np.repeat(square[0], 1, axis=0)], default_rng(seed), (50, 60), 20)[0].T

@@ -75,7 +75,7 @@ def deform(outline: Outline, rng: Generator, centre: tuple[float, float], radius
 def rasterise(outline: Outline, height: int, width: int) -> np.ndarray:
     """(H, W) float32 in [0, 1]: how much of each pixel the outline covers."""
     canvas = np.zeros((_FINER * height, _FINER * width), np.float32)
-    # Pixel i is centred at i, in the fine grid too. cv2 also fills what the outline touches, so draw larger and average.
+    # Pixel i is centred at i, in the fine grid too. cv2 fills what the outline touches: draw larger, then average.
     fine = [(curve + 0.5) * _FINER - 0.5 for curve in outline]
     points = [np.round(curve * 2**_SUBPIXEL_BITS).astype(np.int32) for curve in fine]
     cv2.fillPoly(canvas, points, 1.0, shift=_SUBPIXEL_BITS)
