@@ -96,12 +96,12 @@ def _explained(filename: str, load: Callable[[], Any]) -> Any:
     try:
         return _normalised(load())
     except pickle.UnpicklingError as error:
-        found = re.search(r'GLOBAL ([\w.]+)|[Uu]nsupported (operand \d+|class \S+)', str(error))
+        found = re.search(r'GLOBAL ([\w.]+)', str(error))
         if not found:
-            raise CheckpointError(f'checkpoint {filename} is damaged or not a checkpoint') from error
+            raise CheckpointError(f'checkpoint {filename} is damaged or not a checkpoint that loads safely') from error
         raise CheckpointError(
-            f'checkpoint {filename} is refused: it needs {found[1] or found[2]}, and unpickling that could run code. Where '
-            "you trust the file's origin, save its weights alone: torch.save(dict(state_dict=model.state_dict()), FILE)"
+            f'checkpoint {filename} is refused: it needs {found[1]}, and unpickling that could run code. '
+            "Where you trust the file's origin, save the weights alone: torch.save(dict(state_dict=...), FILE)"
         ) from error
     except OSError as error:  # no permission, no network, no such host or page
         raise CheckpointError(f'checkpoint {filename} cannot be read: {error}') from error
