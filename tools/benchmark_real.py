@@ -22,7 +22,7 @@ MINIMUM = {'coco/bbox_mAP_50': 0.85, 'mIoU': 90.0}
 # Nothing random, so that the same pictures come back in every step; a learning rate for training from scratch.
 DETECTION = """
 _base_ = {base!r}
-scale = (672, 512)
+scale = (512, 384)
 train_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),
     dict(type='LoadAnnotations', with_bbox=True),
@@ -112,8 +112,8 @@ def main() -> None:
     parser.add_argument('--data', default='../shared/real', help='folder with coco/ and ade/ (default: %(default)s)')
     parser.add_argument('--out', default='work_dirs/real', help='where logs and pictures go (default: %(default)s)')
     parser.add_argument('--only', choices=['detection', 'segmentation'], help='one of the two')
-    parser.add_argument('--det-iters', type=int, default=400, help='steps of the detector (default: %(default)s)')
-    parser.add_argument('--seg-iters', type=int, default=300, help='steps of the segmentor (default: %(default)s)')
+    parser.add_argument('--det-iters', type=int, default=300, help='steps of the detector (default: %(default)s)')
+    parser.add_argument('--seg-iters', type=int, default=200, help='steps of the segmentor (default: %(default)s)')
     args = parser.parse_args()
 
     data, out = Path(args.data).resolve(), Path(args.out).resolve()

@@ -131,7 +131,8 @@ if [ -z "$wheel" ]; then
   wait $pid || { tail -30 "$build/log" >&2; die "mmcv did not build; the whole log is $build/log"; }
   built=$(find "$build/out" -name "mmcv-$version-*.whl" | head -1)
   # Without torch in sight mmcv's setup.py skips the ops and still succeeds, so look.
-  $python -m zipfile -l "$built" | grep -qE 'mmcv/_ext[^/]*\.so' || die "the mmcv wheel has no compiled ops; log: $build/log"
+  listing=$($python -m zipfile -l "$built")
+  [[ $listing =~ mmcv/_ext[^/]*\.so ]] || die "the mmcv wheel has no compiled ops; log: $build/log"
   wheel=$shelf/$(basename "$built")
   mv "$built" "$wheel.part" && mv "$wheel.part" "$wheel"
   cp "$build/log" "$shelf/build.log" && rm -rf "$build"

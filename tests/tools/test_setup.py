@@ -27,7 +27,7 @@ case "$*" in
     [ -z "${HANG_BUILD:-}" ] || exec -a "$0 $*" sleep 60
     while [ "$1" != -w ]; do shift; done
     mkdir -p "$2" && : >"$2/mmcv-2.1.0-cp311-none-any.whl" ;;
-  "-m zipfile "*) echo "${WHEEL_HOLDS:-mmcv/_ext.cpython-311-x86_64-linux-gnu.so}" ;;
+  "-m zipfile "*) echo "${WHEEL_HOLDS:-mmcv/_ext.cpython-311-x86_64-linux-gnu.so}" && seq 50000 ;;
   "-c import sys, torch"*) echo torch2.12.1-cp311 ;;
   "-c import "*) ;;
   "--version") echo "Python 3.11.0" ;;
