@@ -8,7 +8,7 @@ VENV_PYTHON := .venv/bin/python
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 16
 
-setup:  ## .venv with the whole stack; builds mmcv's ops once per machine (about 11 minutes on 2 cores, later 1)
+setup:  ## .venv with the whole stack; builds mmcv's ops once per machine (about 12 minutes on 2 cores, later 1)
 	@bash tools/setup.sh
 
 demo: setup  ## the main job on built-in data: train, test, pictures (8 minutes on 2 cores)

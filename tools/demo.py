@@ -21,6 +21,7 @@ class Job:
     name: str
     config: str
     minimum: dict[str, float]
+    test_options: tuple[str, ...] = ()
 
 
 JOBS = (
@@ -28,6 +29,7 @@ JOBS = (
         'Mask R-CNN',
         'configs/demo/mask-rcnn_pvtv2_shapes.py',
         {'coco/bbox_mAP_50': 0.80, 'coco/segm_mAP_50': 0.75},
+        ('--cfg-options', 'default_hooks.visualization.score_thr=0.5'),
     ),
     Job('Semantic FPN', 'configs/demo/fpn_pvtv2_shapes.py', {'mIoU': 70.0}),
 )
@@ -53,7 +55,7 @@ def train_and_test(job: Job, out: Path) -> tuple[dict[str, float], Path, Path]:
     run('train.py', job.config, '--work-dir', str(work_dir), '--cfg-options', *options)
     checkpoint = Path((work_dir / 'last_checkpoint').read_text().strip())
     say(f'{job.name}: testing on scenes that it has not seen')
-    run('test.py', job.config, str(checkpoint), '--work-dir', str(tested), '--show-dir', str(seen))
+    run('test.py', job.config, str(checkpoint), '--work-dir', str(tested), '--show-dir', str(seen), *job.test_options)
     figures = read_metrics(tested)
     sheet = out / f'{name}.png'
     contact_sheet(sorted(p for p in seen.rglob('*') if p.suffix in ('.jpg', '.png'))[:12], sheet)
