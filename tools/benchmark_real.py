@@ -41,7 +41,10 @@ val_dataloader = dict(num_workers=1, dataset=dict(pipeline=test_pipeline, **data
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file={annotations!r})
 test_evaluator = val_evaluator
-model = dict(backbone=dict(init_cfg=None, drop_path_rate=0.0))
+# Group norm in the head, because nothing here is pre-trained (Rethinking ImageNet Pre-training, section 3.1).
+model = dict(
+    backbone=dict(init_cfg=None, drop_path_rate=0.0), bbox_head=dict(norm_cfg=dict(type='GN', num_groups=32))
+)
 train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters={iters}, val_interval={iters})
 optim_wrapper = dict(optimizer=dict(lr=3e-4), clip_grad=dict(max_norm=1.0))
 param_scheduler = [
@@ -112,7 +115,7 @@ def main() -> None:
     parser.add_argument('--data', default='../shared/real', help='folder with coco/ and ade/ (default: %(default)s)')
     parser.add_argument('--out', default='work_dirs/real', help='where logs and pictures go (default: %(default)s)')
     parser.add_argument('--only', choices=['detection', 'segmentation'], help='one of the two')
-    parser.add_argument('--det-iters', type=int, default=300, help='steps of the detector (default: %(default)s)')
+    parser.add_argument('--det-iters', type=int, default=400, help='steps of the detector (default: %(default)s)')
     parser.add_argument('--seg-iters', type=int, default=200, help='steps of the segmentor (default: %(default)s)')
     args = parser.parse_args()
 

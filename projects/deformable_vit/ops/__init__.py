@@ -1,5 +1,26 @@
-"""Functions of tensors: no parameters, no registry, no configs."""
+"""Functions of tensors: no parameters, no registry, no configs. Slow, obvious forms are in :mod:`.reference`."""
 
+from .coordinates import key_coordinates, key_grid, key_spacing, query_coordinates
+from .deform_conv import deform_conv_at
+from .deformable_attention import deformable_attention, deformable_key_value
+from .deformable_patch import decode_boxes, deformable_patch_projection
+from .tiled_attention import neighborhood_attention, window_attention
 from .tokens import map_to_tokens, pad_to_multiple, resize_position_embedding, tokens_to_map
 
-__all__ = ['map_to_tokens', 'pad_to_multiple', 'resize_position_embedding', 'tokens_to_map']
+__all__ = [
+    'decode_boxes',
+    'deform_conv_at',
+    'deformable_attention',
+    'deformable_key_value',
+    'deformable_patch_projection',
+    'key_coordinates',
+    'key_grid',
+    'key_spacing',
+    'map_to_tokens',
+    'neighborhood_attention',
+    'pad_to_multiple',
+    'query_coordinates',
+    'resize_position_embedding',
+    'tokens_to_map',
+    'window_attention',
+]

@@ -1,0 +1,50 @@
+"""One function against another on every device there is: values and gradients."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+DEVICES = ['cpu', *(['cuda'] if torch.cuda.is_available() else [])]
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+
+
+def assert_same_function(
+    function: Callable[..., Tensor],
+    expected: Callable[..., Tensor],
+    args: Sequence[Tensor],
+    precision: torch.dtype,
+    device: str,
+    exact: Sequence[int] = (),
+) -> None:
+    """``function`` in a precision against ``expected`` in float64, on the same numbers.
+
+    Half precisions run as they do in training, under autocast, where the products of matrices are rounded; arguments at the
+    places ``exact`` (coordinates) stay in float32, the others are rounded beforehand.
+    """
+    half = precision in (torch.float16, torch.bfloat16)
+    wide = torch.float32 if half else precision
+    args = [(a if i in exact or not half else a.to(precision)).to(wide).to(device) for i, a in enumerate(args)]
+    args = [a.detach().requires_grad_() for a in args]
+    exact_args = [a.detach().double().requires_grad_() for a in args]
+    with torch.autocast(device, precision, enabled=half):
+        rounded = [a if i in exact or not half else a.to(precision) for i, a in enumerate(args)]
+        out = function(*rounded)
+    right = expected(*exact_args)
+    if half:
+        assert out.dtype == precision
+    assert out.shape == right.shape
+    tolerance = TOLERANCE[precision]
+
+    def check(got: Tensor, want: Tensor, what: str) -> None:
+        scale = max(want.abs().max().item(), 1.0)
+        difference = (got.double() - want).abs().max().item() / scale if want.numel() else 0.0
+        assert difference <= tolerance, f'{what} differs by {difference:.2g} of {scale:.3g}'
+
+    check(out, right, 'output')
+    cotangent = torch.randn(right.shape, generator=torch.Generator().manual_seed(1)).to(device)
+    grads = torch.autograd.grad((out.to(wide) * cotangent.to(wide)).sum(), args)
+    wanted = torch.autograd.grad((right * cotangent).sum(), exact_args)
+    for i, (grad, want) in enumerate(zip(grads, wanted, strict=True)):
+        assert grad.isfinite().all()
+        check(grad, want, f'gradient of argument {i}')

@@ -1,0 +1,92 @@
+"""Window and neighbourhood attention against every pair of pixels with a mask."""
+
+import pytest
+import torch
+from devices import DEVICES, assert_same_function
+from torch import Tensor
+
+from deformable_vit.ops import neighborhood_attention, reference, window_attention
+from deformable_vit.ops.tiled_attention import Run, neighborhood_runs, window_runs
+
+SIZES = [(14, 14), (1, 1), (3, 20), (22, 9), (7, 1), (15, 29)]
+each_device = pytest.mark.parametrize('device', DEVICES)
+each_precision = pytest.mark.parametrize('precision', [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+
+
+def case(batch: int, size: tuple[int, int], kernel: int) -> list[Tensor]:
+    """2 heads of 4 channels."""
+    return [*torch.randn(3, batch, 2, *size, 4), torch.randn(2, 2 * kernel - 1, 2 * kernel - 1)]
+
+
+@each_device
+@each_precision
+@pytest.mark.parametrize('shift', [0, 1, 4])
+@pytest.mark.parametrize('size', SIZES)
+def test_windows(size: tuple[int, int], shift: int, precision: torch.dtype, device: str) -> None:
+    assert_same_function(
+        lambda *a: window_attention(*a, shift=shift),
+        lambda *a: reference.window_attention(*a, shift=shift),
+        case(2, size, 7),
+        precision,
+        device,
+    )
+
+
+@each_device
+@each_precision
+@pytest.mark.parametrize('kernel', [3, 7, 13])
+@pytest.mark.parametrize('size', SIZES)
+def test_neighborhoods(size: tuple[int, int], kernel: int, precision: torch.dtype, device: str) -> None:
+    args = case(1 if kernel == 3 else 2, size, kernel)
+    assert_same_function(neighborhood_attention, reference.neighborhood_attention, args, precision, device)
+
+
+@pytest.mark.parametrize('function', [neighborhood_attention, lambda *a: window_attention(*a, shift=1)])
+def test_gradcheck(function) -> None:
+    args = [t.double().requires_grad_() for t in case(1, (4, 5), 3)]
+    assert torch.autograd.gradcheck(function, args)
+
+
+def test_neighborhood_at_a_border_is_shifted_inside() -> None:
+    """A row of five pixels and a kernel of three, by hand: the first pixel sees 0 to 2, the last 2 to 4."""
+    q = torch.zeros(1, 1, 1, 5, 1)
+    v = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0]).view(1, 1, 1, 5, 1)
+    out = neighborhood_attention(q, q, v, torch.zeros(1, 5, 5)).flatten()
+    torch.testing.assert_close(out, torch.tensor([7.0, 7.0, 14.0, 28.0, 28.0]) / 3)
+
+
+def test_table_is_read_by_key_minus_query() -> None:
+    """A bias so large that each pixel sees its right neighbour alone."""
+    q, v = torch.zeros(1, 1, 1, 4, 1), torch.arange(4.0).view(1, 1, 1, 4, 1)
+    table = torch.zeros(1, 5, 5)
+    table[0, 2, 3] = 100
+    right = torch.tensor([1.0, 2.0, 3.0])
+    torch.testing.assert_close(neighborhood_attention(q, q, v, table).flatten()[:3], right)
+    torch.testing.assert_close(window_attention(q, q, v, torch.zeros(1, 7, 7) + 100 * (torch.arange(7) == 4)).flatten()[:3], right)
+
+
+def test_shifted_windows_are_the_cyclic_shift_with_its_mask() -> None:
+    """Swin's construction on a map that the window divides: roll, attend where the regions agree, roll back."""
+    q, k, v, table = case(1, (8, 8), 4)
+    window, shift = 4, 2
+    rolled = [t.roll((-shift, -shift), (2, 3)) for t in (q, k, v)]
+    region = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2])
+    same = region[:, None] == region
+    masked = reference._masked(*rolled, table, same, same).roll((shift, shift), (2, 3))
+    torch.testing.assert_close(window_attention(q, k, v, table, shift), masked)
+
+
+def test_runs_by_hand() -> None:
+    assert window_runs(14, 7, 0) == (Run(0, 2, 7, 0, 7),)
+    assert window_runs(17, 7, 2) == (Run(0, 1, 2, 0, 2), Run(2, 2, 7, 2, 7), Run(16, 1, 1, 16, 1))
+    assert window_runs(3, 7, 4) == (Run(0, 1, 3, 0, 3),)
+    assert neighborhood_runs(28, 7) == (Run(0, 1, 7, 0, 10), Run(7, 2, 7, 4, 13), Run(21, 1, 7, 18, 10))
+    assert neighborhood_runs(5, 7) == (Run(0, 1, 5, 0, 5),)
+
+
+def test_errors() -> None:
+    args = case(1, (4, 4), 4)
+    with pytest.raises(ValueError, match='shift of a window of 4 must be 0 to 3, got 4'):
+        window_attention(*args, shift=4)
+    with pytest.raises(ValueError, match='kernel of neighbourhood attention must be odd, got 4'):
+        neighborhood_attention(*args)
