@@ -19,8 +19,8 @@ def assert_same_function(
 ) -> None:
     """``function`` in a precision against ``expected`` in float64, on the same numbers.
 
-    Half precisions run as they do in training, under autocast, where the products of matrices are rounded; arguments at the
-    places ``exact`` (coordinates) stay in float32, the others are rounded beforehand.
+    Half precisions run as they do in training, under autocast, where the products of matrices are rounded; arguments at
+    the places ``exact`` (coordinates) stay in float32, the others are rounded beforehand.
     """
     half = precision in (torch.float16, torch.bfloat16)
     wide = torch.float32 if half else precision

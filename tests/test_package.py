@@ -21,7 +21,7 @@ def test_every_host_finds_the_backbones_under_one_name() -> None:
     import mmseg.registry
 
     for host in (mmdet, mmseg, mmpretrain):
-        for name in ('PVT', 'PVTv2'):
+        for name in ('PVT', 'PVTv2', 'DPT', 'DAT'):
             assert host.registry.MODELS.get(name) is MODELS.get(name)
             assert MODELS.get(name).__module__.startswith('deformable_vit.')
 

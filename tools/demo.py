@@ -27,11 +27,11 @@ class Job:
 JOBS = (
     Job(
         'Mask R-CNN',
-        'configs/demo/mask-rcnn_pvtv2_shapes.py',
+        'configs/demo/mask-rcnn_dat_shapes.py',
         {'coco/bbox_mAP_50': 0.80, 'coco/segm_mAP_50': 0.75},
         ('--cfg-options', 'default_hooks.visualization.score_thr=0.5'),
     ),
-    Job('Semantic FPN', 'configs/demo/fpn_pvtv2_shapes.py', {'mIoU': 70.0}),
+    Job('Semantic FPN', 'configs/demo/fpn_dpt_shapes.py', {'mIoU': 70.0}),
 )
 
 

@@ -10,6 +10,22 @@ SMALL = {
     'PVT': dict(type='PVT', arch=dict(_DIMS, sr_ratios=(8, 4, 2, 1)), pretrain_img_size=64),
     'PVTv2': dict(type='PVTv2', arch=dict(_DIMS, sr_ratios=(8, 4, 2, 1), linear=False)),
     'PVTv2-li': dict(type='PVTv2', arch=dict(_DIMS, sr_ratios=(8, 4, 2, 1), linear=True)),
+    'DPT': dict(type='DPT', arch=dict(_DIMS, sr_ratios=(8, 4, 2, 1), points=(0, 3, 3, 3)), pretrain_img_size=64),
+    'DAT': dict(
+        type='DAT',
+        arch=dict(_DIMS, like='tiny', blocks=('S', 'LD', 'D', 'D'), groups=(1, 2, 5, 4), strides=(4, 2, 1, 1)),
+        pretrain_img_size=64,
+    ),
+    'DAT++': dict(
+        type='DAT',
+        arch=dict(_DIMS, like='tiny++', blocks=('N', 'ND', 'D', 'D'), groups=(1, 2, 5, 4), layer_scale=1e-2),
+        pretrain_img_size=64,
+    ),
+    'DAT, no bias': dict(
+        type='DAT',
+        arch=dict(_DIMS, like='tiny', blocks=('D', 'DL', 'D', 'D'), groups=(1, 1, 1, 1), position_bias=(False,) * 4),
+        window_size=4,
+    ),
 }
 DIMS = _DIMS['embed_dims']
 each_backbone = pytest.mark.parametrize('name', SMALL)
@@ -40,6 +56,9 @@ def test_each_picture_of_a_batch_is_alone(name: str) -> None:
 @each_backbone
 def test_gradients_reach_every_parameter(name: str) -> None:
     backbone = build(name)
+    for module in backbone.modules():
+        if hasattr(module, 'offset_predictor'):  # begins with zeros, which let nothing through
+            torch.nn.init.normal_(module.offset_predictor.weight, std=0.02)
     sum(out.square().mean() for out in backbone(torch.randn(2, 3, 64, 64))).backward()
     for key, parameter in backbone.named_parameters():
         assert parameter.grad is not None, key
@@ -82,7 +101,7 @@ def test_frozen_stages(name: str, stages: int) -> None:
 @each_backbone
 def test_out_indices(name: str) -> None:
     some, every = build(name, out_indices=(1, 3)).eval(), build(name).eval()
-    every.load_state_dict(some.state_dict())
+    assert not some.load_state_dict(every.state_dict(), strict=False).missing_keys
     x = torch.randn(1, 3, 40, 40)
     outs = every(x)
     torch.testing.assert_close(some(x), (outs[1], outs[3]))
@@ -101,9 +120,52 @@ def test_drop_path_is_random_in_training_only(name: str) -> None:
 @each_backbone
 def test_other_inputs(name: str) -> None:
     assert build(name, in_channels=1)(torch.randn(1, 1, 32, 32))[-1].shape == (1, DIMS[-1], 1, 1)
-    with torch.autocast('cpu', torch.bfloat16):
-        half = build(name).eval()(torch.ones(1, 3, 64, 64))
-    assert all(out.isfinite().all() for out in half)
+
+
+@each_backbone
+@pytest.mark.parametrize('size', [(32, 96), (64, 32), (33, 65)])
+def test_maps_of_one_pixel_have_gradients(name: str, size: tuple[int, int]) -> None:
+    """Stage 4 of these is one pixel high or wide, where a convention of DAT++ would divide by zero."""
+    backbone, x = build(name), torch.randn(1, 3, *size, requires_grad=True)
+    sum(out.square().mean() for out in backbone(x)).backward()
+    assert x.grad.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in backbone.parameters() if p.grad is not None)
+
+
+@each_backbone
+@pytest.mark.parametrize('precision', [torch.bfloat16, torch.float16], ids=str)
+def test_mixed_precision(name: str, precision: torch.dtype) -> None:
+    """As ``--amp`` runs it: forward and backward near those of float32, and nothing that is not finite."""
+    backbone, x = build(name), torch.randn(2, 3, 64, 96)
+    results = []
+    for enabled in (False, True):
+        backbone.zero_grad()
+        with torch.autocast('cpu', precision, enabled=enabled):
+            outs = backbone(x)
+        sum(out.float().square().mean() for out in outs).backward()
+        results.append((outs, torch.cat([p.grad.flatten() for p in backbone.parameters()])))
+    (exact, exact_grad), (half, half_grad) = results
+    limit = 0.05 if precision == torch.bfloat16 else 0.02
+    for a, b in zip(half, exact, strict=True):
+        assert (a.float() - b).norm() < limit * b.norm()
+    assert half_grad.isfinite().all()
+    assert (half_grad - exact_grad).norm() < 3 * limit * exact_grad.norm()
+
+
+@each_backbone
+def test_compiled(name: str) -> None:
+    """torch.compile computes the same; the graph is traced and run without a C++ compiler's minutes."""
+    torch._dynamo.reset()
+    backbone, x = build(name), torch.randn(1, 3, 64, 64)
+    compiled = torch.compile(backbone, backend='aot_eager')
+    results = []
+    for model in (backbone, compiled):
+        backbone.zero_grad()
+        outs = model(x)
+        sum(out.square().mean() for out in outs).backward()
+        results.append((*outs, *(p.grad for p in backbone.parameters())))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
 def test_class_token_of_pvt() -> None:
@@ -132,6 +194,28 @@ def test_class_token_of_pvt() -> None:
         (dict(type='PVT', out_indices=(0, 4)), r'out_indices must be some of 0, 1, 2, 3, got \(0, 4\)'),
         (dict(type='PVTv2', frozen_stages=5), 'frozen_stages must be .* got 5'),
         (dict(type='PVTv2', drop_path_rate=1.0), r'drop_path_rate must be in \[0, 1\), got 1.0'),
+        (dict(type='DAT', arch='tiny+'), r"DAT has no arch 'tiny\+'; it has tiny, small, base, tiny\+\+"),
+        (dict(type='DAT', arch=dict(like='huge')), "no arch 'huge'"),
+        (dict(type='DAT', arch=dict(like='tiny', depth=3)), r"missing=\[\], unknown=\['depth'\]"),
+        (
+            dict(type='DAT', arch=dict(like='tiny', blocks=('LS', 'LS', 'LDLD', 'LD'))),
+            "stage 3: the pattern 'LDLD' of 4 blocks does not add up to a depth of 6",
+        ),
+        (
+            dict(type='DAT', arch=dict(like='tiny', blocks=('LS', 'LX', 'LD', 'LD'))),
+            "stage 2: .* L, S, D and N, got 'LX'",
+        ),
+        (dict(type='DAT', arch=dict(like='tiny', groups=(1, 2, 5, 6))), 'stage 3: 5 groups do not divide 12 heads'),
+        (dict(type='DAT', arch=dict(like='tiny', strides=(1, 1, 0, 1))), 'stage 3: .* got stride 0 and kernel 5'),
+        (
+            dict(type='DAT', arch=dict(like='tiny', offset_kernels=(1, 1, 4, 1))),
+            'stage 3: .* got stride 1 and kernel 4',
+        ),
+        (dict(type='DAT', arch=dict(like='tiny', coordinates='middle')), "coordinates must be .* got 'middle'"),
+        (dict(type='DAT', window_size=1), 'window_size must be at least 2, got 1'),
+        (dict(type='DAT', arch='tiny++', kernel_size=6), 'kernel of neighbourhood attention must be odd, got 6'),
+        (dict(type='DPT', arch='large'), "DPT has no arch 'large'; it has tiny, small, medium"),
+        (dict(type='DPT', arch=dict(like='tiny', points=(0, 3, -1, 3))), r'points must be 0 .* got \(0, 3, -1, 3\)'),
     ],
 )
 def test_errors_at_construction(kwargs: dict, words: str) -> None:

@@ -24,10 +24,14 @@ from deformable_vit.ops import (
 # The function of the same name hides the module.
 ATTENTION = import_module('deformable_vit.ops.deformable_attention')
 each_device = pytest.mark.parametrize('device', DEVICES)
-each_precision = pytest.mark.parametrize('precision', [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+each_precision = pytest.mark.parametrize(
+    'precision', [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str
+)
 
 
-def patch_case(batch: int, size: tuple[int, int], grid: tuple[int, int], k: int = 3, spread: float = 0.3) -> list[Tensor]:
+def patch_case(
+    batch: int, size: tuple[int, int], grid: tuple[int, int], k: int = 3, spread: float = 0.3
+) -> list[Tensor]:
     """Boxes that also reach outside the map; 5 channels to 6."""
     boxes = torch.rand(batch, 4, *grid) * (1 + 2 * spread) - spread
     return [torch.randn(batch, 5, *size), boxes, torch.randn(6, 5, k, k), torch.randn(6)]
@@ -99,14 +103,10 @@ def test_key_value(case: str, precision: torch.dtype, device: str) -> None:
 @each_precision
 @pytest.mark.parametrize('block', [2**24, 1, 40])
 @pytest.mark.parametrize('case', ATTENTION_CASES)
-def test_attention(
-    case: str, block: int, precision: torch.dtype, device: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_attention(case: str, block: int, precision: torch.dtype, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ATTENTION, '_BLOCK', block)
     args = attention_case(*ATTENTION_CASES[case])
-    assert_same_function(
-        deformable_attention, reference.deformable_attention, args, precision, device, exact=(4, 5, 6)
-    )
+    assert_same_function(deformable_attention, reference.deformable_attention, args, precision, device, exact=(4, 5, 6))
 
 
 def test_attention_without_bias() -> None:
@@ -157,7 +157,9 @@ def test_a_patch_at_rest_is_a_convolution() -> None:
     y, top = torch.meshgrid(torch.arange(3) * 2 + 0.5, torch.tensor([0.0]), indexing='ij')
     del top
     left = torch.arange(4) * 2 + 0.5
-    boxes = torch.stack([(left / 8).expand(3, 4), (y / 6).expand(3, 4), ((left + 1) / 8).expand(3, 4), ((y + 1) / 6).expand(3, 4)])
+    boxes = torch.stack(
+        [(left / 8).expand(3, 4), (y / 6).expand(3, 4), ((left + 1) / 8).expand(3, 4), ((y + 1) / 6).expand(3, 4)]
+    )
     projected = deformable_patch_projection(x, boxes.expand(2, -1, -1, -1), weight, bias)
     torch.testing.assert_close(projected, torch.nn.functional.conv2d(x, weight, bias, stride=2), atol=1e-5, rtol=1e-5)
 
@@ -172,7 +174,9 @@ def test_boxes_by_hand() -> None:
     # The second: moved right by a width, to x = 1.25, beyond the edge, and up by tanh(0.5).
     y, half = 0.5 - torch.tensor(0.5).tanh(), torch.tensor(0.3).tanh()
     left = 1.25 - torch.tensor(0.2).tanh() * 0.5
-    torch.testing.assert_close(boxes[1], torch.stack([left.clamp(max=1), y - half, torch.tensor(1.0), y + half]).clamp(0, 1))
+    torch.testing.assert_close(
+        boxes[1], torch.stack([left.clamp(max=1), y - half, torch.tensor(1.0), y + half]).clamp(0, 1)
+    )
 
 
 def test_coordinates_by_hand() -> None:

@@ -10,7 +10,9 @@ from deformable_vit.ops.tiled_attention import Run, neighborhood_runs, window_ru
 
 SIZES = [(14, 14), (1, 1), (3, 20), (22, 9), (7, 1), (15, 29)]
 each_device = pytest.mark.parametrize('device', DEVICES)
-each_precision = pytest.mark.parametrize('precision', [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+each_precision = pytest.mark.parametrize(
+    'precision', [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str
+)
 
 
 def case(batch: int, size: tuple[int, int], kernel: int) -> list[Tensor]:
@@ -62,13 +64,15 @@ def test_table_is_read_by_key_minus_query() -> None:
     table[0, 2, 3] = 100
     right = torch.tensor([1.0, 2.0, 3.0])
     torch.testing.assert_close(neighborhood_attention(q, q, v, table).flatten()[:3], right)
-    torch.testing.assert_close(window_attention(q, q, v, torch.zeros(1, 7, 7) + 100 * (torch.arange(7) == 4)).flatten()[:3], right)
+    torch.testing.assert_close(
+        window_attention(q, q, v, torch.zeros(1, 7, 7) + 100 * (torch.arange(7) == 4)).flatten()[:3], right
+    )
 
 
 def test_shifted_windows_are_the_cyclic_shift_with_its_mask() -> None:
     """Swin's construction on a map that the window divides: roll, attend where the regions agree, roll back."""
     q, k, v, table = case(1, (8, 8), 4)
-    window, shift = 4, 2
+    shift = 2
     rolled = [t.roll((-shift, -shift), (2, 3)) for t in (q, k, v)]
     region = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2])
     same = region[:, None] == region

@@ -1,13 +1,29 @@
-# Small backbones for the built-in shapes: about 1.5 M parameters, a twentieth of a second for a 128 x 128 picture's step.
+# Small backbones for the built-in shapes: 1 to 2 M parameters, a twentieth of a second for a 128 x 128 picture's step.
 # `_delete_` takes the host's backbone out of the model that they go into.
 _small = dict(
     embed_dims=(32, 64, 128, 160),
     depths=(1, 2, 2, 1),
     num_heads=(1, 2, 4, 5),
     mlp_ratios=(4, 4, 4, 4),
-    # Half of PVT's: the pictures are so small that keys and values would be too coarse to tell shapes apart.
-    sr_ratios=(4, 2, 1, 1),
 )
+# Half of PVT's: the pictures are so small that keys and values would be too coarse to tell shapes apart.
+_sr_ratios = (4, 2, 1, 1)
 small_channels = [32, 64, 128, 160]
-small_pvt = dict(_delete_=True, type='PVT', arch=_small, pretrain_img_size=128)
-small_pvtv2 = dict(_delete_=True, type='PVTv2', arch=dict(_small, linear=False))
+small_pvt = dict(_delete_=True, type='PVT', arch=dict(_small, sr_ratios=_sr_ratios), pretrain_img_size=128)
+small_pvtv2 = dict(_delete_=True, type='PVTv2', arch=dict(_small, sr_ratios=_sr_ratios, linear=False))
+small_dpt = dict(
+    _delete_=True, type='DPT', arch=dict(_small, sr_ratios=_sr_ratios, points=(0, 3, 3, 3)), pretrain_img_size=128
+)
+_groups = dict(groups=(1, 1, 2, 5), strides=(4, 2, 1, 1))
+small_dat = dict(
+    _delete_=True,
+    type='DAT',
+    arch=dict(like='tiny', blocks=('L', 'LS', 'LD', 'D'), **_small, **_groups),
+    pretrain_img_size=128,
+)
+small_datpp = dict(
+    _delete_=True,
+    type='DAT',
+    arch=dict(like='tiny++', blocks=('N', 'ND', 'ND', 'D'), **_small, **_groups),
+    pretrain_img_size=128,
+)

@@ -60,8 +60,12 @@ class PyramidBackbone(BaseModule):
         for i, stage in enumerate(self.stages):
             x = stage(x)
             if i in self.out_indices:
-                outs.append(x)
+                outs.append(self.read_out(i, x))
         return tuple(outs)
+
+    def read_out(self, i: int, x: Tensor) -> Tensor:
+        """What stage ``i`` shows of what it hands on: everything, unless a subclass says otherwise."""
+        return x
 
     def frozen_modules(self) -> list[nn.Module]:
         """The modules that ``frozen_stages`` freezes."""
@@ -114,11 +118,25 @@ def translate_state_dict(backbone: PyramidBackbone, state_dict: dict[str, Any], 
 
 
 def check_arch(name: str, arch: str | Mapping[str, Any], zoo: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The row of an arch table that ``arch`` names, or ``arch`` itself when it is a dict with the keys of a row."""
+    """The row of an arch table that ``arch`` says.
+
+    Args:
+        name: Of the backbone, for messages.
+        arch: A name in the table, a dict with the keys of a row, or a dict with ``like``, a name, and what differs from
+            it.
+        zoo: The table.
+
+    Raises:
+        ValueError: An unknown name, keys that are not those of a row, not one value a stage, or heads that do not
+            divide the channels.
+    """
+    like = arch if isinstance(arch, str) else arch.get('like')
+    if like is not None and like not in zoo:
+        raise ValueError(f'{name} has no arch {like!r}; it has {", ".join(zoo)}, and takes a dict of the same keys')
     if isinstance(arch, str):
-        if arch not in zoo:
-            raise ValueError(f'{name} has no arch {arch!r}; it has {", ".join(zoo)}, and takes a dict of the same keys')
         return dict(zoo[arch])
+    if like is not None:
+        arch = {**zoo[like], **{key: value for key, value in arch.items() if key != 'like'}}
     row = next(iter(zoo.values()))
     if set(arch) != set(row):
         missing, unknown = sorted(set(row) - set(arch)), sorted(set(arch) - set(row))

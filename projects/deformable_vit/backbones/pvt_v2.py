@@ -20,7 +20,7 @@ from ..layers import (
     TransformerBlock,
 )
 from .base import PyramidBackbone, check_arch, drop_path_rates
-from .pvt import TransformerStage
+from .stage import TransformerStage
 
 _COMMON = dict(
     embed_dims=(64, 128, 320, 512),

@@ -1,33 +1,47 @@
 """Pure functions on state dicts: from the authors' names and sizes to this project's."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor
 
 from ..ops import resize_position_embedding
-from . import pvt
+from . import dat, pvt
 from .files import CheckpointError
 
 StateDict = dict[str, Tensor]
 
-# What an authors' classifier holds and a feature backbone has no use for.
-_CLASSIFIER_ONLY = ('head.', 'stages.3.norm.', 'stages.3.cls_token')
+# What an authors' classifier holds and a feature backbone may have no use for.
+_CLASSIFIER_ONLY = ('head.', 'stages.3.norm.', 'stages.3.cls_token', 'norms.3.')
+# Buffers of theirs that follow from the model and the size of the input.
+_DERIVED = re.compile(
+    r'\.(relative_position_index|attn_mask|q_grid|reference|anchor|value_spatial_shapes|value_level_start_index)$'
+)
+
+
+def is_authors(state_dict: StateDict) -> bool:
+    """Whether the names are those of one of the families' authors."""
+    return pvt.is_pvt(state_dict) or dat.is_dat(state_dict)
 
 
 def to_ours(state_dict: StateDict) -> StateDict:
     """An authors' backbone or classifier in this project's names; a dict in other names comes back as it is."""
-    if pvt.is_pvt(state_dict):
-        return {pvt.rename(name): value for name, value in state_dict.items()}
-    return state_dict
+    if not is_authors(state_dict):
+        return state_dict
+    kept = {name: value for name, value in state_dict.items() if not _DERIVED.search(name)}
+    if dat.is_dat(kept):
+        return dat.translate(kept)
+    return {pvt.rename(name): value for name, value in kept.items()}
 
 
 def adapt_to_backbone(
     state_dict: StateDict, shapes: Mapping[str, tuple[int, ...]], num_extra: Mapping[str, int]
 ) -> StateDict:
-    """A state dict in the names and position embedding sizes of a backbone.
+    """A state dict in the names of a backbone, its position embeddings and tables in the backbone's sizes.
 
     Args:
         state_dict: In the authors' names, classifier or backbone, or in ours.
@@ -43,11 +57,36 @@ def adapt_to_backbone(
     resized = dict(renamed)
     for name, extra in num_extra.items():
         if name in resized and tuple(resized[name].shape) != shapes[name]:
-            resized[name] = _resized(name, resized[name], shapes[name], extra)
+            resized[name] = _resized_embedding(name, resized[name], shapes[name], extra)
+    for name, value in resized.items():
+        if name.endswith(_TABLES) and name in shapes and tuple(value.shape) != shapes[name]:
+            resized[name] = _resized_table(name, value, shapes[name])
     return resized
 
 
-def _resized(name: str, embedding: Tensor, shape: tuple[int, ...], extra: int) -> Tensor:
+# Tables of relative position biases: (heads, T, T), or (T * T, heads) for windows.
+_TABLES = ('.rpe_table', '.rpb', '.relative_position_bias_table')
+
+
+def _resized_table(name: str, table: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Bicubic, as the DAT authors do."""
+    flat = table.ndim == 2
+    if flat:
+        edges = [math.isqrt(n) for n in (table.shape[0], shape[0])]
+        if table.shape[1] != shape[1] or [e**2 for e in edges] != [table.shape[0], shape[0]]:
+            return table  # of another model; the caller reports it
+        table, target = table.T.unflatten(1, (edges[0], edges[0])), (edges[1], edges[1])
+    elif table.ndim == 3 and table.shape[0] == shape[0]:
+        target = shape[1:]
+    else:
+        return table
+    height, width = table.shape[1:]
+    print_log(f'{name}: relative position bias resized from {height} x {width} to {target[0]} x {target[1]}', 'current')
+    resized = F.interpolate(table[None], size=target, mode='bicubic', align_corners=False)[0]
+    return resized.flatten(1).T if flat else resized
+
+
+def _resized_embedding(name: str, embedding: Tensor, shape: tuple[int, ...], extra: int) -> Tensor:
     source, target = (math.isqrt(n - extra) for n in (embedding.shape[1], shape[1]))
     if embedding.shape[2] != shape[2] or source**2 != embedding.shape[1] - extra or target**2 != shape[1] - extra:
         return embedding  # of another model; the caller reports it
@@ -61,14 +100,14 @@ def to_classifier(state_dict: StateDict) -> StateDict:
     Raises:
         CheckpointError: The names are not those of an authors' classifier.
     """
-    if not pvt.is_pvt(state_dict) or 'head.weight' not in state_dict:
+    ours = to_ours(state_dict) if is_authors(state_dict) else {}
+    if 'head.weight' not in ours:
         first = ', '.join(list(state_dict)[:4])
         raise CheckpointError(
-            f'not a classifier of the PVT authors, whose names are known here; it begins with {first}'
+            f'not a classifier of the PVT, DPT or DAT authors, whose names are known here; it begins with {first}'
         )
     return {
-        k.replace('head.', 'head.fc.') if k.startswith('head.') else f'backbone.{k}': v.clone()
-        for k, v in to_ours(state_dict).items()
+        k.replace('head.', 'head.fc.') if k.startswith('head.') else f'backbone.{k}': v.clone() for k, v in ours.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""Names in the PVT authors' files -> names in this project. PVT, PVT v2 and their detection backbones share them."""
+"""Names in the PVT and DPT authors' files -> names in this project; all their models and backbones share them."""
 
 import re
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ _RULES = (
 
 
 def is_pvt(names: Iterable[str]) -> bool:
-    """Whether these are names of a PVT authors' file."""
+    """Whether these are names of a PVT or DPT authors' file."""
     return any(name.startswith('patch_embed1.') for name in names)
 
 
@@ -25,4 +25,4 @@ def rename(name: str) -> str:
             break
     else:
         name = re.sub(r'^(norm\.|cls_token$)', r'stages.3.\1', name)
-    return name.replace('.dwconv.dwconv.', '.dwconv.')
+    return name.replace('.dwconv.dwconv.', '.dwconv.').replace('.box_coder.wh_bias', '.wh_bias')

@@ -44,3 +44,10 @@ class LinearConvMLP(ConvMLP):
 
     def mix(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         return super().mix(F.relu(x), hw)
+
+
+class ResidualConvMLP(ConvMLP):
+    """The form of DAT++: the convolution is added to what it sees."""
+
+    def mix(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        return x + super().mix(x, hw)

@@ -1,12 +1,12 @@
 """Where the queries and keys of deformable attention lie: normalised coordinates, -1 and 1 at the ends of an axis.
 
-Every coordinate of this package is float32 or better, whatever autocast says: half-precision offsets lose whole pixels on
-large maps. Points are (y, x). Two conventions exist, of the two versions of the authors' code; in both, sampling takes -1
-and 1 for the centres of the first and the last pixel.
+Every coordinate of this package is float32 or better, whatever autocast says: half-precision offsets lose whole pixels
+on large maps. Points are (y, x). Two conventions exist, of the two versions of the authors' code; in both, sampling
+takes -1 and 1 for the centres of the first and the last pixel.
 
 ``centers`` (DAT, CVPR 2022): pixel i of n lies at (i + 0.5) / n * 2 - 1, for queries and keys.
-``corners`` (DAT++, 2023): query i of n lies at i / (n - 1) * 2 - 1, key i at (i + 0.5) / (n - 1) * 2 - 1. On an axis of one
-pixel, where that divides by zero, the pixel lies at 0.
+``corners`` (DAT++, 2023): query i of n lies at i / (n - 1) * 2 - 1, key i at (i + 0.5) / (n - 1) * 2 - 1. On an axis of
+one pixel, where that divides by zero, the pixel lies at 0.
 """
 
 import torch
@@ -16,7 +16,7 @@ CONVENTIONS = ('centers', 'corners')
 
 
 def query_coordinates(n: int, convention: str, like: Tensor) -> Tensor:
-    """(n,) coordinates of the queries along an axis, on the device of ``like`` and in its precision, at least float32."""
+    """(n,) coordinates of the queries along an axis, on the device of ``like``, in its precision or float32."""
     return _positions(n, convention, 0.5 if _is_centers(convention) else 0.0, like)
 
 

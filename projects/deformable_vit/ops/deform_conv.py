@@ -1,8 +1,8 @@
 """A convolution that reads at given places: mmcv's compiled deformable convolution, by absolute positions.
 
-It is wrapped as an operator of torch, so that ``torch.compile`` and counters of FLOPs see one operation, not a call into
-C++. mmcv's kernels know float64, float32 and half but not bfloat16, and half positions would lose pixels: it always runs
-in float32 or better.
+It is wrapped as an operator of torch, so that ``torch.compile`` and counters of FLOPs see one operation, not a call
+into C++. mmcv's kernels know float64, float32 and half but not bfloat16, and half positions would lose pixels: it
+always runs in float32 or better.
 """
 
 import torch
@@ -45,14 +45,13 @@ def deform_conv_at(x: Tensor, positions: Tensor, weight: Tensor) -> Tensor:
     ky, kx = (torch.arange(k, dtype=dtype, device=x.device) for k in kernel)
     grid = torch.stack(
         torch.broadcast_tensors(
-            ky[:, None, None, None] + y[:, None], kx[:, None, None] + x_  # (kh, kw, H', W') each
+            ky[:, None, None, None] + y[:, None],
+            kx[:, None, None] + x_,  # (kh, kw, H', W') each
         ),
         dim=2,
     )
     offset = positions - grid.flatten(0, 1)
-    return _deform_conv(
-        x.contiguous(), offset.flatten(1, 3).contiguous(), weight.contiguous(), stride, positions.shape[1]
-    ).to(result_dtype)
+    return _deform_conv(x, offset.flatten(1, 3), weight, stride, positions.shape[1]).to(result_dtype)
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype:
@@ -74,6 +73,7 @@ def _sizes(weight: Tensor, stride: list[int], groups: int, batch: int) -> dict[s
 def _deform_conv(x: Tensor, offset: Tensor, weight: Tensor, stride: list[int], groups: int) -> Tensor:
     out = x.new_empty(len(x), len(weight), *offset.shape[-2:])
     columns, ones = x.new_empty(0), x.new_empty(0)
+    x, offset, weight = x.contiguous(), offset.contiguous(), weight.contiguous()  # mmcv reads memory as if they were
     _ext.deform_conv_forward(x, weight, offset, out, columns, ones, **_sizes(weight, stride, groups, len(x)))
     return out
 
@@ -87,6 +87,7 @@ def _(x: Tensor, offset: Tensor, weight: Tensor, stride: list[int], groups: int)
 def _deform_conv_backward(
     grad: Tensor, x: Tensor, offset: Tensor, weight: Tensor, stride: list[int], groups: int
 ) -> tuple[Tensor, Tensor, Tensor]:
+    grad, x, offset, weight = (t.contiguous() for t in (grad, x, offset, weight))
     grads = torch.zeros_like(x), torch.zeros_like(offset), torch.zeros_like(weight)
     columns, ones, sizes = x.new_empty(0), x.new_empty(0), _sizes(weight, stride, groups, len(x))
     _ext.deform_conv_backward_input(x, offset, grad, grads[0], grads[1], weight, columns, **sizes)
@@ -98,7 +99,7 @@ def _deform_conv_backward(
 def _(
     grad: Tensor, x: Tensor, offset: Tensor, weight: Tensor, stride: list[int], groups: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(offset), torch.empty_like(weight)
+    return x.new_empty(x.shape), offset.new_empty(offset.shape), weight.new_empty(weight.shape)
 
 
 def _save(ctx, inputs: tuple, output: Tensor) -> None:
@@ -107,7 +108,7 @@ def _save(ctx, inputs: tuple, output: Tensor) -> None:
 
 
 def _backward(ctx, grad: Tensor) -> tuple:
-    return *_deform_conv_backward(grad.contiguous(), *ctx.saved_tensors, ctx.stride, ctx.groups), None, None
+    return *_deform_conv_backward(grad, *ctx.saved_tensors, ctx.stride, ctx.groups), None, None
 
 
 _deform_conv.register_autograd(_backward, setup_context=_save)

@@ -11,8 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 from .deform_conv import deform_conv_at
 
-# Numbers of the score matrix that are worked on at a time. 64 MiB in float32: small beside the maps of a detector, large
-# enough for full speed.
+# Numbers of the score matrix that are worked on at a time. 64 MiB in float32: small beside the maps of a detector,
+# large enough for full speed.
 _BLOCK = 2**24
 
 
@@ -46,8 +46,10 @@ def deformable_attention(
 ) -> Tensor:
     """softmax(Q K' / sqrt(d) + bias) V with a relative position bias that is read between the entries of a table.
 
-    The bias of a query and a key is the table at (query - key) / 2, where -1 and 1 are the centres of the table's corner
-    entries: bilinear, zero outside. No tensor of size queries x keys is kept for backward beyond one block of query rows.
+    The bias of a query and a key is the table at (query - key) / 2, where -1 and 1 are the centres of the table's
+    corner
+    entries: bilinear, zero outside. No tensor of size queries x keys is kept for backward beyond one block of query
+        rows.
 
     Args:
         q: (B, heads, H * W, d), queries in row-major order.
@@ -75,9 +77,7 @@ def deformable_attention(
     return torch.cat(outs, dim=2)
 
 
-def _attend(
-    q: Tensor, k: Tensor, v: Tensor, table: Tensor, points: Tensor, query_y: Tensor, query_x: Tensor
-) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, table: Tensor, points: Tensor, query_y: Tensor, query_x: Tensor) -> Tensor:
     bias = relative_position_bias(table, points, query_y, query_x)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
 

@@ -14,12 +14,12 @@ from .deform_conv import deform_conv_at
 def decode_boxes(offsets: Tensor, wh_bias: Tensor) -> Tensor:
     """Boxes from what a network predicts about each patch (DPT, equations 5 to 7).
 
-    A patch of an H' x W' grid is a unit of 1 / H' by 1 / W'; a box is moved by up to one unit from the patch's centre and
-    reaches up to one unit from its own centre to each side.
+    A patch of an H' x W' grid is a unit of 1 / H' by 1 / W'; a box is moved by up to one unit from the patch's centre
+    and reaches up to one unit from its own centre to each side.
 
     Args:
-        offsets: (B, 4, H', W'), any real numbers: the centre's shift in x and y, then what makes the half width and half
-            height.
+        offsets: (B, 4, H', W'), any real numbers: the centre's shift in x and y, then what makes the half width and
+            half height.
         wh_bias: (2,), added to the last two.
 
     Returns:

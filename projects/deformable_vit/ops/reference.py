@@ -1,7 +1,7 @@
-"""Slow, obvious forms of the operators, of the same names and signatures: what the fast ones are tested and measured against.
+"""Slow, obvious forms of the operators, of the same names and signatures: what the fast ones are tested against.
 
-They follow the formulas, or the authors' code where a paper leaves a choice, step by step; every intermediate of theirs is a
-tensor that autograd keeps.
+They follow the formulas, or the authors' code where a paper leaves a choice, step by step; autograd keeps every tensor
+on the way.
 """
 
 import torch
@@ -76,7 +76,7 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, shift: int 
 
 
 def neighborhood_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
-    """See :func:`deformable_vit.ops.neighborhood_attention`: every pair of pixels, and a mask outside neighbourhoods."""
+    """See :func:`deformable_vit.ops.neighborhood_attention`: every pair of pixels, and a mask."""
     kernel = (table.shape[-1] + 1) // 2
     visible = []
     for n in q.shape[2:4]:

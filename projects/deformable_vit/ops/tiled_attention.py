@@ -31,8 +31,8 @@ class Run(NamedTuple):
 def window_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, shift: int = 0) -> Tensor:
     """Attention within windows that tile the map, shifted (Swin Transformer, https://arxiv.org/abs/2103.14030, 3.2).
 
-    A cyclic shift with its mask is the same as windows that begin ``shift`` pixels in, with cut ones at the borders; cut
-    windows also serve maps that the window does not divide.
+    A cyclic shift with its mask is the same as windows that begin ``shift`` pixels in, with cut ones at the borders;
+    cut windows also serve maps that the window does not divide.
 
     Args:
         q: (B, heads, H, W, d).
@@ -53,8 +53,8 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, shift: int 
 def neighborhood_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
     """Each pixel attends to the K x K pixels around it (NAT, https://arxiv.org/abs/2204.07143, equations 1 to 3).
 
-    At a border the neighbourhood is shifted inside the map, so that it is always full. Along an axis that is shorter than K
-    it is the whole axis; what the authors' code pads there with zeros is left out.
+    At a border the neighbourhood is shifted inside the map, so that it is always full. Along an axis that is shorter
+    than K it is the whole axis; what the authors' code pads there with zeros is left out.
 
     Args:
         q: (B, heads, H, W, d).
@@ -101,6 +101,15 @@ def neighborhood_runs(n: int, kernel: int) -> tuple[Run, ...]:
     return tuple(runs)
 
 
+def surplus_pairs(hw: tuple[int, int], kernel: int) -> int:
+    """Pairs of query and key on a map that :func:`neighborhood_attention` computes and no neighbourhood has."""
+    computed, needed = 1, 1
+    for n in hw:
+        computed *= sum(run.count * run.size * run.span for run in neighborhood_runs(n, kernel))
+        needed *= n * min(n, kernel)
+    return computed - needed
+
+
 def _tiled(
     q: Tensor, k: Tensor, v: Tensor, table: Tensor, runs: Callable[[int], tuple[Run, ...]], kernel: int | None
 ) -> Tensor:
@@ -109,7 +118,8 @@ def _tiled(
     rows, columns = runs(h), runs(w)
     table = table.to(q.dtype)
     return torch.cat(
-        [torch.cat([_rectangle(q, k, v, table, row, column, kernel) for column in columns], dim=3) for row in rows], dim=2
+        [torch.cat([_rectangle(q, k, v, table, row, column, kernel) for column in columns], dim=3) for row in rows],
+        dim=2,
     )
 
 

@@ -1,0 +1,15 @@
+# 300 epochs at batch 1024 as for Swin: lr 5e-4 x 1024 / 512 = 1e-3, 20 epochs of warm-up from 5e-7 x 1024 / 512 = 1e-6
+# = 1e-3 x 1e-3, cosine to 5e-6 x 1024 / 512 = 1e-5, weight decay 0.05, none for norms, biases and tables of deformable and of
+# window attention.
+_base_ = 'mmpretrain::_base_/schedules/imagenet_bs1024_adamw_swin.py'
+
+optim_wrapper = dict(
+    paramwise_cfg=dict(
+        custom_keys={
+            '_delete_': True,
+            'relative_position_bias_table': dict(decay_mult=0.0),
+            'rpe_table': dict(decay_mult=0.0),
+        }
+    ),
+    clip_grad=dict(max_norm=5.0),
+)

@@ -1,0 +1,3 @@
+_base_ = '../pvt/pvt-tiny_8xb128_in1k.py'
+
+model = dict(backbone=dict(type='DPT'))

@@ -1,0 +1,74 @@
+"""Count the parameters and FLOPs of a config's model; see deformable_vit.engine.flops for what is counted."""
+
+import argparse
+import importlib
+
+import torch
+from mmengine.config import DictAction
+from mmengine.registry import init_default_scope
+
+from deformable_vit.engine import UserError, load_config, one_line_errors
+from deformable_vit.engine.cli import first_line
+from deformable_vit.engine.flops import count_flops, count_parameters
+
+# Height and width that the papers count at.
+SHAPES = {'mmdet': (800, 1280), 'mmseg': (512, 2048)}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file; its default_scope decides which host it is for')
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs='+',
+        metavar=('H', 'W'),
+        help='pixels of the picture, one number for a square (default: 800 1280 for detection, 512 2048 for '
+        'segmentation, and the size that the backbone was trained on for classification)',
+    )
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE')
+    return parser.parse_args()
+
+
+def forward_arguments(scope: str, shape: tuple[int, int]) -> dict:
+    """What the forward of a host's model needs beside the picture."""
+    if scope != 'mmdet':
+        return dict(mode='tensor')
+    from mmdet.structures import DetDataSample
+
+    size = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), shape)
+    return dict(mode='tensor', data_samples=[DetDataSample(metainfo=dict(size, scale_factor=(1.0, 1.0)))])
+
+
+@one_line_errors
+def main() -> None:
+    args = parse_args()
+    config = load_config(args.config, args.cfg_options)
+    scope = config.default_scope
+    if args.shape is None:
+        edge = config.model.backbone.get('pretrain_img_size', 224)
+        shape = SHAPES.get(scope) or (tuple(edge) if isinstance(edge, (list, tuple)) else (edge, edge))
+    elif len(args.shape) > 2 or min(args.shape) < 1:
+        raise UserError(f'--shape takes a height and a width of at least 1, or one number for both, got {args.shape}')
+    else:
+        shape = (args.shape[0], args.shape[-1])
+
+    init_default_scope(scope)
+    config.model.backbone.pop('init_cfg', None)  # nothing is counted in the values
+    model = importlib.import_module(f'{scope}.registry').MODELS.build(config.model)
+    inputs = torch.zeros(1, config.model.backbone.get('in_channels', 3), *shape)
+    try:
+        flops = count_flops(model, inputs, **forward_arguments(scope, shape))
+    except ValueError as error:
+        raise UserError(f'--shape {shape[0]} {shape[1]}: {first_line(error)}') from error
+
+    print(f'{type(model).__name__} with {type(model.backbone).__name__}, one picture of {shape[0]} x {shape[1]} pixels')
+    for name, child in model.named_children():
+        if own := count_parameters(child):
+            print(f'  {name}: {own / 1e6:.2f} M parameters')
+    print(f'Params: {count_parameters(model) / 1e6:.2f} M')
+    print(f'FLOPs: {flops / 1e9:.2f} G')
+
+
+if __name__ == '__main__':
+    main()
