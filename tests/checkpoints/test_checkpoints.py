@@ -1,5 +1,6 @@
 """The authors' files load as they are; what does not fit is named; nothing in a file is ever run."""
 
+import importlib
 import logging
 import pickle
 import zipfile
@@ -7,12 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from authors_names import authors_names
 from golden import author_parameters, author_state_dict
+from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader, load_checkpoint
+from running import ROOT
 
 from deformable_vit.checkpoints import CheckpointError, compare, read_checkpoint, read_state_dict, to_classifier
+from deformable_vit.engine import check_checkpoint
 
 
 def save(path: Path, content: object) -> str:
@@ -58,6 +63,89 @@ def test_pvtv2_and_authors_detector(tmp_path: Path) -> None:
     whole.load_state_dict({k: v for k, v in detector.items() if k.startswith('backbone.')})
     for key, value in whole.backbone.state_dict().items():
         assert torch.equal(value, ours[key]), key
+
+
+def test_dat_and_its_authors_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A classifier and a whole detector; 1 x 1 convolutions of theirs are linear layers here."""
+    said = []
+    monkeypatch.setattr('deformable_vit.checkpoints.backbone.print_log', lambda *args: said.append(args))
+    theirs = author_state_dict('datpp-tiny_backbone')
+    detector = {f'backbone.{k}': v for k, v in theirs.items()} | {'bbox_head.retina_cls.bias': torch.zeros(3)}
+    path = save(tmp_path / 'rtn_dat_t.pth', {'meta': {}, 'state_dict': detector, 'optimizer': {}})
+    ours = pretrained(path, type='DAT', arch='tiny++').state_dict()
+    assert said[-1][0].endswith('593 parameters match, all that there are')
+    assert torch.equal(ours['stages.0.patch_embed.second.norm.bias'], theirs['patch_proj.4.norm.bias'])
+    assert torch.equal(ours['stages.2.blocks.7.norm2.weight'], theirs['stages.2.layer_norms.15.norm.weight'])
+    attn, name = 'stages.3.blocks.1.attn', 'stages.3.attns.1'
+    assert torch.equal(ours[f'{attn}.k.weight'], theirs[f'{name}.proj_k.weight'][:, :, 0, 0])
+    assert torch.equal(ours[f'{attn}.offset.proj.weight'], theirs[f'{name}.conv_offset.3.weight'][:, :, 0, 0])
+    assert torch.equal(ours[f'{attn}.offset.dwconv.weight'], theirs[f'{name}.conv_offset.0.weight'])
+    assert torch.equal(ours['norms.1.weight'], theirs['norms.1.norm.weight'])
+
+    # A classifier has the norm of the last stage alone, and tables of its windows that are derived.
+    theirs = author_state_dict('dat-tiny_in1k') | {'stages.0.attns.1.attn_mask': torch.zeros(64, 49, 49)}
+    ours = pretrained(save(tmp_path / 'dat_t.pth', {'model': theirs}), type='DAT', arch='tiny').state_dict()
+    assert said[-1][0].endswith(
+        '207 parameters match, 6 missing (norms.0.weight, norms.0.bias, norms.1.weight and 3 more)'
+    )
+    assert torch.equal(ours['norms.3.weight'], theirs['cls_norm.norm.weight'])
+    assert torch.equal(ours['stages.1.blocks.0.mlp.fc1.weight'], theirs['stages.1.mlps.0.chunk.linear1.weight'])
+    assert torch.equal(ours['stages.1.patch_embed.proj.weight'], theirs['down_projs.0.0.weight'])
+
+
+def test_dpt_and_its_authors_files(tmp_path: Path) -> None:
+    theirs = author_state_dict('dpt-tiny_in1k') | {'patch_embed2.box_coder.anchor': torch.zeros(784, 2)}
+    ours = pretrained(save(tmp_path / 'dpt_tiny.pth', theirs), type='DPT').state_dict()
+    patch = 'stages.1.patch_embed'
+    assert torch.equal(ours[f'{patch}.wh_bias'], theirs['patch_embed2.box_coder.wh_bias'])
+    assert torch.equal(ours[f'{patch}.patch_embed.proj.weight'], theirs['patch_embed2.patch_embed.proj.weight'])
+    assert torch.equal(ours[f'{patch}.output_proj.weight'], theirs['patch_embed2.output_proj.weight'])
+
+
+@pytest.mark.parametrize('head', ['retinanet', 'mask-rcnn', 'fpn'])
+@pytest.mark.parametrize('family', ['pvt', 'pvtv2', 'dpt', 'dat', 'datpp'])
+def test_whole_models_of_the_authors(tmp_path: Path, family: str, head: str) -> None:
+    """mmdet 2.x and mmseg 0.x named heads as today; a model with the authors' backbone inside is one to one."""
+    config = Config.fromfile(ROOT / 'configs' / 'demo' / f'{head}_{family}_shapes.py')
+    init_default_scope(config.default_scope)
+    registry = importlib.import_module(f'{config.default_scope}.registry').MODELS
+    model = registry.build(config.model)
+    theirs = authors_names(model.state_dict(), family)
+    path = save(tmp_path / 'theirs.pth', {'meta': {'epoch': 12}, 'state_dict': theirs})
+    assert any(k.startswith(('backbone.patch_embed1.', 'backbone.patch_proj.')) for k in theirs)
+    assert check_checkpoint(model, path, strict=True).endswith('all that there are')
+
+    again = registry.build(config.model)
+    load_checkpoint(again, path, strict=True)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key
+
+
+@pytest.mark.parametrize('flat', [False, True])
+def test_tables_of_position_biases_are_resized(tmp_path: Path, flat: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DAT-B from windows of 7 and pictures of 224 to 12 and 384, as the authors fine-tune it: bicubic."""
+    said = []
+    monkeypatch.setattr('deformable_vit.checkpoints.adapt.print_log', lambda *args: said.append(args[0]))
+    theirs = author_state_dict('dat-tiny_in1k')
+    theirs_name = f'stages.2.attns.{"0.relative_position_bias_table" if flat else "1.rpe_table"}'
+    old, new = (13, 23) if flat else (27, 47)
+    square = theirs[theirs_name].T.reshape(12, old, old) if flat else theirs[theirs_name]
+    path = save(tmp_path / 'dat_t.pth', theirs)
+    ours = pretrained(path, type='DAT', arch='tiny', pretrain_img_size=384, window_size=12).state_dict()
+    name = f'stages.2.blocks.{"0.attn.relative_position_bias_table" if flat else "1.attn.rpe_table"}'
+    assert f'{name}: relative position bias resized from {old} x {old} to {new} x {new}' in said
+    table = ours[name].T.reshape(12, new, new) if flat else ours[name]
+    expected = torch.nn.functional.interpolate(square[:, None], size=(new, new), mode='bicubic')[:, 0]
+    torch.testing.assert_close(table, expected)
+
+
+def test_table_of_another_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = []
+    monkeypatch.setattr('deformable_vit.checkpoints.backbone.print_log', lambda *args: said.append(args[0]))
+    theirs = author_state_dict('dat-tiny_in1k')
+    theirs['stages.2.attns.1.rpe_table'] = torch.zeros(5, 27, 27)
+    pretrained(save(tmp_path / 'dat_t.pth', theirs), type='DAT', arch='tiny', out_indices=(3,))
+    assert '1 mismatched (stages.2.blocks.1.attn.rpe_table: (5, 27, 27) in the file, (12, 27, 27) in' in said[-1]
 
 
 def test_our_own_names_load_too(tmp_path: Path) -> None:
@@ -124,11 +212,11 @@ def test_classifier_names(model: str) -> None:
     theirs = author_parameters()[model]['parameters']
     ours = to_classifier({k: torch.empty(shape, device='meta') for k, shape in theirs.items()})
     assert len(ours) == len(theirs)
-    assert all(k.startswith(('backbone.stages.', 'head.fc.')) for k in ours)
+    assert all(k.startswith(('backbone.stages.', 'backbone.norms.3.', 'head.fc.')) for k in ours)
 
 
 def test_classifier_of_others_is_refused() -> None:
-    with pytest.raises(CheckpointError, match='not a classifier of the PVT authors.*conv1.weight'):
+    with pytest.raises(CheckpointError, match='not a classifier of the PVT, DPT or DAT authors.*conv1.weight'):
         to_classifier({'conv1.weight': torch.zeros(1)})
 
 

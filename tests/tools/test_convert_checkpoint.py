@@ -20,7 +20,13 @@ def classifier(path: Path) -> torch.nn.Module:
 
 @pytest.mark.parametrize(
     ('name', 'config'),
-    [('pvt-tiny_in1k', 'pvt/pvt-tiny_8xb128_in1k.py'), ('pvtv2-b0_in1k', 'pvtv2/pvtv2-b0_8xb128_in1k.py')],
+    [
+        ('pvt-tiny_in1k', 'pvt/pvt-tiny_8xb128_in1k.py'),
+        ('pvtv2-b0_in1k', 'pvtv2/pvtv2-b0_8xb128_in1k.py'),
+        ('dpt-tiny_in1k', 'dpt/dpt-tiny_8xb128_in1k.py'),
+        ('dat-tiny_in1k', 'dat/dat-tiny_8xb128_in1k.py'),
+        ('datpp-tiny_in1k', 'dat/dat-tiny-pp_8xb128_in1k.py'),
+    ],
 )
 def test_converted_classifier_computes_the_authors_logits(tool, tmp_path: Path, name: str, config: str) -> None:
     torch.save({'model': author_state_dict(name)}, tmp_path / 'theirs.pth')
@@ -42,7 +48,7 @@ def test_errors(tool, tmp_path: Path) -> None:
     (tmp_path / 'mine.pth').write_text('precious')
     for args, words in (
         (('gone.pth', 'x.pth'), 'gone.pth does not exist'),
-        (('resnet.pth', 'x.pth'), 'not a classifier of the PVT authors'),
+        (('resnet.pth', 'x.pth'), 'not a classifier of the PVT, DPT or DAT authors'),
         (('resnet.pth', 'mine.pth'), 'mine.pth exists already'),
     ):
         done = tool('convert_checkpoint.py', *args, ok=False)

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from authors_names import authors_names
 from running import ENVIRONMENT, ROOT
 
 from deformable_vit.engine import read_metrics
@@ -47,20 +48,22 @@ def test_detection_from_config_to_pictures(tool, config, tmp_path: Path) -> None
     assert '--tta: mmdet merges boxes only, and MaskRCNN also predicts masks' in tta.stderr
 
 
-def test_authors_detector_through_test(tool, config, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ('family', 'mark'),
+    [
+        ('pvtv2', 'backbone.block1.0.mlp.dwconv.dwconv.weight'),
+        ('datpp', 'backbone.stages.1.attns.1.conv_offset.1.norm.weight'),
+    ],
+)
+def test_authors_detector_through_test(tool, config, tmp_path: Path, family: str, mark: str) -> None:
     """A file with the authors' names behind `backbone.` computes what the same weights in our names do."""
-    cfg = config(DETECTOR)
+    cfg = config(f'retinanet_{family}_shapes.py')
     # A low bar, so that an untrained detector has something to say.
     options = ['--cfg-options', 'model.test_cfg.score_thr=0.0']
     tool('train.py', cfg, '--work-dir', 'run', '--cfg-options', 'train_cfg.max_epochs=1')
     ours = weights(tmp_path / 'run' / 'epoch_1.pth')
-    theirs = {}
-    for key, value in ours.items():
-        key = re.sub(r'stages\.(\d)\.patch_embed', lambda m: f'patch_embed{int(m[1]) + 1}', key)
-        key = re.sub(r'stages\.(\d)\.blocks', lambda m: f'block{int(m[1]) + 1}', key)
-        key = re.sub(r'stages\.(\d)\.norm', lambda m: f'norm{int(m[1]) + 1}', key)
-        theirs[key.replace('.dwconv.', '.dwconv.dwconv.')] = value
-    assert 'backbone.block1.0.mlp.dwconv.dwconv.weight' in theirs
+    theirs = authors_names(ours, family)
+    assert mark in theirs
     torch.save({'meta': {'epoch': 1}, 'state_dict': theirs}, tmp_path / 'theirs.pth')
     results = []
     for checkpoint in ('run/epoch_1.pth', 'theirs.pth'):

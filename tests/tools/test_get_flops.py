@@ -1,0 +1,37 @@
+"""tools/get_flops.py: its last two lines, per host."""
+
+import pytest
+from running import ROOT
+
+CONFIGS = ROOT / 'configs'
+
+
+@pytest.mark.parametrize(
+    ('config', 'args', 'params', 'flops'),
+    [
+        ('dat/dat-tiny_8xb128_in1k.py', (), '28.32', 4.59),
+        ('pvt/retinanet_pvt-t_fpn_1x_coco.py', ('--shape', 64, 96), '22.96', None),
+        ('demo/mask-rcnn_dat_shapes.py', ('--shape', 128), '2.13', None),
+        ('demo/fpn_dpt_shapes.py', ('--shape', 128), '1.77', None),
+    ],
+)
+def test_last_two_lines(tool, config: str, args: tuple, params: str, flops: float | None) -> None:
+    *_, first, second = tool('get_flops.py', CONFIGS / config, *args).stdout.splitlines()
+    assert first == f'Params: {params} M'
+    word, value, unit = second.split()
+    assert (word, unit) == ('FLOPs:', 'G')
+    assert float(value) == flops if flops else 0.01 < float(value) < 20
+
+
+def test_errors(tool) -> None:
+    for args, words in (
+        ((CONFIGS / 'dat' / 'gone.py',), 'gone.py does not exist'),
+        (
+            (CONFIGS / 'dat' / 'dat-tiny_8xb128_in1k.py', '--shape', 20),
+            'at least 32 x 32 pixels, got height x width 20 x 20',
+        ),
+        ((CONFIGS / 'dat' / 'dat-tiny_8xb128_in1k.py', '--shape', 1, 2, 3), '--shape takes a height and a width'),
+    ):
+        done = tool('get_flops.py', *args, ok=False)
+        assert done.returncode == 2
+        assert words in done.stderr.splitlines()[-1]
