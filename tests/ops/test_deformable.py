@@ -10,15 +10,16 @@ from torch import Tensor
 
 from deformable_vit.ops import (
     decode_boxes,
-    deform_conv_at,
     deformable_attention,
     deformable_key_value,
     deformable_patch_projection,
     key_coordinates,
     key_grid,
     key_spacing,
+    mmcv_deform_conv,
     query_coordinates,
     reference,
+    sample_and_project,
 )
 
 # The function of the same name hides the module.
@@ -81,6 +82,14 @@ ATTENTION_CASES = {
 }
 
 
+@pytest.fixture(params=[mmcv_deform_conv, sample_and_project], ids=['mmcv', 'torch'])
+def each_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to read at points, whatever device they are meant for."""
+    for path in ('mmcv_deform_conv', 'sample_and_project'):
+        monkeypatch.setattr(import_module('deformable_vit.ops.deform_conv'), path, request.param)
+
+
+@pytest.mark.usefixtures('each_path')
 @each_device
 @each_precision
 @pytest.mark.parametrize('case', PATCH_CASES)
@@ -91,6 +100,7 @@ def test_patch_projection(case: str, precision: torch.dtype, device: str) -> Non
     )
 
 
+@pytest.mark.usefixtures('each_path')
 @each_device
 @each_precision
 @pytest.mark.parametrize('case', KEY_CASES)
@@ -114,6 +124,7 @@ def test_attention_without_bias() -> None:
     torch.testing.assert_close(deformable_attention(q, k, v), reference.deformable_attention(q, k, v))
 
 
+@pytest.mark.usefixtures('each_path')
 @pytest.mark.parametrize(
     ('function', 'args'),
     [
@@ -131,8 +142,8 @@ def test_operator_is_one_of_torch() -> None:
     x, positions, weight = torch.randn(2, 4, 5, 6), torch.rand(2, 2, 1, 2, 3, 3) * 5, torch.randn(3, 4, 1, 1)
     args = [t.requires_grad_() for t in (x, (positions - 2).flatten(1, 3).detach(), weight)]
     torch.library.opcheck(torch.ops.deformable_vit.deform_conv.default, (*args, [2, 2], 2))
-    compiled = torch.compile(deform_conv_at, backend='aot_eager', fullgraph=True)
-    torch.testing.assert_close(compiled(x, positions, weight), deform_conv_at(x, positions, weight))
+    compiled = torch.compile(mmcv_deform_conv, backend='aot_eager', fullgraph=True)
+    torch.testing.assert_close(compiled(x, positions, weight), sample_and_project(x, positions, weight))
 
 
 def test_blocks_keep_no_scores(monkeypatch: pytest.MonkeyPatch) -> None:

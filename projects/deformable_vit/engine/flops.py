@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from ..layers import DeformableAttention, NeighborhoodAttention
+from ..layers import DeformableAttention, DeformablePatchEmbed, NeighborhoodAttention
 from ..ops.tiled_attention import surplus_pairs
 
 _READ = 4
@@ -38,7 +38,7 @@ def _deform_conv(
 ) -> int:
     batch, out_channels, h, w = out_shape
     read = math.prod(weight[1:])  # numbers that one place reads
-    return 2 * batch * h * w * (read * (out_channels + _READ) + out_channels)  # a bias follows it everywhere
+    return 2 * batch * h * w * read * (out_channels + _READ)
 
 
 _FORMULAS = {
@@ -82,9 +82,14 @@ def count_flops(model: nn.Module, inputs: Tensor, **kwargs: object) -> int:
     def deformable(layer: DeformableAttention, args: tuple[Tensor, tuple[int, int]], _out: Tensor) -> None:
         nonlocal extra
         x, hw = args
+        keys = len(x) * math.prod(layer.key_size(hw))
+        extra += keys * 2 * x.shape[-1]  # the biases of keys and values
         if layer.rpe_table is not None:
-            pairs = len(x) * layer.num_heads * math.prod(hw) * math.prod(layer.key_size(hw))
-            extra -= (_READ - 2) * pairs  # read bilinearly, in one step
+            extra -= (_READ - 2) * keys * math.prod(hw) * layer.num_heads  # read bilinearly, in one step
+
+    def patches(_layer: DeformablePatchEmbed, _args: tuple, out: tuple[Tensor, tuple[int, int]]) -> None:
+        nonlocal extra
+        extra += out[0].numel()  # the bias of the projection
 
     hooks = []
     for module in model.modules():
@@ -96,6 +101,8 @@ def count_flops(model: nn.Module, inputs: Tensor, **kwargs: object) -> int:
             hooks.append(module.register_forward_hook(neighborhood))
         elif isinstance(module, DeformableAttention):
             hooks.append(module.register_forward_hook(deformable))
+        elif isinstance(module, DeformablePatchEmbed):
+            hooks.append(module.register_forward_hook(patches))
 
     was_training, fused = model.training, torch.backends.mha.get_fastpath_enabled()
     model.eval()

@@ -1,7 +1,7 @@
 """Functions of tensors: no parameters, no registry, no configs. Slow, obvious forms are in :mod:`.reference`."""
 
 from .coordinates import key_coordinates, key_grid, key_spacing, query_coordinates
-from .deform_conv import deform_conv_at
+from .deform_conv import deform_conv_at, mmcv_deform_conv, sample_and_project
 from .deformable_attention import deformable_attention, deformable_key_value
 from .deformable_patch import decode_boxes, deformable_patch_projection
 from .tiled_attention import neighborhood_attention, window_attention
@@ -17,10 +17,12 @@ __all__ = [
     'key_grid',
     'key_spacing',
     'map_to_tokens',
+    'mmcv_deform_conv',
     'neighborhood_attention',
     'pad_to_multiple',
     'query_coordinates',
     'resize_position_embedding',
+    'sample_and_project',
     'tokens_to_map',
     'window_attention',
 ]
