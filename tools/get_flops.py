@@ -4,14 +4,14 @@ import argparse
 import importlib
 
 import torch
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 
 from deformable_vit.engine import UserError, load_config, one_line_errors
 from deformable_vit.engine.cli import first_line
 from deformable_vit.engine.flops import count_flops, count_parameters
 
-# Height and width that the papers count at.
+# Height and width that DAT's tables count at.
 SHAPES = {'mmdet': (800, 1280), 'mmseg': (512, 2048)}
 
 
@@ -24,10 +24,19 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         metavar=('H', 'W'),
         help='pixels of the picture, one number for a square (default: 800 1280 for detection, 512 2048 for '
-        'segmentation, and the size that the backbone was trained on for classification)',
+        'segmentation, and what the test pipeline makes for classification)',
     )
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE')
     return parser.parse_args()
+
+
+def tested_shape(config: Config) -> tuple[int, int]:
+    """Height and width of the pictures that a classifier is tested on."""
+    for step in reversed(config.test_dataloader.dataset.pipeline):
+        if step['type'] in ('CenterCrop', 'Resize'):
+            size = step.get('crop_size', step.get('scale'))
+            return (size, size) if isinstance(size, int) else (size[-1], size[0])
+    raise UserError('the test pipeline of this config neither crops nor resizes to one size; name it with --shape')
 
 
 def forward_arguments(scope: str, shape: tuple[int, int]) -> dict:
@@ -46,8 +55,7 @@ def main() -> None:
     config = load_config(args.config, args.cfg_options)
     scope = config.default_scope
     if args.shape is None:
-        edge = config.model.backbone.get('pretrain_img_size', 224)
-        shape = SHAPES.get(scope) or (tuple(edge) if isinstance(edge, (list, tuple)) else (edge, edge))
+        shape = SHAPES.get(scope) or tested_shape(config)
     elif len(args.shape) > 2 or min(args.shape) < 1:
         raise UserError(f'--shape takes a height and a width of at least 1, or one number for both, got {args.shape}')
     else:

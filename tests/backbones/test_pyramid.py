@@ -4,6 +4,8 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
+from deformable_vit.layers import DeformablePatchEmbed, OffsetNet
+
 # Small versions, quick enough to run through everything; the real sizes are held by test_agreement.py.
 _DIMS = dict(embed_dims=(16, 32, 40, 64), depths=(1, 2, 1, 1), num_heads=(1, 2, 5, 8), mlp_ratios=(2, 2, 2, 2))
 SMALL = {
@@ -152,6 +154,17 @@ def test_mixed_precision(name: str, precision: torch.dtype) -> None:
     assert (half_grad - exact_grad).norm() < 3 * limit * exact_grad.norm()
 
 
+@pytest.mark.parametrize('name', ['DPT', 'DAT', 'DAT++'])
+def test_places_are_float32_even_in_a_half_model(name: str) -> None:
+    backbone = build(name).bfloat16()
+    kinds = (OffsetNet, DeformablePatchEmbed)
+    (layer, *_) = (m for m in backbone.modules() if isinstance(m, kinds))
+    places = layer if isinstance(layer, OffsetNet) else layer.boxes
+    dim = (layer.dwconv if isinstance(layer, OffsetNet) else layer.patch_embed.proj).in_channels
+    assert places(torch.randn(1, dim, 8, 8, dtype=torch.bfloat16)).dtype == torch.float32
+    assert all(out.isfinite().all() for out in backbone(torch.randn(1, 3, 64, 64).bfloat16()))
+
+
 @each_backbone
 def test_compiled(name: str) -> None:
     """torch.compile computes the same; the graph is traced and run without a C++ compiler's minutes."""
@@ -212,6 +225,15 @@ def test_class_token_of_pvt() -> None:
             'stage 3: .* got stride 1 and kernel 4',
         ),
         (dict(type='DAT', arch=dict(like='tiny', coordinates='middle')), "coordinates must be .* got 'middle'"),
+        (dict(type='DAT', arch=3), 'arch must be one of tiny, .* got 3'),
+        (dict(type='DAT', arch=dict(like='tiny', num_heads=(0, 6, 12, 24))), '0 heads do not divide 96 channels'),
+        (
+            dict(type='DAT', arch=dict(like='tiny', offset_ranges=(2, 2, -2, 2))),
+            'stage 3: offset_ranges must .* got -2',
+        ),
+        (dict(type='DAT', pretrain_img_size=0), 'pretrain_img_size must be at least 32 pixels, got 0'),
+        (dict(type='PVT', pretrain_img_size=(224, 8)), r'pretrain_img_size must be at least 32 pixels, got \(224, 8\)'),
+        (dict(type='DAT', arch='tiny++', kernel_size=-1), 'kernel of neighbourhood attention must be odd, got -1'),
         (dict(type='DAT', window_size=1), 'window_size must be at least 2, got 1'),
         (dict(type='DAT', arch='tiny++', kernel_size=6), 'kernel of neighbourhood attention must be odd, got 6'),
         (dict(type='DPT', arch='large'), "DPT has no arch 'large'; it has tiny, small, medium"),

@@ -1,8 +1,8 @@
 # A short AdamW schedule with cosine decay, from scratch.
 _base_ = 'mmseg::_base_/schedules/schedule_40k.py'
 
-max_iters = 850
-train_cfg = dict(max_iters=max_iters, val_interval=425)
+max_iters = 1000
+train_cfg = dict(max_iters=max_iters, val_interval=500)
 optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',
@@ -14,5 +14,5 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=0, end=max_iters, eta_min=1e-5),
 ]
-default_hooks = dict(checkpoint=dict(interval=425))
+default_hooks = dict(checkpoint=dict(interval=500))
 auto_scale_lr = dict(enable=False, base_batch_size=8)

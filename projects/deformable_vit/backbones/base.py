@@ -130,9 +130,14 @@ def check_arch(name: str, arch: str | Mapping[str, Any], zoo: Mapping[str, Mappi
         ValueError: An unknown name, keys that are not those of a row, not one value a stage, or heads that do not
             divide the channels.
     """
+    if not isinstance(arch, (str, Mapping)):
+        raise ValueError(f'{name}: arch must be one of {", ".join(zoo)}, or a dict, got {arch!r}')
     like = arch if isinstance(arch, str) else arch.get('like')
     if like is not None and like not in zoo:
-        raise ValueError(f'{name} has no arch {like!r}; it has {", ".join(zoo)}, and takes a dict of the same keys')
+        raise ValueError(
+            f'{name} has no arch {like!r}; it has {", ".join(zoo)}, and takes a dict of the same keys, or of like=NAME '
+            'and what differs'
+        )
     if isinstance(arch, str):
         return dict(zoo[arch])
     if like is not None:
@@ -145,9 +150,17 @@ def check_arch(name: str, arch: str | Mapping[str, Any], zoo: Mapping[str, Mappi
         if isinstance(row[key], tuple) and (isinstance(value, str) or len(value) != NUM_STAGES):
             raise ValueError(f'{name}: arch[{key!r}] needs {NUM_STAGES} values, one a stage, got {value!r}')
     for i, (dim, heads) in enumerate(zip(arch['embed_dims'], arch['num_heads'], strict=True)):
-        if dim % heads:
+        if heads < 1 or dim % heads:
             raise ValueError(f'{name}: {heads} heads do not divide {dim} channels at stage {i + 1}; change arch')
     return dict(arch)
+
+
+def check_img_size(name: str, size: int | Sequence[int]) -> tuple[int, int]:
+    """(height, width) of ``pretrain_img_size``, which may be one number for both."""
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < MIN_INPUT_SIZE:
+        raise ValueError(f'{name}: pretrain_img_size must be at least {MIN_INPUT_SIZE} pixels, got {size}')
+    return height, width
 
 
 def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:

@@ -25,7 +25,7 @@ from ..layers import (
 )
 from ..ops import map_to_tokens, tokens_to_map
 from ..ops.coordinates import CONVENTIONS
-from .base import PyramidBackbone, check_arch, drop_path_rates
+from .base import PyramidBackbone, check_arch, check_img_size, drop_path_rates
 from .stage import TransformerStage
 
 # Groups and strides of stages without a deformable block are not used; those of stages 1 and 2 are the paper's
@@ -70,16 +70,19 @@ class DAT(PyramidBackbone):
 
     Args:
         arch: ``tiny``, ``small``, ``base`` (CVPR 2022), ``tiny++``, ``small++``, ``base++`` (2023), or a dict with the
-            keys of ``arch_zoo``'s rows. ``blocks`` says for each stage which attention its blocks have, a pattern that
-            is repeated to the stage's depth: L within windows, S within shifted windows, N within a neighbourhood, D
-            deformable. ``groups``, ``strides``, ``offset_kernels``, ``offset_ranges`` (-1: anywhere on the map) and
-            ``position_bias`` concern D. See :class:`deformable_vit.layers.DeformableAttention`.
+            keys of ``arch_zoo``'s rows, or with ``like``, a name, and what differs. ``blocks`` says for each stage
+            which attention its blocks have, a pattern that is repeated to the stage's depth: L within windows, S within
+            shifted windows, N within a neighbourhood, D deformable. ``groups``, ``strides``, ``offset_kernels``,
+            ``offset_ranges`` (-1: anywhere on the map) and ``position_bias`` concern D. See
+            :class:`deformable_vit.layers.DeformableAttention`.
         in_channels: Channels of the pictures.
         pretrain_img_size: Edge (or height and width) in pixels of the pictures that the model is, or was, trained on
             first: it gives the tables of relative position biases of deformable attention their size.
         window_size: Edge of the windows of L and S; the authors' DAT-B for 384 x 384 has 12.
         kernel_size: Edge of the neighbourhoods of N.
-        out_indices: Stages whose maps are returned, each through a norm of its own.
+        out_indices: Stages whose maps are returned, each through a norm of its own. Name only those that are used: the
+            norm of another one gets no gradient, which stops distributed training (under a neck with ``start_level=1``
+            name 1, 2, 3 here and let the neck start at level 0).
         drop_path_rate: Stochastic depth at the last block, growing linearly from 0 at the first.
         with_cp: Gradient checkpointing of each block: less memory, one more forward.
         frozen_stages: -1: none; 0: the first patch embedding; n: stages 1 to n whole, with their norms.
@@ -124,8 +127,7 @@ class DAT(PyramidBackbone):
         _check_blocks(arch)
         if window_size < 2:
             raise ValueError(f'DAT: window_size must be at least 2, got {window_size}')
-        if isinstance(pretrain_img_size, int):
-            pretrain_img_size = (pretrain_img_size, pretrain_img_size)
+        pretrain_img_size = check_img_size('DAT', pretrain_img_size)
         self.window_size = window_size
         self.kernel_size = kernel_size
 
@@ -201,6 +203,9 @@ def _check_blocks(arch: Mapping[str, Any]) -> None:
         heads, groups = arch['num_heads'][i], arch['groups'][i]
         if 'D' in pattern and (groups < 1 or heads % groups):
             raise ValueError(f'{stage}: {groups} groups do not divide {heads} heads; change groups or num_heads')
+        offset_range = arch['offset_ranges'][i]
+        if 'D' in pattern and offset_range < 0 and offset_range != -1:
+            raise ValueError(f'{stage}: offset_ranges must be 0 or more, or -1 for the whole map, got {offset_range}')
         kernel, stride = arch['offset_kernels'][i], arch['strides'][i]
         if 'D' in pattern and (stride < 1 or (kernel % 2 == 0 and kernel != stride)):
             raise ValueError(

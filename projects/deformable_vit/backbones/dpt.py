@@ -22,8 +22,9 @@ class DPT(PVT):
     It differs from :class:`PVT` in the patch embeddings of stages 2 to 4 alone, and takes the same arguments.
 
     Args:
-        arch: ``tiny``, ``small``, ``medium``, or a dict with the keys of ``arch_zoo``'s rows. ``points`` is the number
-            of points that are read along each axis of a patch; 0 stands for PVT's plain patches.
+        arch: ``tiny``, ``small``, ``medium``, or a dict with the keys of ``arch_zoo``'s rows, or with ``like``, a name,
+            and what differs. ``points`` is the number of points that are read along each axis of a patch; 0 stands for
+            PVT's plain patches.
     """
 
     arch_zoo: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -14,7 +14,7 @@ from torch.nn.init import trunc_normal_
 
 from ..layers import MLP, PatchEmbed, SpatialReductionAttention, TransformerBlock
 from ..ops import resize_position_embedding
-from .base import PyramidBackbone, check_arch, drop_path_rates
+from .base import PyramidBackbone, check_arch, check_img_size, drop_path_rates
 from .stage import TransformerStage
 
 
@@ -66,7 +66,8 @@ class PVT(PyramidBackbone):
     """Pyramid Vision Transformer, equal to the authors' code in parameters, outputs and gradients.
 
     Args:
-        arch: ``tiny``, ``small``, ``medium``, ``large``, or a dict with the keys of ``arch_zoo``'s rows.
+        arch: ``tiny``, ``small``, ``medium``, ``large``, or a dict with the keys of ``arch_zoo``'s rows,
+            or with ``like``, a name, and what differs.
         in_channels: Channels of the pictures.
         pretrain_img_size: Edge (or height and width) in pixels of the pictures that the position embeddings were
             learned on; they are resized to other sizes.
@@ -109,8 +110,7 @@ class PVT(PyramidBackbone):
             raise ValueError(f"out_type must be 'featmap' or 'cls_token', got {out_type!r}")
         if out_type == 'cls_token' and arch['sr_ratios'][-1] != 1:
             raise ValueError(f'a class token needs sr_ratios[3] == 1 (it lies on no map), got {arch["sr_ratios"]}')
-        if isinstance(pretrain_img_size, int):
-            pretrain_img_size = (pretrain_img_size, pretrain_img_size)
+        pretrain_img_size = check_img_size(type(self).__name__, pretrain_img_size)
         self.arch = arch
 
         rates = drop_path_rates(drop_path_rate, arch['depths'])

@@ -39,7 +39,8 @@ class PVTv2(PyramidBackbone):
     follow it with mmpretrain's ``GlobalAveragePooling`` and ``LinearClsHead``.
 
     Args:
-        arch: ``b0``, ``b1``, ``b2``, ``b2-li``, ``b3``, ``b4``, ``b5``, or a dict with the keys of ``arch_zoo``'s rows.
+        arch: ``b0``, ``b1``, ``b2``, ``b2-li``, ``b3``, ``b4``, ``b5``, or a dict with the keys of ``arch_zoo``'s rows,
+            or with ``like``, a name, and what differs.
         in_channels: Channels of the pictures.
         out_indices: Stages whose maps are returned.
         drop_path_rate: Stochastic depth at the last block, growing linearly from 0 at the first.

@@ -16,7 +16,7 @@ from .files import CheckpointError
 StateDict = dict[str, Tensor]
 
 # What an authors' classifier holds and a feature backbone may have no use for.
-_CLASSIFIER_ONLY = ('head.', 'stages.3.norm.', 'stages.3.cls_token', 'norms.3.')
+_CLASSIFIER_ONLY = ('head.', 'stages.3.norm.', 'stages.3.cls_token')
 # Buffers of theirs that follow from the model and the size of the input.
 _DERIVED = re.compile(
     r'\.(relative_position_index|attn_mask|q_grid|reference|anchor|value_spatial_shapes|value_level_start_index)$'
@@ -53,7 +53,9 @@ def adapt_to_backbone(
     """
     renamed = to_ours(state_dict)
     if renamed is not state_dict:
-        renamed = {k: v for k, v in renamed.items() if k in shapes or not k.startswith(_CLASSIFIER_ONLY)}
+        # The last norm of a detector's backbone has the same name here as a classifier's, and must not go unnoticed.
+        surplus = (*_CLASSIFIER_ONLY, 'norms.3.') if 'cls_norm.norm.weight' in state_dict else _CLASSIFIER_ONLY
+        renamed = {k: v for k, v in renamed.items() if k in shapes or not k.startswith(surplus)}
     resized = dict(renamed)
     for name, extra in num_extra.items():
         if name in resized and tuple(resized[name].shape) != shapes[name]:

@@ -51,7 +51,7 @@ def translate(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _rename(name: str, has_conv_stem: bool) -> str:
-    if has_conv_stem and (found := re.match(r'^patch_proj\.(\d)\.(?:norm\.)?', name)):
+    if has_conv_stem and (found := re.match(r'^patch_proj\.([0134])\.(?:norm\.)?', name)):
         return 'stages.0.patch_embed.' + _STEM[found[1]] + name[found.end() :]
     if found := re.match(r'^down_projs\.(\d)\.(?:0|(1\.norm))\.', name):
         part = 'norm' if found[2] else 'proj'

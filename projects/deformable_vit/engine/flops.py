@@ -33,18 +33,9 @@ def _grid_sample(_x: _Shape, _grid: _Shape, *_args: object, out_shape: _Shape, *
     return 2 * _READ * math.prod(out_shape)
 
 
-def _deform_conv(
-    _x: _Shape, _offset: _Shape, weight: _Shape, *_args: object, out_shape: _Shape, **_kwargs: object
-) -> int:
-    batch, out_channels, h, w = out_shape
-    read = math.prod(weight[1:])  # numbers that one place reads
-    return 2 * batch * h * w * read * (out_channels + _READ)
-
-
 _FORMULAS = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _sdpa,
     torch.ops.aten.grid_sampler_2d: _grid_sample,
-    torch.ops.deformable_vit.deform_conv: _deform_conv,
 }
 
 

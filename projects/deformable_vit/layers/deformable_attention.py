@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
 
 from ..ops import (
+    coordinate_dtype,
     deformable_attention,
     deformable_key_value,
     key_grid,
@@ -38,8 +39,9 @@ class OffsetNet(nn.Module):
             kernel = self.dwconv.kernel_size[0]
             x = F.pad(x, (0, max(kernel - x.shape[-1], 0), 0, max(kernel - x.shape[-2], 0)))
         x = F.gelu(self.norm(self.dwconv(x).permute(0, 2, 3, 1)))
+        dtype = coordinate_dtype(x)
         with torch.autocast(x.device.type, enabled=False):
-            return F.linear(x.to(self.proj.weight.dtype), self.proj.weight)
+            return F.linear(x.to(dtype), self.proj.weight.to(dtype))
 
 
 class DeformableAttention(nn.Module):

@@ -6,7 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import decode_boxes, deformable_patch_projection, map_to_tokens, pad_to_multiple, tokens_to_map
+from ..ops import (
+    coordinate_dtype,
+    decode_boxes,
+    deformable_patch_projection,
+    map_to_tokens,
+    pad_to_multiple,
+    tokens_to_map,
+)
 
 
 class PatchEmbed(nn.Module):
@@ -101,8 +108,9 @@ class DeformablePatchEmbed(nn.Module):
     def boxes(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, 4, H', W') corners x0, y0, x1, y1, in [0, 1] from edge to edge of the map."""
         x, hw = self.patch_embed(x)
+        dtype = coordinate_dtype(x)
         with torch.autocast(x.device.type, enabled=False):  # half-precision offsets lose pixels
-            offsets = F.linear(F.gelu(x.to(self.offset_predictor.weight.dtype)), self.offset_predictor.weight)
+            offsets = F.linear(F.gelu(x.to(dtype)), self.offset_predictor.weight.to(dtype))
             return decode_boxes(tokens_to_map(offsets, hw), self.wh_bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:

@@ -66,7 +66,7 @@ class NeighborhoodAttention(MapAttention):
 
     def __init__(self, dim: int, num_heads: int, kernel_size: int = 7) -> None:
         super().__init__(dim, num_heads)
-        if kernel_size % 2 == 0:
+        if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f'the kernel of neighbourhood attention must be odd, got {kernel_size}')
         self.kernel_size = kernel_size
         self.rpb = nn.Parameter(torch.zeros(num_heads, 2 * kernel_size - 1, 2 * kernel_size - 1))

@@ -1,6 +1,6 @@
 """Functions of tensors: no parameters, no registry, no configs. Slow, obvious forms are in :mod:`.reference`."""
 
-from .coordinates import key_coordinates, key_grid, key_spacing, query_coordinates
+from .coordinates import coordinate_dtype, key_coordinates, key_grid, key_spacing, query_coordinates
 from .deform_conv import deform_conv_at, mmcv_deform_conv, sample_and_project
 from .deformable_attention import deformable_attention, deformable_key_value
 from .deformable_patch import decode_boxes, deformable_patch_projection
@@ -8,6 +8,7 @@ from .tiled_attention import neighborhood_attention, window_attention
 from .tokens import map_to_tokens, pad_to_multiple, resize_position_embedding, tokens_to_map
 
 __all__ = [
+    'coordinate_dtype',
     'decode_boxes',
     'deform_conv_at',
     'deformable_attention',

@@ -131,7 +131,7 @@ def _rectangle(q: Tensor, k: Tensor, v: Tensor, table: Tensor, row: Run, column:
     bias = table[:, y[:, None, :, None], x[None, :, None, :]] + (bias_y[:, None, :, None] + bias_x[None, :, None, :])
     queries = _tiles(q, row.start, row.size, column.start, column.size, row, column)
     keys, values = (_tiles(t, row.key, row.span, column.key, column.span, row, column) for t in (k, v))
-    out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias.flatten(1, 2).flatten(2))
+    out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias.flatten(1, 2).flatten(2)[None])
     out = out.view(b, row.count, column.count, heads, row.size, column.size, -1)
     return out.permute(0, 3, 1, 4, 2, 5, 6).flatten(4, 5).flatten(2, 3)
 
