@@ -11,7 +11,7 @@ help:  ## what there is
 setup:  ## .venv with the whole stack; builds mmcv's ops once per machine (about 12 minutes on 2 cores, later 1)
 	@bash tools/setup.sh
 
-demo: setup  ## the main job on built-in data: train, test, pictures (8 minutes on 2 cores)
+demo: setup  ## the main job on built-in data: train, test, pictures (under 10 minutes on 2 cores)
 	@$(VENV_PYTHON) tools/demo.py $(DEMO_ARGS)
 
 test: setup lint  ## lint and the whole test suite (at most 15 minutes on 2 cores)
