@@ -3,7 +3,7 @@ SHELL := /bin/bash
 # Not PYTHON: that is the interpreter that tools/setup.sh makes .venv with.
 VENV_PYTHON := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format real clean
+.PHONY: help setup demo learn test lint format real clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 16
@@ -13,6 +13,9 @@ setup:  ## .venv with the whole stack; builds mmcv's ops once per machine (about
 
 demo: setup  ## the main job on built-in data: train, test, pictures (under 10 minutes on 2 cores)
 	@$(VENV_PYTHON) tools/demo.py $(DEMO_ARGS)
+
+learn: setup  ## train every pairing of backbone and head, small ones on built-in data (2 to 3 hours on 2 cores; resumable)
+	@$(VENV_PYTHON) tools/learn.py $(LEARN_ARGS)
 
 test: setup lint  ## lint and the whole test suite (at most 15 minutes on 2 cores)
 	@$(VENV_PYTHON) -m pytest $(PYTEST_ARGS)

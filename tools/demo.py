@@ -1,17 +1,14 @@
 """The main job on built-in data: train, test and look, for detection and for segmentation, on a CPU in ten minutes."""
 
 import argparse
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from _jobs import run_tool
+
 from deformable_vit.engine import UserError, one_line_errors, read_metrics
 from deformable_vit.visualization import contact_sheet
-
-TOOLS = Path(__file__).resolve().parent
-ROOT = TOOLS.parent
 
 
 @dataclass(frozen=True)
@@ -39,13 +36,6 @@ def say(text: str) -> None:
     print(f'\n=== {text}', flush=True)
 
 
-def run(tool: str, *args: str) -> None:
-    command = [sys.executable, str(TOOLS / tool), *args]
-    print('$ python', Path('tools') / tool, *args, flush=True)
-    if subprocess.run(command, cwd=ROOT, check=False).returncode:
-        raise UserError(f'tools/{tool} {" ".join(args)} failed; its messages are above')
-
-
 def train_and_test(job: Job, out: Path) -> tuple[dict[str, float], Path, Path]:
     """Train, test, and put the pictures together; returns figures, checkpoint and contact sheet."""
     name = Path(job.config).stem
@@ -53,10 +43,12 @@ def train_and_test(job: Job, out: Path) -> tuple[dict[str, float], Path, Path]:
     say(f'{job.name}: training (a few minutes)')
     # The test that follows looks at the last checkpoint; nothing is gained by looking on the way.
     options = ['randomness.seed=0', 'default_hooks.checkpoint.max_keep_ckpts=1', 'train_cfg.val_interval=100000']
-    run('train.py', job.config, '--work-dir', str(work_dir), '--cfg-options', *options)
+    run_tool('train.py', job.config, '--work-dir', str(work_dir), '--cfg-options', *options)
     checkpoint = Path((work_dir / 'last_checkpoint').read_text().strip())
     say(f'{job.name}: testing on scenes that it has not seen')
-    run('test.py', job.config, str(checkpoint), '--work-dir', str(tested), '--show-dir', str(seen), *job.test_options)
+    run_tool(
+        'test.py', job.config, str(checkpoint), '--work-dir', str(tested), '--show-dir', str(seen), *job.test_options
+    )
     figures = read_metrics(tested)
     sheet = out / f'{name}.png'
     contact_sheet(sorted(p for p in seen.rglob('*') if p.suffix in ('.jpg', '.png'))[:12], sheet)
@@ -71,7 +63,7 @@ def main() -> None:
     out = Path(args.out).resolve()
 
     say('drawing the data set (a few seconds)')
-    run('make_shapes.py', 'data/shapes')
+    run_tool('make_shapes.py', 'data/shapes')
     start = time.monotonic()
     results = [(job, *train_and_test(job, out)) for job in JOBS]
     minutes = (time.monotonic() - start) / 60

@@ -1,20 +1,6 @@
-_base_ = [
-    '../_base_/backbones/small.py',
-    'mmpretrain::_base_/models/swin_transformer/tiny_224.py',
-    '../_base_/datasets/shapes_classification.py',
-    '../_base_/schedules/shapes_classification.py',
-    'mmpretrain::_base_/default_runtime.py',
-]
-custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
+_base_ = './pvt_shapes.py'
 
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='DAT',
-        arch=_base_.small_datpp.arch,
-        pretrain_img_size=64,
-        out_indices=(3,),
-    ),
-    head=dict(num_classes=5, in_channels=160),
-    train_cfg=None,
+    backbone=dict(_base_.small_datpp, pretrain_img_size=64, out_indices=(3,)),
+    neck=dict(_delete_=True, type='GlobalAveragePooling'),
 )

@@ -1,22 +1,3 @@
-_base_ = [
-    '../_base_/backbones/small.py',
-    'mmpretrain::_base_/models/swin_transformer/tiny_224.py',
-    '../_base_/datasets/shapes_classification.py',
-    '../_base_/schedules/shapes_classification.py',
-    'mmpretrain::_base_/default_runtime.py',
-]
-custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
+_base_ = './pvt_shapes.py'
 
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='DPT',
-        arch=_base_.small_dpt.arch,
-        pretrain_img_size=64,
-        out_indices=(3,),
-        out_type='cls_token',
-    ),
-    neck=None,
-    head=dict(num_classes=5, in_channels=160),
-    train_cfg=None,
-)
+model = dict(backbone=dict(_base_.small_dpt, pretrain_img_size=64, out_indices=(3,), out_type='cls_token'))

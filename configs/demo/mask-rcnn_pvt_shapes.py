@@ -7,4 +7,4 @@ _base_ = [
 ]
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
-model = dict(backbone=_base_.small_pvt, neck=dict(in_channels=_base_.patch_channels))
+model = dict(backbone=_base_.small_pvt, neck=dict(in_channels=_base_.small_channels))

@@ -8,15 +8,8 @@ _base_ = [
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='PVT',
-        arch=_base_.small_pvt.arch,
-        pretrain_img_size=64,
-        out_indices=(3,),
-        out_type='cls_token',
-    ),
+    backbone=dict(_base_.small_pvt, pretrain_img_size=64, out_indices=(3,), out_type='cls_token'),
     neck=None,
-    head=dict(num_classes=5, in_channels=160),
+    head=dict(num_classes=5, in_channels=_base_.small_channels[-1]),
     train_cfg=None,
 )

@@ -7,6 +7,6 @@ _base_ = [
 ]
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
-model = dict(backbone=_base_.small_pvt, neck=dict(in_channels=_base_.patch_channels))
+model = dict(backbone=_base_.small_pvt, neck=dict(in_channels=_base_.small_channels))
 val_evaluator = dict(metric='bbox')
 test_evaluator = val_evaluator

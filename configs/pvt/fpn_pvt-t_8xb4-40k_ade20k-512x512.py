@@ -1,18 +1,7 @@
 _base_ = [
-    '../_base_/models/semantic_fpn.py',
-    '../_base_/datasets/ade20k_aligned.py',
-    '../_base_/schedules/adamw_poly_40k.py',
-    'mmseg::_base_/default_runtime.py',
+    '../_base_/backbones/pvt.py',
+    '../baselines/fpn_r50_8xb4-40k_ade20k-512x512.py',
 ]
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='PVT',
-        arch='tiny',
-        drop_path_rate=0.1,
-        init_cfg=dict(type='Pretrained', checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_tiny.pth'),
-    ),
-    neck=dict(in_channels=[64, 128, 320, 512]),
-)
+model = dict(backbone=_base_.pvt.tiny, neck=dict(in_channels=_base_.pvt_channels))

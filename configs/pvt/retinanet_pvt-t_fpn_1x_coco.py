@@ -1,13 +1,7 @@
-# mmdet's config is the authors' recipe: batch 16, AdamW 1e-4, weight decay 1e-4, flips. Only the backbone is this project's.
-_base_ = 'mmdet::pvt/retinanet_pvt-t_fpn_1x_coco.py'
+_base_ = [
+    '../_base_/backbones/pvt.py',
+    '../baselines/retinanet_r50_fpn_pvt-1x_coco.py',
+]
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='PVT',
-        arch='tiny',
-        drop_path_rate=0.1,
-        init_cfg=dict(type='Pretrained', checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_tiny.pth'),
-    ),
-)
+model = dict(backbone=_base_.pvt.tiny, neck=dict(in_channels=_base_.pvt_channels))

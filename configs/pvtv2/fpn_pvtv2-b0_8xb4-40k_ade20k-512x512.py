@@ -1,20 +1,3 @@
-_base_ = [
-    '../_base_/models/semantic_fpn.py',
-    '../_base_/datasets/ade20k_aligned.py',
-    '../_base_/schedules/adamw_poly_40k.py',
-    'mmseg::_base_/default_runtime.py',
-]
-custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
+_base_ = './fpn_pvtv2-b1_8xb4-40k_ade20k-512x512.py'
 
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='PVTv2',
-        arch='b0',
-        drop_path_rate=0.1,
-        init_cfg=dict(
-            type='Pretrained', checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_v2_b0.pth'
-        ),
-    ),
-    neck=dict(in_channels=[32, 64, 160, 256]),
-)
+model = dict(backbone=_base_.pvtv2.b0, neck=dict(in_channels=[32, 64, 160, 256]))

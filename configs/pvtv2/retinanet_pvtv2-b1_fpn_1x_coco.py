@@ -1,8 +1,7 @@
-_base_ = './retinanet_pvtv2-b0_fpn_1x_coco.py'
+_base_ = [
+    '../_base_/backbones/pvtv2.py',
+    '../baselines/retinanet_r50_fpn_pvt-1x_coco.py',
+]
+custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
-model = dict(
-    backbone=dict(
-        arch='b1', init_cfg=dict(checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_v2_b1.pth')
-    ),
-    neck=dict(in_channels=[64, 128, 320, 512]),
-)
+model = dict(backbone=_base_.pvtv2.b1, neck=dict(in_channels=_base_.pvtv2_channels))

@@ -1,8 +1,3 @@
-_base_ = './retinanet_pvtv2-b0_fpn_1x_coco.py'
+_base_ = './retinanet_pvtv2-b1_fpn_1x_coco.py'
 
-model = dict(
-    backbone=dict(
-        arch='b5', init_cfg=dict(checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_v2_b5.pth')
-    ),
-    neck=dict(in_channels=[64, 128, 320, 512]),
-)
+model = dict(backbone=_base_.pvtv2.b5)

@@ -1,6 +1,6 @@
-# ADE20K, tested at sizes that are multiples of 32, as the authors of PVT and DAT do: only then do the maps of all strides
-# lie exactly on each other.
-_base_ = 'mmseg::_base_/datasets/ade20k.py'
+# ADE20K, tested at sizes that are multiples of 32, as the authors of PVT and DAT do: only then do the maps of all strides lie
+# exactly on each other.
+_base_ = './ade20k.py'
 
 test_pipeline = [
     dict(type='LoadImageFromFile'),

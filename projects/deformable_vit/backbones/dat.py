@@ -1,8 +1,7 @@
 """Deformable Attention Transformer, the first (DAT) and the second version (DAT++).
 
 Xia et al., CVPR 2022, https://arxiv.org/abs/2201.00520, and 2023, https://arxiv.org/abs/2309.01430; the authors' code
-is at https://github.com/LeapLabTHU/DAT, and for detection and segmentation at DAT-Detection and DAT-Segmentation beside
-it.
+is at https://github.com/LeapLabTHU/DAT, and beside it DAT-Detection and DAT-Segmentation.
 """
 
 import math
@@ -28,8 +27,7 @@ from ..ops.coordinates import CONVENTIONS
 from .base import PyramidBackbone, check_arch, check_img_size, drop_path_rates
 from .stage import TransformerStage
 
-# Groups and strides of stages without a deformable block are not used; those of stages 1 and 2 are the paper's
-# ablation's.
+# Groups and strides count in stages with a deformable block; those of stages 1 and 2 are of the paper's ablation.
 _DAT = dict(
     embed_dims=(96, 192, 384, 768),
     num_heads=(3, 6, 12, 24),
@@ -49,7 +47,6 @@ _DAT = dict(
 _DAT_PP = dict(
     _DAT,
     blocks=('ND', 'ND', 'ND', 'DD'),
-    groups=(1, 2, 3, 6),
     strides=(8, 4, 2, 1),
     offset_ranges=(-1, -1, -1, -1),
     coordinates='corners',

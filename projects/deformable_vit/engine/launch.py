@@ -17,6 +17,7 @@ from torch import nn
 from ..checkpoints import CheckpointError
 from .cli import TRACEBACK, UserError, first_line
 from .config import check_checkpoint, keep_previous_run
+from .data import check_data
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -115,6 +116,7 @@ def run(config: Config, path: str, task: Literal['train', 'test']) -> None:
     """
     started = _Started()
     try:
+        check_data(config, task)
         runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
         runner.register_hook(started, priority='VERY_LOW')
         if config.get('load_from'):

@@ -47,9 +47,8 @@ def deformable_attention(
     """softmax(Q K' / sqrt(d) + bias) V with a relative position bias that is read between the entries of a table.
 
     The bias of a query and a key is the table at (query - key) / 2, where -1 and 1 are the centres of the table's
-    corner
-    entries: bilinear, zero outside. No tensor of size queries x keys is kept for backward beyond one block of query
-        rows.
+    corner entries: bilinear, zero outside. No tensor of size queries x keys is kept for backward beyond one block of
+    query rows.
 
     Args:
         q: (B, heads, H * W, d), queries in row-major order.

@@ -1,0 +1,8 @@
+_base_ = [
+    '../_base_/models/semantic_fpn.py',
+    '../_base_/datasets/ade20k_aligned.py',
+    '../_base_/schedules/adamw_poly_40k.py',
+    'mmseg::_base_/default_runtime.py',
+]
+
+model = dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://resnet50_v1c')))

@@ -1,0 +1,3 @@
+_base_ = './deformable-detr-refine_dat-t-pp_16xb2-50e_coco.py'
+
+model = dict(as_two_stage=True)

@@ -1,0 +1,7 @@
+_base_ = [
+    '../_base_/backbones/dat.py',
+    '../baselines/mask-rcnn_r50_fpn_swin-1x_coco.py',
+]
+custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
+
+model = dict(backbone=dict(_base_.dat.tiny, drop_path_rate=0.2), neck=dict(in_channels=_base_.dat_channels.tiny))

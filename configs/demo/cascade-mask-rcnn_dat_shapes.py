@@ -1,0 +1,10 @@
+_base_ = [
+    '../_base_/backbones/small.py',
+    '../_base_/models/small_cascade-mask-rcnn_fpn.py',
+    '../_base_/datasets/shapes_instance.py',
+    '../_base_/schedules/shapes_detection.py',
+    'mmdet::_base_/default_runtime.py',
+]
+custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
+
+model = dict(backbone=_base_.small_dat, neck=dict(in_channels=_base_.small_channels))

@@ -1,0 +1,3 @@
+_base_ = './deformable-detr-refine_dat_shapes.py'
+
+model = dict(as_two_stage=True)

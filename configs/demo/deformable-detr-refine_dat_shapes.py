@@ -1,0 +1,3 @@
+_base_ = './deformable-detr_dat_shapes.py'
+
+model = dict(with_box_refine=True)

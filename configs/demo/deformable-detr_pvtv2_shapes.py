@@ -1,0 +1,3 @@
+_base_ = './deformable-detr_pvt_shapes.py'
+
+model = dict(backbone=dict(_base_.small_pvtv2, out_indices=(1, 2, 3)))

@@ -1,0 +1,36 @@
+# mmdet's DINO with a transformer of half the width and depth, for small pictures, a CPU and training from scratch.
+_base_ = [
+    '../_base_/backbones/small.py',
+    '../_base_/datasets/shapes_coco.py',
+    '../_base_/schedules/shapes_detr.py',
+    'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',
+]
+custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
+
+_attention = dict(embed_dims=128, num_heads=4)
+_layer = dict(
+    self_attn_cfg=_attention,
+    ffn_cfg=dict(embed_dims=128, feedforward_channels=256),
+)
+model = dict(
+    num_queries=30,
+    backbone=dict(_base_.small_dat, out_indices=(1, 2, 3)),
+    neck=dict(in_channels=_base_.small_channels[1:], out_channels=128),
+    encoder=dict(num_layers=2, layer_cfg=_layer),
+    decoder=dict(num_layers=3, layer_cfg=dict(_layer, cross_attn_cfg=_attention)),
+    positional_encoding=dict(num_feats=64),
+    bbox_head=dict(num_classes=5, embed_dims=128),
+    dn_cfg=dict(group_cfg=dict(num_dn_queries=20)),
+    test_cfg=dict(max_per_img=30),
+)
+
+train_dataloader = _base_.shapes_train_dataloader
+val_dataloader = _base_.shapes_test_dataloader
+test_dataloader = val_dataloader
+val_evaluator = _base_.shapes_evaluator
+test_evaluator = val_evaluator
+
+train_cfg = dict(max_epochs=_base_.shapes_detr_epochs, val_interval=5)
+optim_wrapper = _base_.shapes_detr_optimizer
+param_scheduler = _base_.shapes_detr_scheduler
+auto_scale_lr = dict(base_batch_size=4)

@@ -1,0 +1,7 @@
+_base_ = [
+    '../_base_/backbones/dpt.py',
+    '../baselines/detr_r50_8xb2-50e_coco.py',
+]
+custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
+
+model = dict(backbone=dict(_base_.dpt.small, out_indices=(3,)), neck=dict(in_channels=_base_.dpt_channels[3:]))

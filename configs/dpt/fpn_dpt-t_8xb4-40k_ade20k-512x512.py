@@ -1,0 +1,7 @@
+_base_ = [
+    '../_base_/backbones/dpt.py',
+    '../baselines/fpn_r50_8xb4-40k_ade20k-512x512.py',
+]
+custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
+
+model = dict(backbone=_base_.dpt.tiny, neck=dict(in_channels=_base_.dpt_channels))

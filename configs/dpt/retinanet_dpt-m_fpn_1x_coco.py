@@ -1,0 +1,3 @@
+_base_ = './retinanet_dpt-t_fpn_1x_coco.py'
+
+model = dict(backbone=_base_.dpt.medium)

@@ -1,0 +1,3 @@
+_base_ = './deformable-detr-refine_pvt-s_16xb2-50e_coco.py'
+
+model = dict(as_two_stage=True)

@@ -1,0 +1,3 @@
+_base_ = './mask-rcnn_pvt-t_fpn_ms-3x_coco.py'
+
+model = dict(backbone=_base_.pvt.large)

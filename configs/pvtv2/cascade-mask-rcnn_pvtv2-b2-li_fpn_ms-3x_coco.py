@@ -1,0 +1,3 @@
+_base_ = './cascade-mask-rcnn_pvtv2-b2_fpn_ms-3x_coco.py'
+
+model = dict(backbone=_base_.pvtv2['b2-li'])

@@ -1,0 +1,7 @@
+_base_ = [
+    '../_base_/backbones/pvtv2.py',
+    'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
+]
+custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
+
+model = dict(backbone=dict(_base_.pvtv2.b1, out_indices=(1, 2, 3)), neck=dict(in_channels=_base_.pvtv2_channels[1:]))

@@ -1,0 +1,3 @@
+_base_ = './retinanet_pvtv2-b1_fpn_ms-3x_coco.py'
+
+model = dict(backbone=_base_.pvtv2.b0, neck=dict(in_channels=[32, 64, 160, 256]))

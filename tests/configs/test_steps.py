@@ -1,0 +1,79 @@
+"""One training step and one prediction of every pairing of family and head, on small pictures."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from config_files import CONFIGS, build, family, head, load
+from mmdet.testing import demo_mm_inputs
+from mmengine.structures import PixelData
+from mmpretrain.structures import DataSample
+from mmseg.structures import SegDataSample
+
+from deformable_vit.engine import adapt_to_device
+
+SIZE = (64, 96)
+# One config of each pairing: the smallest there is.
+PAIRS: dict[tuple[str, str], Path] = {}
+for _path in sorted(
+    CONFIGS, key=lambda p: (not any(f'-{s}_' in p.stem for s in ('t', 't-pp', 'b1', 'tiny', 'tiny-pp')), p)
+):
+    if _path.parent.name not in ('demo', 'baselines', 'own_data'):
+        PAIRS.setdefault((family(_path), head(_path)), _path)
+
+
+def inputs(scope: str, num_classes: int) -> dict:
+    """Two pictures with labels, as the host's dataloader gives them."""
+    if scope == 'mmdet':
+        return demo_mm_inputs(
+            2, [(3, *SIZE)] * 2, num_items=[2, 1], num_classes=num_classes, with_mask=True, with_semantic=False
+        )
+    pictures = [torch.randint(0, 255, (3, *SIZE), dtype=torch.uint8) for _ in range(2)]
+    if scope == 'mmpretrain':
+        return dict(inputs=torch.stack(pictures), data_samples=[DataSample().set_gt_label(i) for i in range(2)])
+    samples = []
+    for _ in pictures:
+        sample = SegDataSample(metainfo=dict(img_shape=SIZE, ori_shape=SIZE, pad_shape=SIZE, scale_factor=(1.0, 1.0)))
+        sample.gt_sem_seg = PixelData(data=torch.randint(0, num_classes, (1, *SIZE)))
+        samples.append(sample)
+    return dict(inputs=pictures, data_samples=samples)
+
+
+@pytest.mark.parametrize('pair', PAIRS, ids='-'.join)
+def test_a_step_and_a_prediction(pair: tuple[str, str]) -> None:
+    config = load(PAIRS[pair])
+    adapt_to_device(config, 'none')
+    backbone = config.model.backbone
+    depth = 1 if pair[0] in ('pvt', 'pvtv2', 'dpt') else 2
+    backbone.update(arch=dict(like=backbone.arch, depths=(depth,) * 4), drop_path_rate=0.0, init_cfg=None)
+    if 'size' in config.model.get('data_preprocessor', {}):
+        config.model.data_preprocessor.size = SIZE
+    model = build(config, 'cpu')
+    model.train()
+
+    data = inputs(config.default_scope, 1000 if pair[1] == 'in1k' else 80)
+    losses = model(**model.data_preprocessor(data, True), mode='loss')
+    loss, log = model.parse_losses(losses)
+    assert all(torch.isfinite(value).all() for value in log.values()), log
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, f'{name} has no gradient'
+            assert parameter.grad.isfinite().all(), name
+    still = [n for n, p in model.backbone.named_parameters() if p.requires_grad and not p.grad.any()]
+    assert not still, f'no gradient reaches {still}'
+
+    model.eval()
+    data = inputs(config.default_scope, 80)
+    with torch.no_grad():
+        predictions = model(**model.data_preprocessor(data, False), mode='predict')
+    assert len(predictions) == 2
+    for prediction in predictions:
+        if config.default_scope == 'mmdet':
+            found = prediction.pred_instances
+            assert found.bboxes.shape == (len(found), 4)
+            assert found.scores.isfinite().all()
+        elif config.default_scope == 'mmseg':
+            assert prediction.pred_sem_seg.data.shape == (1, *SIZE)
+        else:
+            assert prediction.pred_score.sum() == pytest.approx(1, abs=1e-4)

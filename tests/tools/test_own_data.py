@@ -1,0 +1,184 @@
+"""configs/own_data: a user's folder, three variables, any family."""
+
+import importlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+from running import ROOT
+
+from deformable_vit.engine import UserError, read_metrics
+from deformable_vit.engine.data import check_data
+
+NAMES = {'disc': 'wheel', 'triangle': 'roof', 'square': 'window', 'star': 'decoration', 'ring': 'tyre'}
+CLASSES = ('roof', 'tyre', 'wheel')
+FAST = ['train_cfg.max_epochs=1', 'model.backbone.init_cfg=None', 'train_dataloader.num_workers=0']
+FAST += [f'{loader}.persistent_workers=False' for loader in ('train_dataloader', 'val_dataloader')]
+FAST += ['val_dataloader.num_workers=0']
+
+
+@pytest.fixture
+def own(tmp_path: Path, shapes: Path) -> Path:
+    """Pictures and annotations with class names of their own, laid out as configs/own_data says."""
+    root = tmp_path / 'mine'
+    for part in ('train', 'val'):
+        shutil.copytree(shapes / 'coco' / f'{part}2017', root / part)
+        content = json.loads((shapes / 'coco' / 'annotations' / f'instances_{part}2017.json').read_text())
+        for category in content['categories']:
+            category['name'] = NAMES[category['name']]
+        (root / f'{part}.json').write_text(json.dumps(content))
+    shutil.copytree(shapes / 'ade' / 'images', root / 'images')
+    for file in (shapes / 'ade' / 'annotations').rglob('*.png'):
+        out = root / 'annotations' / file.relative_to(shapes / 'ade' / 'annotations')
+        out.parent.mkdir(parents=True, exist_ok=True)
+        # From 0 unlabelled and classes from 1 to classes from 0 and 255 unlabelled: arithmetic of eight bits does it.
+        cv2.imwrite(str(out), cv2.imread(str(file), cv2.IMREAD_UNCHANGED) - np.uint8(1))
+    return root
+
+
+def filled_in(tmp_path: Path, task: str, base: str, root: Path, classes: tuple[str, ...]) -> Path:
+    """A copy of the config with its three variables set, as a user does it."""
+    text = (ROOT / 'configs' / 'own_data' / f'{task}.py').read_text()
+    slash = '/' if task == 'detection' else ''
+    values = {'_base_': str(ROOT / 'configs' / base), 'data_root': f'{root}{slash}', 'classes': classes}
+    for name, value in values.items():
+        text, n = re.subn(rf'^{name} = .*$', lambda _, line=f'{name} = {value!r}': line, text, flags=re.MULTILINE)
+        assert n == 1
+    path = tmp_path / f'mine_{task}.py'
+    path.write_text(text)
+    return path
+
+
+DETECTORS = [
+    'pvt/retinanet_pvt-t_fpn_1x_coco.py',
+    'pvtv2/cascade-mask-rcnn_pvtv2-b2_fpn_ms-3x_coco.py',
+    'dpt/detr_dpt-s_8xb2-50e_coco.py',
+    'dat/deformable-detr-refine-twostage_dat-t_16xb2-50e_coco.py',
+    'dat/dino-4scale_dat-t-pp_8xb2-12e_coco.py',
+    'dat/mask-rcnn_dat-t_fpn_1x_coco.py',
+]
+
+
+@pytest.mark.parametrize('base', DETECTORS)
+def test_any_detector(tmp_path: Path, own: Path, base: str) -> None:
+    config = Config.fromfile(filled_in(tmp_path, 'detection', base, own, CLASSES))
+    check_data(config, 'train')
+    dataset = importlib.import_module('mmdet.registry').DATASETS.build(config.train_dataloader.dataset)
+    assert dataset.metainfo['classes'] == CLASSES
+    assert len(dataset) > 0
+    # A label is a place in CLASSES; what has another name is left out.
+    content = json.loads((own / 'train.json').read_text())
+    names = {category['id']: category['name'] for category in content['categories']}
+    wanted = [names[a['category_id']] for a in content['annotations'] if names[a['category_id']] in CLASSES]
+    found = [
+        CLASSES[instance['bbox_label']]
+        for i in range(len(dataset))
+        for instance in dataset.get_data_info(i)['instances']
+    ]
+    assert sorted(found) == sorted(wanted)
+
+
+@pytest.mark.parametrize(
+    'base', ['pvt/fpn_pvt-t_8xb4-40k_ade20k-512x512.py', 'dat/upernet_dat-t-pp_8xb2-160k_ade20k-512x512.py']
+)
+def test_any_segmentor(tmp_path: Path, own: Path, base: str) -> None:
+    classes = ('ground', *NAMES)
+    config = Config.fromfile(filled_in(tmp_path, 'segmentation', base, own, classes))
+    check_data(config, 'train')
+    config.train_dataloader.dataset.pipeline = config.train_dataloader.dataset.pipeline[:2]
+    dataset = importlib.import_module('mmseg.registry').DATASETS.build(config.train_dataloader.dataset)
+    assert dataset.metainfo['classes'] == classes
+    result = dataset[0]
+    file = own / 'annotations' / 'training' / Path(result['seg_map_path']).name
+    assert np.array_equal(result['gt_seg_map'], cv2.imread(str(file), cv2.IMREAD_UNCHANGED))
+
+
+def test_training_a_detector(tool, tmp_path: Path, own: Path) -> None:
+    cfg = filled_in(tmp_path, 'detection', 'dat/mask-rcnn_dat-t_fpn_1x_coco.py', own, CLASSES)
+    small = [
+        f'{loader}.dataset.pipeline.{i}.scale="(96,96)"'
+        for loader, i in (('train_dataloader', 2), ('val_dataloader', 1))
+    ]
+    tool('train.py', cfg, '--work-dir', 'run', '--cfg-options', *FAST, *small, 'train_dataloader.batch_sampler=None')
+    assert (tmp_path / 'run' / 'epoch_1.pth').exists()
+
+
+def test_training_a_segmentor(tool, tmp_path: Path, own: Path) -> None:
+    cfg = filled_in(tmp_path, 'segmentation', 'dpt/fpn_dpt-t_8xb4-40k_ade20k-512x512.py', own, ('ground', *NAMES))
+    short = [*FAST[1:], 'train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'train_dataloader.batch_size=2']
+    short += [
+        'train_dataloader.dataset.pipeline.2.scale="(256,64)"',
+        'val_dataloader.dataset.pipeline.1.scale="(256,64)"',
+    ]
+    tool('train.py', cfg, '--work-dir', 'run', '--cfg-options', *short)
+    metrics = read_metrics(tmp_path / 'run')
+    assert 0 <= metrics['mIoU'] <= 100
+
+
+@pytest.mark.parametrize(
+    ('classes', 'words'),
+    [
+        (
+            ('roof', 'Tyre'),
+            ["classes 'Tyre' are not in the annotation file", "'roof', 'Tyre'", "'wheel', 'roof', 'window'"],
+        ),
+        (('dog',), ["'dog'", "'wheel', 'roof'"]),
+    ],
+)
+def test_classes_that_the_annotations_do_not_have(tool, tmp_path: Path, own: Path, classes, words: list[str]) -> None:
+    cfg = filled_in(tmp_path, 'detection', 'pvt/retinanet_pvt-t_fpn_1x_coco.py', own, classes)
+    done = tool('train.py', cfg, ok=False)
+    assert done.returncode == 2
+    assert 'Traceback' not in done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith('train.py: error: ')
+    assert all(word in line for word in words), line
+
+
+def broken(own: Path, change) -> None:
+    content = json.loads((own / 'train.json').read_text())
+    change(content)
+    (own / 'train.json').write_text(json.dumps(content))
+
+
+def message(tmp_path: Path, own: Path, classes: tuple[str, ...] = CLASSES, task: str = 'detection', **edits) -> str:
+    base = 'pvt/retinanet_pvt-t_fpn_1x_coco.py' if task == 'detection' else 'pvt/fpn_pvt-t_8xb4-40k_ade20k-512x512.py'
+    config = Config.fromfile(filled_in(tmp_path, task, base, own, classes))
+    config.merge_from_dict(edits)
+    with pytest.raises(UserError) as caught:
+        check_data(config, 'train')
+    return str(caught.value)
+
+
+def test_annotations_without_boxes_of_the_classes(tmp_path: Path, own: Path) -> None:
+    ids = {c['name']: c['id'] for c in json.loads((own / 'train.json').read_text())['categories']}
+    others = {ids['window'], ids['decoration']}
+    broken(own, lambda c: c.update(annotations=[a for a in c['annotations'] if a['category_id'] in others]))
+    found = message(tmp_path, own)
+    assert 'none of the' in found
+    assert "the config has 'roof', 'tyre', 'wheel'" in found
+    assert "train.json has 'wheel', 'roof'" in found
+
+
+def test_annotation_files_that_are_none(tmp_path: Path, own: Path) -> None:
+    broken(own, lambda c: c.pop('annotations'))
+    assert "not in COCO format: KeyError: 'annotations'" in message(tmp_path, own)
+    (own / 'train.json').unlink()
+    assert 'train.json does not exist' in message(tmp_path, own)
+
+
+def test_heads_for_another_number_of_classes(tmp_path: Path, own: Path) -> None:
+    found = message(tmp_path, own, **{'model.bbox_head.num_classes': 80})
+    assert "model.bbox_head.num_classes is 80, but train_dataloader names 3 classes: 'roof', 'tyre', 'wheel'" in found
+
+
+def test_masks_of_other_classes(tmp_path: Path, own: Path) -> None:
+    found = message(tmp_path, own, ('ground', 'disc'), 'segmentation')
+    assert re.search(r'mask \S+\.png has the values \[.*\]; expected 0 to 1 for the classes .ground., .disc.', found)
+    shutil.rmtree(own / 'annotations' / 'training')
+    assert 'there are no masks' in message(tmp_path, own, ('ground', *NAMES), 'segmentation')
