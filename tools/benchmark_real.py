@@ -80,9 +80,9 @@ data = dict(
 train_dataloader = dict(batch_size=1, num_workers=1, dataset=dict(pipeline=train_pipeline, **data))
 val_dataloader = dict(num_workers=1, dataset=dict(pipeline=test_pipeline, **data))
 test_dataloader = val_dataloader
-# Padded to the same multiple of 32 as in testing: PVT's position embeddings span the padded picture. Picture by picture, so
-# that the head needs a norm that does not look at the batch. Of the pixels only those that are still wrong count: a
-# street light is 200 of them, one or two wide, which the mean over all hardly sees.
+# Padded to the same multiple of 32 as in testing: PVT's position embeddings span the padded picture. Picture by
+# picture, so that the head needs a norm that does not look at the batch. Of the pixels only those that are still wrong
+# count: a street light is 200 of them, one or two wide, which the mean over all hardly sees.
 model = dict(
     data_preprocessor=dict(size=None, size_divisor=32),
     backbone=dict(init_cfg=None, drop_path_rate=0.0),

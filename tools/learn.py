@@ -7,7 +7,6 @@ Leaves a table (table.md), the learning curves (curves.png) and each pair's work
 import argparse
 import json
 import re
-import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import matplotlib
 from _jobs import ROOT, run_tool, start_tool
 from mmengine.config import Config
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from deformable_vit.engine import UserError, one_line_errors
 
@@ -84,51 +83,61 @@ def read_log(work_dir: Path) -> tuple[list[tuple[int, float]], list[dict[str, fl
     return losses, validations
 
 
-def train(head: Head, backbone: str, out: Path, progress: Progress) -> Result:
-    """Train one pair from the start or from where it was stopped; what the last validation measured is its result."""
+def train(head: Head, backbone: str, out: Path, progress: Progress) -> None:
+    """Train one pair from the start or from where it was stopped; what the last validation measured is its result.
+
+    Raises:
+        UserError: The training failed.
+    """
     name = head.config(backbone)
     work_dir = out / name
     work_dir.mkdir(parents=True, exist_ok=True)
-    spent = work_dir / 'seconds'
-    before = float(spent.read_text()) if spent.exists() else 0.0
-    start = time.monotonic()
-    task = progress.add_task(f'{head.title}, {BACKBONES[backbone]}', total=None)
-    train_cfg = Config.fromfile(ROOT / 'configs' / 'demo' / f'{name}.py').train_cfg
-    limit = train_cfg.get('max_iters') or train_cfg.max_epochs
+    config = Config.fromfile(ROOT / 'configs' / 'demo' / f'{name}.py')
+    (work_dir / 'trained_with.py').write_text(config.pretty_text)
+    limit = config.train_cfg.get('max_iters') or config.train_cfg.max_epochs
     options = ['randomness.seed=0', 'default_hooks.checkpoint.max_keep_ckpts=1']
-    with (work_dir / 'log.txt').open('a') as log:
-        process = start_tool(
-            'train.py',
-            f'configs/demo/{name}.py',
-            '--work-dir',
-            work_dir,
-            '--resume',
-            '--cfg-options',
-            *options,
-            log=log,
-        )
+    spent, log_file = work_dir / 'seconds', work_dir / 'log.txt'
+    start = time.monotonic() - (float(spent.read_text()) if spent.exists() else 0.0)
+    task = progress.add_task(f'{head.title}, {BACKBONES[backbone]}', total=None)
+    with log_file.open('a') as log:
+        args = f'configs/demo/{name}.py', '--work-dir', work_dir, '--resume', '--cfg-options', *options
+        process = start_tool('train.py', *args, log=log)
         try:
             while process.poll() is None:
                 time.sleep(1)
-                spent.write_text(str(before + time.monotonic() - start))
-                done, total = _steps(work_dir / 'log.txt', limit)
+                spent.write_text(str(time.monotonic() - start))
+                done, total = steps(log_file, limit)
                 progress.update(task, completed=done, total=total)
         finally:
             process.terminate()
             process.wait()
+            progress.remove_task(task)
     if process.returncode:
-        raise UserError(f'{name} failed; its messages are in {work_dir / "log.txt"}')
-    progress.remove_task(task)
+        raise UserError(f'{name} failed; its messages are in {log_file}')
 
     losses, validations = read_log(work_dir)
     figures = {k: v for k, v in validations[-1].items() if k.startswith(('coco/', 'mIoU', 'aAcc', 'accuracy/'))}
     rose = len(validations) > 1 and validations[-1][head.metric] > validations[0].get(head.metric, 0.0)
     result = Result(backbone, head.name, figures, rose, float(spent.read_text()), losses)
     (work_dir / 'result.json').write_text(json.dumps(asdict(result)))
-    return result
 
 
-def _steps(log: Path, limit: int) -> tuple[int, int | None]:
+def set_aside(work_dir: Path, name: str, again: bool) -> None:
+    """Move a pair's folder away where it is to be trained anew, or was trained with another config than today's."""
+    kept = work_dir / 'trained_with.py'
+    if kept.exists() and (
+        again or kept.read_text() != Config.fromfile(ROOT / 'configs' / 'demo' / f'{name}.py').pretty_text
+    ):
+        work_dir.rename(work_dir.with_name(f'{work_dir.name}_until_{time.strftime("%Y%m%d_%H%M%S")}'))
+
+
+def finished(out: Path) -> list[tuple[Head, Result]]:
+    """The pairs that have a result, in the order of HEADS."""
+    files = [(head, out / head.config(backbone) / 'result.json') for head in HEADS for backbone in head.backbones]
+    return [(head, Result(**json.loads(file.read_text()))) for head, file in files if file.exists()]
+
+
+def steps(log: Path, limit: int) -> tuple[int, int | None]:
     """Steps done and in all, from the log's last line of training and the config's epochs or steps."""
     found = re.findall(r'\(train\)\s+(?:\[(\d+)\])?\[\s*(\d+)/(\d+)\]', log.read_text())
     if not found:
@@ -192,29 +201,32 @@ def main() -> None:
     wanted = [(h, b) for h in HEADS for b in h.backbones if not args.only or h.config(b) in args.only]
 
     run_tool('make_shapes.py', 'data/shapes')
-    results: list[tuple[Head, Result]] = []
-    columns = (TextColumn('{task.description}'), BarColumn(), TextColumn('{task.completed}/{task.total}'))
+    broken: list[str] = []
+    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress:
         overall = progress.add_task('pairs', total=len(wanted))
         for head, backbone in wanted:
-            work_dir = out / head.config(backbone)
-            found = work_dir / 'result.json'
-            if args.again and work_dir.exists():
-                shutil.move(work_dir, work_dir.with_name(f'{work_dir.name}_{time.strftime("%Y%m%d_%H%M%S")}'))
-            known = Result(**json.loads(found.read_text())) if found.exists() else None
-            result = known or train(head, backbone, out, progress)
-            results.append((head, result))
+            name = head.config(backbone)
+            set_aside(out / name, name, args.again)
+            try:
+                if not (out / name / 'result.json').exists():
+                    train(head, backbone, out, progress)
+            except UserError as error:  # the other pairs can still be trained
+                broken.append(str(error))
+                continue
             progress.advance(overall)
+            (result,) = [r for h, r in finished(out) if h == head and r.backbone == backbone]
             reached = f'{head.metric} {result.figures[head.metric]:.3g} in {result.seconds / 60:.1f} minutes'
             progress.console.print(f'{head.title}, {BACKBONES[backbone]}: {reached}')
-            (out / 'table.md').write_text(table(results))
-            plot(results, out / 'curves.png')
+            if not result.passed(head):
+                broken.append(f'{name} does not learn')
+            (out / 'table.md').write_text(table(finished(out)))
+            plot(finished(out), out / 'curves.png')
 
-    print(table(results))
+    print(table(finished(out)))
     print(f'table   {out / "table.md"}\ncurves  {out / "curves.png"}')
-    missed = [head.config(result.backbone) for head, result in results if not result.passed(head)]
-    if missed:
-        raise UserError(f'these pairs do not learn: {", ".join(missed)}')
+    if broken:
+        raise UserError('; '.join(broken))
 
 
 if __name__ == '__main__':

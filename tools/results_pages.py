@@ -24,7 +24,13 @@ def tables(models: list[dict]) -> str:
         rows = [m for m in models if m['Metadata']['Training Data'] == dataset]
         if not rows:
             continue
-        head = ['config', 'params (M)', f'FLOPs (G), {size}', *(f'{metric}, published' for metric in metrics), 'weights']
+        head = [
+            'config',
+            'params (M)',
+            f'FLOPs (G), {size}',
+            *(f'{metric}, published' for metric in metrics),
+            'weights',
+        ]
         lines = [f'## {title}', '', '| ' + ' | '.join(head) + ' |', '| ' + ' | '.join('---' for _ in head) + ' |']
         for model in rows:
             published = {k: v for result in model.get('Results', ()) for k, v in result['Metrics'].items()}

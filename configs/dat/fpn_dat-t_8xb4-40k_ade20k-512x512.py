@@ -1,16 +1,9 @@
 _base_ = [
     '../_base_/backbones/dat.py',
+    '../_base_/schedules/no_decay.py',
     '../baselines/fpn_r50_8xb4-40k_ade20k-512x512.py',
 ]
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
 model = dict(backbone=dict(_base_.dat.tiny, drop_path_rate=0.2), neck=dict(in_channels=_base_.dat_channels.tiny))
-optim_wrapper = dict(
-    paramwise_cfg=dict(
-        custom_keys=dict(
-            norm=dict(decay_mult=0.0),
-            relative_position_bias_table=dict(decay_mult=0.0),
-            rpe_table=dict(decay_mult=0.0),
-        )
-    )
-)
+optim_wrapper = dict(paramwise_cfg=_base_.no_decay)

@@ -3,7 +3,4 @@ _base_ = './mask-rcnn_dat-t-pp_fpn_ms-3x_coco.py'
 
 model = dict(backbone=dict(_base_.dat['tiny++'], drop_path_rate=0.0))
 train_cfg = dict(max_epochs=12)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),
-    dict(type='MultiStepLR', by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1),
-]
+param_scheduler = _base_.datpp_1x

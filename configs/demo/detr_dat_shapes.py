@@ -1,27 +1,17 @@
-# mmdet's DETR with a transformer of half the width and depth, for small pictures, a CPU and training from scratch. It reads
-# stride 8 (256 tokens), where mmdet reads stride 32: 16 tokens would not tell the shapes of these small pictures apart.
+# It reads stride 8 (256 tokens), where mmdet reads stride 32: 16 tokens would not tell the shapes of these small pictures apart.
 _base_ = [
     '../_base_/backbones/small.py',
+    '../_base_/models/small_detr.py',
     '../_base_/datasets/shapes_coco.py',
     '../_base_/schedules/shapes_detr.py',
     'mmdet::detr/detr_r50_8xb2-150e_coco.py',
 ]
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
-_attention = dict(embed_dims=128, num_heads=4, dropout=0.0)
-_layer = dict(
-    self_attn_cfg=_attention,
-    ffn_cfg=dict(embed_dims=128, feedforward_channels=256, ffn_drop=0.0),
-)
 model = dict(
-    num_queries=30,
+    _base_.small_detr,
     backbone=dict(_base_.small_dat, out_indices=(1,)),
     neck=dict(in_channels=_base_.small_channels[1:2], out_channels=128),
-    encoder=dict(num_layers=2, layer_cfg=_layer),
-    decoder=dict(num_layers=3, layer_cfg=dict(_layer, cross_attn_cfg=_attention)),
-    positional_encoding=dict(num_feats=64),
-    bbox_head=dict(embed_dims=128, num_classes=5),
-    test_cfg=dict(max_per_img=30),
 )
 
 train_dataloader = _base_.shapes_train_dataloader

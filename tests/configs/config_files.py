@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+import yaml
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from running import ROOT
@@ -44,3 +45,9 @@ def family(path: Path) -> str:
 def head(path: Path) -> str:
     """``retinanet``, ``fpn``, ...; ``in1k`` for a classifier."""
     return 'in1k' if '_in1k' in path.stem else path.stem.split('_')[0]
+
+
+@cache
+def metafile(folder: str) -> dict:
+    """What ``configs/<folder>/metafile.yml`` says."""
+    return yaml.safe_load((ROOT / 'configs' / folder / 'metafile.yml').read_text())

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from config_files import CONFIGS, build, count, family, head, load
+from config_files import CONFIGS, build, count, family, head, load, metafile
 from golden import author_parameters
 
 PUBLISHED = author_parameters()
@@ -62,6 +62,9 @@ def test_every_config_builds_what_its_name_says(path: Path) -> None:
     kind = head(path)
     assert config.auto_scale_lr.base_batch_size > 0
     assert type(model).__name__ == HEADS.get(kind, 'ImageClassifier')
+    if path.parent.name not in ('demo', 'own_data'):
+        (listed,) = [m for m in metafile(path.parent.name)['Models'] if m['Name'] == path.stem]
+        assert listed['Metadata']['Parameters'] == count(model)
     if path.parent.name == 'baselines':
         assert type(model.backbone).__name__ == (
             'SwinTransformer' if '_swin-t_' in path.stem else type(model.backbone).__name__

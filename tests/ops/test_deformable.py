@@ -165,8 +165,7 @@ def test_blocks_keep_no_scores(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_patch_at_rest_is_a_convolution() -> None:
     """Boxes whose outer points lie on the outer pixels of a patch: a plain strided convolution."""
     x, weight, bias = torch.randn(2, 3, 6, 8), torch.randn(5, 3, 2, 2), torch.randn(5)
-    y, top = torch.meshgrid(torch.arange(3) * 2 + 0.5, torch.tensor([0.0]), indexing='ij')
-    del top
+    y = torch.arange(3)[:, None] * 2 + 0.5
     left = torch.arange(4) * 2 + 0.5
     boxes = torch.stack(
         [(left / 8).expand(3, 4), (y / 6).expand(3, 4), ((left + 1) / 8).expand(3, 4), ((y + 1) / 6).expand(3, 4)]

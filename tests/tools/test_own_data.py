@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import init_default_scope
 from running import ROOT
 
 from deformable_vit.engine import UserError, read_metrics
@@ -89,6 +91,7 @@ def test_any_detector(tmp_path: Path, own: Path, base: str) -> None:
 def test_any_segmentor(tmp_path: Path, own: Path, base: str) -> None:
     classes = ('ground', *NAMES)
     config = Config.fromfile(filled_in(tmp_path, 'segmentation', base, own, classes))
+    init_default_scope('mmseg')
     check_data(config, 'train')
     config.train_dataloader.dataset.pipeline = config.train_dataloader.dataset.pipeline[:2]
     dataset = importlib.import_module('mmseg.registry').DATASETS.build(config.train_dataloader.dataset)
@@ -96,6 +99,15 @@ def test_any_segmentor(tmp_path: Path, own: Path, base: str) -> None:
     result = dataset[0]
     file = own / 'annotations' / 'training' / Path(result['seg_map_path']).name
     assert np.array_equal(result['gt_seg_map'], cv2.imread(str(file), cv2.IMREAD_UNCHANGED))
+
+    # --tta: six scales, each also mirrored.
+    info = dict(img_path=result['img_path'], seg_map_path=str(file), reduce_zero_label=False, seg_fields=[])
+    pictures = Compose(config.tta_pipeline)(info)['inputs']
+    assert len(pictures) == 12
+    height, width = result['img'].shape[:2]
+    for picture, ratio in zip(pictures[::2], (0.5, 0.75, 1.0, 1.25, 1.5, 1.75), strict=True):
+        scale = min(2048 * ratio / max(height, width), 512 * ratio / min(height, width))
+        assert picture.shape[1:] == pytest.approx((height * scale, width * scale), abs=1)
 
 
 def test_training_a_detector(tool, tmp_path: Path, own: Path) -> None:

@@ -55,8 +55,8 @@ def test_detection_from_config_to_pictures(tool, config, tmp_path: Path) -> None
         ('datpp', 'backbone.stages.1.attns.1.conv_offset.1.norm.weight'),
     ],
 )
-def test_authors_detector_through_test(tool, config, tmp_path: Path, family: str, mark: str) -> None:
-    """A file with the authors' names behind `backbone.` computes what the same weights in our names do."""
+def test_authors_detector(tool, config, tmp_path: Path, family: str, mark: str) -> None:
+    """A file with the authors' names behind `backbone.` is tested, and trained on from, as one in our names."""
     cfg = config(f'retinanet_{family}_shapes.py')
     # A low bar, so that an untrained detector has something to say.
     options = ['--cfg-options', 'model.test_cfg.score_thr=0.0']
@@ -74,6 +74,13 @@ def test_authors_detector_through_test(tool, config, tmp_path: Path, family: str
         assert len(a['pred_instances']['scores']) > 0
         for key, value in a['pred_instances'].items():
             assert torch.equal(value, b['pred_instances'][key])
+
+    still = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=5', 'optim_wrapper.optimizer.lr=0.0']
+    tool('train.py', cfg, '--work-dir', 'on', '--cfg-options', *still, 'load_from=theirs.pth')
+    started = weights(tmp_path / 'on' / 'epoch_1.pth')
+    assert started.keys() == ours.keys()
+    for key, value in started.items():
+        assert torch.equal(value, ours[key]) or 'running_' in key or 'num_batches' in key, key
 
 
 def test_segmentation(tool, config, tmp_path: Path) -> None:

@@ -1,8 +1,5 @@
-# Short side from 640 to 800 in steps of 32, long side at most 1333.
-_base_ = 'mmdet::_base_/datasets/coco_detection.py'
+_base_ = ['mmdet::_base_/datasets/coco_detection.py', './multi_scale.py']
 
 train_pipeline = _base_.train_pipeline
-train_pipeline[2] = dict(
-    type='RandomChoiceResize', scales=[(1333, short) for short in range(640, 801, 32)], keep_ratio=True
-)
+train_pipeline[2] = _base_.ms_resize
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -1,19 +1,11 @@
-# UPerNet as Swin Transformer and DAT++ train it: AdamW, linear decay to 0, 160k iterations of 8 GPUs x 2 pictures, no weight decay
-# for norms and tables of position biases.
-_base_ = 'mmseg::_base_/schedules/schedule_160k.py'
+# UPerNet as Swin Transformer and DAT++ train it: AdamW, linear decay to 0, 160k iterations of 8 GPUs x 2 pictures.
+_base_ = ['mmseg::_base_/schedules/schedule_160k.py', './no_decay.py']
 
 optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=6e-5, weight_decay=0.01),
-    paramwise_cfg=dict(
-        custom_keys=dict(
-            absolute_pos_embed=dict(decay_mult=0.0),
-            relative_position_bias_table=dict(decay_mult=0.0),
-            rpe_table=dict(decay_mult=0.0),
-            norm=dict(decay_mult=0.0),
-        )
-    ),
+    paramwise_cfg=_base_.no_decay,
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1500),

@@ -1,17 +1,9 @@
-# AdamW, batch 16, 12 epochs, no weight decay for norms and tables of position biases: Swin Transformer's settings, which
-# DAT follows.
-_base_ = 'mmdet::_base_/schedules/schedule_1x.py'
+# AdamW, batch 16, 12 epochs: Swin Transformer's settings, which DAT follows.
+_base_ = ['mmdet::_base_/schedules/schedule_1x.py', './no_decay.py']
 
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=0.05),
-    paramwise_cfg=dict(
-        custom_keys=dict(
-            absolute_pos_embed=dict(decay_mult=0.0),
-            relative_position_bias_table=dict(decay_mult=0.0),
-            rpe_table=dict(decay_mult=0.0),
-            norm=dict(decay_mult=0.0),
-        )
-    ),
+    paramwise_cfg=_base_.no_decay,
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=1000),

@@ -25,7 +25,13 @@ def load_backbone_weights(
     Raises:
         CheckpointError: The file cannot be read, or nothing in it fits.
     """
-    state_dict = read_state_dict(checkpoint, map_location)
+    try:
+        state_dict = read_state_dict(checkpoint, map_location)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}; where the authors' files are is in the README.md of the config's folder, and init_cfg=None trains "
+            'from scratch'
+        ) from error
     if prefix is None:
         whole_model = any(k.startswith('backbone.') for k in state_dict)
         prefix = 'backbone.' if whole_model else ''

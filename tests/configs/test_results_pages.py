@@ -1,0 +1,45 @@
+"""metafile.yml and README.md of each family say what is there."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from config_files import CONFIGS, metafile
+from results_pages import page
+from running import ROOT
+
+FAMILIES = ('baselines', 'dat', 'dpt', 'pvt', 'pvtv2')
+
+
+def test_the_index_names_every_metafile() -> None:
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
+    assert index == {'Import': [f'configs/{family}/metafile.yml' for family in FAMILIES]}
+    assert {p.parent.name for p in (ROOT / 'configs').glob('*/metafile.yml')} == set(FAMILIES)
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_every_config_is_listed_and_every_listed_config_exists(family: str) -> None:
+    content = metafile(family)
+    listed = [model['Config'] for model in content['Models']]
+    assert sorted(listed) == sorted(str(p.relative_to(ROOT)) for p in CONFIGS if p.parent.name == family)
+    collections = {collection['Name'] for collection in content['Collections']}
+    for model in content['Models']:
+        assert model['Name'] == Path(model['Config']).stem
+        assert model['In Collection'] in collections
+        for result in model.get('Results', ()):
+            assert all(0 < value < 100 for value in result['Metrics'].values())
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_the_pages_are_up_to_date(family: str) -> None:
+    folder = ROOT / 'configs' / family
+    assert page(folder) == (folder / 'README.md').read_text(), 'run python tools/results_pages.py'
+
+
+def test_a_page_shows_what_the_metafile_says() -> None:
+    (line,) = [
+        line for line in page(ROOT / 'configs' / 'dpt').splitlines() if '(mask-rcnn_dpt-s_fpn_ms-3x_coco.py)' in line
+    ]
+    cells = [cell.strip() for cell in line.strip('|').split('|')]
+    assert (cells[1], cells[3], cells[4]) == ('46.07', '44.4', '41.0')  # published: 46.1 M, 44.4 box AP, 41.0 mask AP
+    assert cells[5].startswith("[the authors'](https://")
