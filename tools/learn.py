@@ -7,6 +7,8 @@ Leaves a table (table.md), the learning curves (curves.png) and each pair's work
 import argparse
 import json
 import re
+import signal
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from _jobs import ROOT, run_tool, start_tool
 from mmengine.config import Config
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from deformable_vit.engine import UserError, one_line_errors
+from deformable_vit.engine import UserError, one_line_errors, read_metrics
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt
@@ -73,7 +75,11 @@ def read_log(work_dir: Path) -> tuple[list[tuple[int, float]], list[dict[str, fl
     """(step, loss) of the training and the figures of each validation, in order, over resumed runs too."""
     losses, validations, step = [], [], 0
     for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        for line in map(json.loads, file.read_text().splitlines()):
+        for text in file.read_text().splitlines():
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:  # the last line of a run that was killed
+                continue
             if 'loss' in line:
                 # A resumed run repeats what was not saved.
                 step = line['iter'] if 'iter' in line else line['step']
@@ -84,7 +90,7 @@ def read_log(work_dir: Path) -> tuple[list[tuple[int, float]], list[dict[str, fl
 
 
 def train(head: Head, backbone: str, out: Path, progress: Progress) -> None:
-    """Train one pair from the start or from where it was stopped; what the last validation measured is its result.
+    """Train one pair from the start or from where it was stopped, test it, and leave its result.
 
     Raises:
         UserError: The training failed.
@@ -96,30 +102,44 @@ def train(head: Head, backbone: str, out: Path, progress: Progress) -> None:
     (work_dir / 'trained_with.py').write_text(config.pretty_text)
     limit = config.train_cfg.get('max_iters') or config.train_cfg.max_epochs
     options = ['randomness.seed=0', 'default_hooks.checkpoint.max_keep_ckpts=1']
+    if head.minimum is not None:  # what counts is the test at the end
+        options.append('train_cfg.val_interval=1000000')
     spent, log_file = work_dir / 'seconds', work_dir / 'log.txt'
     start = time.monotonic() - (float(spent.read_text()) if spent.exists() else 0.0)
     task = progress.add_task(f'{head.title}, {BACKBONES[backbone]}', total=None)
-    with log_file.open('a') as log:
-        args = f'configs/demo/{name}.py', '--work-dir', work_dir, '--resume', '--cfg-options', *options
-        process = start_tool('train.py', *args, log=log)
-        try:
-            while process.poll() is None:
-                time.sleep(1)
-                spent.write_text(str(time.monotonic() - start))
-                done, total = steps(log_file, limit)
-                progress.update(task, completed=done, total=total)
-        finally:
-            process.terminate()
-            process.wait()
-            progress.remove_task(task)
-    if process.returncode:
-        raise UserError(f'{name} failed; its messages are in {log_file}')
+
+    def call(tool: str, *args: object) -> None:
+        with log_file.open('a') as log:
+            process = start_tool(tool, f'configs/demo/{name}.py', *args, log=log)
+            try:
+                while process.poll() is None:
+                    time.sleep(1)
+                    spent.write_text(str(time.monotonic() - start))
+                    done, total = steps(log_file, limit)
+                    progress.update(task, completed=done, total=total)
+            finally:
+                process.terminate()
+                process.wait()
+        if process.returncode:
+            raise UserError(f'{name} failed; its messages are in {log_file}')
+
+    try:
+        call('train.py', '--work-dir', work_dir, '--resume', '--cfg-options', *options)
+        checkpoint = (work_dir / 'last_checkpoint').read_text().strip()
+        call('test.py', checkpoint, '--work-dir', work_dir / 'test')
+    finally:
+        progress.remove_task(task)
 
     losses, validations = read_log(work_dir)
-    figures = {k: v for k, v in validations[-1].items() if k.startswith(('coco/', 'mIoU', 'aAcc', 'accuracy/'))}
-    rose = len(validations) > 1 and validations[-1][head.metric] > validations[0].get(head.metric, 0.0)
+    measured = read_metrics(work_dir / 'test')
+    figures = {k: v for k, v in measured.items() if k.startswith(('coco/', 'mIoU', 'aAcc', 'accuracy/'))}
+    # mmdet has no figure at all for a detector that finds nothing.
+    figures.setdefault(head.metric, 0.0)
+    rose = bool(validations) and figures[head.metric] > validations[0].get(head.metric, 0.0)
     result = Result(backbone, head.name, figures, rose, float(spent.read_text()), losses)
-    (work_dir / 'result.json').write_text(json.dumps(asdict(result)))
+    whole = work_dir / 'result.part'
+    whole.write_text(json.dumps(asdict(result)))
+    whole.rename(work_dir / 'result.json')
 
 
 def set_aside(work_dir: Path, name: str, again: bool) -> None:
@@ -200,6 +220,8 @@ def main() -> None:
     out = Path(args.out).resolve()
     wanted = [(h, b) for h in HEADS for b in h.backbones if not args.only or h.config(b) in args.only]
 
+    # Stopped from outside, it takes the training along; the same command goes on from there.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     run_tool('make_shapes.py', 'data/shapes')
     broken: list[str] = []
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn())
@@ -211,6 +233,8 @@ def main() -> None:
             try:
                 if not (out / name / 'result.json').exists():
                     train(head, backbone, out, progress)
+            except KeyboardInterrupt as stop:
+                raise UserError('stopped; the same command goes on from here') from stop
             except UserError as error:  # the other pairs can still be trained
                 broken.append(str(error))
                 continue

@@ -33,6 +33,10 @@ def tables(models: list[dict]) -> str:
         ]
         lines = [f'## {title}', '', '| ' + ' | '.join(head) + ' |', '| ' + ' | '.join('---' for _ in head) + ' |']
         for model in rows:
+            if missing := {'Parameters', 'FLOPs'} - set(model['Metadata']):
+                raise UserError(
+                    f'{model["Name"]} has no {" and no ".join(sorted(missing))}; tools/get_flops.py counts them'
+                )
             published = {k: v for result in model.get('Results', ()) for k, v in result['Metrics'].items()}
             weights = f"[the authors']({model['Weights']})" if 'Weights' in model else ''
             cells = [

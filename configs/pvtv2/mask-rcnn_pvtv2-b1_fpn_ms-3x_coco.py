@@ -1,6 +1,6 @@
 _base_ = [
     '../_base_/backbones/pvtv2.py',
-    '../baselines/mask-rcnn_r50_fpn_pvt-ms-3x_coco.py',
+    '../baselines/mask-rcnn_r50_fpn_swin-ms-3x_coco.py',
 ]
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 

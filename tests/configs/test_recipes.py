@@ -8,8 +8,10 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
 COCO = [p for p in CONFIGS if p.stem.endswith('_coco') and p.parent.name in ('pvt', 'pvtv2', 'dpt', 'dat')]
-PVT_RECIPE = [p for p in COCO if p.parent.name != 'dat' and head(p) in ('retinanet', 'retinanet-640', 'mask-rcnn')]
-SWIN_RECIPE = [p for p in COCO if (p.parent.name == 'dat' or head(p) == 'cascade-mask-rcnn') and '_fpn_' in p.stem]
+FPN = [p for p in COCO if '_fpn_' in p.stem]
+# PVT v2 trains for 36 epochs, and its cascades, as Swin Transformer does.
+SWIN_RECIPE = [p for p in FPN if p.parent.name == 'dat' or (p.parent.name == 'pvtv2' and '_ms-3x_' in p.stem)]
+PVT_RECIPE = [p for p in FPN if p not in SWIN_RECIPE]
 # What the DAT++ authors drop of a path, by head, schedule and size.
 DROP_PATH = {
     ('retinanet', '1x'): {'t': 0.0, 's': 0.1},
@@ -86,8 +88,9 @@ def test_dat_and_cascades_on_coco(path: Path) -> None:
         assert config.model.backbone.drop_path_rate == DROP_PATH[head(path), schedule][size]
         assert config.train_dataloader.batch_size == (1 if size == 'b' else 2)
 
+    tables = ('norm', 'rpe_table', 'relative_position_bias_table')
     for name, decay in weight_decays(config).items():
-        exempt = any(part in name for part in ('norm', 'rpe_table', 'relative_position_bias_table'))
+        exempt = any(part in name for part in (*tables, *(('.bn.weight', '.bn.bias') if newer else ())))
         assert decay == (0.0 if exempt else 0.05), name
 
 
@@ -119,7 +122,12 @@ def test_semantic_fpn_on_ade20k(path: Path) -> None:
     assert config.train_cfg.max_iters == 40000
     check_ade20k(config)
     assert config.train_dataloader.batch_size == 4
-    assert config.test_dataloader.dataset.pipeline[2].size_divisor == 32
+    test = {step.type: step for step in config.test_dataloader.dataset.pipeline}
+    assert test['Resize'].scale == (2048, 512)
+    if path.parent.name == 'dat':  # its authors do not resize further
+        assert 'ResizeToMultiple' not in test
+    else:
+        assert test['ResizeToMultiple'].size_divisor == 32
     assert config.model.data_preprocessor.test_cfg.size_divisor == 32
     if family(path) == 'dat++':
         assert config.model.backbone.drop_path_rate == (0.7 if '-b-' in path.stem else 0.4)

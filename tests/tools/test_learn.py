@@ -32,6 +32,8 @@ def test_the_log_of_a_resumed_run(tmp_path: Path) -> None:
     lines(tmp_path / '20260101_000000' / 'vis_data' / 'scalars.json', *first, dict(loss=1.9, iter=150, step=150))
     second = [dict(loss=1.5, iter=150, step=150), {'coco/bbox_mAP_50': 0.3, 'step': 2}]
     lines(tmp_path / '20260101_010000' / 'vis_data' / 'scalars.json', *second)
+    with (tmp_path / '20260101_000000' / 'vis_data' / 'scalars.json').open('a') as killed:
+        killed.write('{"loss": 1.8, "it')
     losses, validations = read_log(tmp_path)
     assert losses == [(50, 3.0), (100, 2.0), (150, 1.5)]
     assert [v['coco/bbox_mAP_50'] for v in validations] == [0.1, 0.3]

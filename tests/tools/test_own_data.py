@@ -9,16 +9,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
+from PIL import Image
 from running import ROOT
 
 from deformable_vit.engine import UserError, read_metrics
 from deformable_vit.engine.data import check_data
 
 NAMES = {'disc': 'wheel', 'triangle': 'roof', 'square': 'window', 'star': 'decoration', 'ring': 'tyre'}
-CLASSES = ('roof', 'tyre', 'wheel')
+CLASSES = ('wheel', 'roof', 'tyre')
 FAST = ['train_cfg.max_epochs=1', 'model.backbone.init_cfg=None', 'train_dataloader.num_workers=0']
 FAST += [f'{loader}.persistent_workers=False' for loader in ('train_dataloader', 'val_dataloader')]
 FAST += ['val_dataloader.num_workers=0']
@@ -46,8 +48,7 @@ def own(tmp_path: Path, shapes: Path) -> Path:
 def filled_in(tmp_path: Path, task: str, base: str, root: Path, classes: tuple[str, ...]) -> Path:
     """A copy of the config with its three variables set, as a user does it."""
     text = (ROOT / 'configs' / 'own_data' / f'{task}.py').read_text()
-    slash = '/' if task == 'detection' else ''
-    values = {'_base_': str(ROOT / 'configs' / base), 'data_root': f'{root}{slash}', 'classes': classes}
+    values = {'_base_': str(ROOT / 'configs' / base), 'data_root': str(root), 'classes': classes}
     for name, value in values.items():
         text, n = re.subn(rf'^{name} = .*$', lambda _, line=f'{name} = {value!r}': line, text, flags=re.MULTILINE)
         assert n == 1
@@ -110,14 +111,31 @@ def test_any_segmentor(tmp_path: Path, own: Path, base: str) -> None:
         assert picture.shape[1:] == pytest.approx((height * scale, width * scale), abs=1)
 
 
-def test_training_a_detector(tool, tmp_path: Path, own: Path) -> None:
-    cfg = filled_in(tmp_path, 'detection', 'dat/mask-rcnn_dat-t_fpn_1x_coco.py', own, CLASSES)
-    small = [
-        f'{loader}.dataset.pipeline.{i}.scale="(96,96)"'
-        for loader, i in (('train_dataloader', 2), ('val_dataloader', 1))
-    ]
-    tool('train.py', cfg, '--work-dir', 'run', '--cfg-options', *FAST, *small, 'train_dataloader.batch_sampler=None')
-    assert (tmp_path / 'run' / 'epoch_1.pth').exists()
+@pytest.mark.parametrize(
+    'base',
+    [
+        'pvt/retinanet_pvt-t_fpn_1x_coco.py',
+        'pvtv2/retinanet_pvtv2-b0_fpn_1x_coco.py',
+        'dpt/retinanet_dpt-t_fpn_1x_coco.py',
+        'dat/mask-rcnn_dat-t_fpn_1x_coco.py',
+        'dat/retinanet_dat-t-pp_fpn_1x_coco.py',
+    ],
+)
+def test_training_a_detector(tool, tmp_path: Path, own: Path, base: str) -> None:
+    cfg = filled_in(tmp_path, 'detection', base, own, CLASSES)
+    # Small pictures, as they are: what is tested is that the data goes in and a model comes out.
+    resize = dict(type='Resize', scale=(96, 96), keep_ratio=True)
+    load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, with_mask='mask' in base)]
+    meta = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
+    tail = f"""
+train_dataloader['dataset']['pipeline'] = {[*load, resize, dict(type='PackDetInputs')]!r}
+train_dataloader['batch_sampler'] = None
+val_dataloader['dataset']['pipeline'] = {[*load, resize, dict(type='PackDetInputs', meta_keys=meta)]!r}
+"""
+    cfg.write_text(cfg.read_text() + tail)
+    tool('train.py', cfg, '--work-dir', 'run', '--cfg-options', *FAST)
+    meta = torch.load(tmp_path / 'run' / 'epoch_1.pth', map_location='cpu', weights_only=False)['meta']
+    assert meta['dataset_meta']['classes'] == CLASSES
 
 
 def test_training_a_segmentor(tool, tmp_path: Path, own: Path) -> None:
@@ -158,7 +176,9 @@ def broken(own: Path, change) -> None:
     (own / 'train.json').write_text(json.dumps(content))
 
 
-def message(tmp_path: Path, own: Path, classes: tuple[str, ...] = CLASSES, task: str = 'detection', **edits) -> str:
+def message(
+    tmp_path: Path, own: Path, classes: tuple[str, ...] | str = CLASSES, task: str = 'detection', **edits
+) -> str:
     base = 'pvt/retinanet_pvt-t_fpn_1x_coco.py' if task == 'detection' else 'pvt/fpn_pvt-t_8xb4-40k_ade20k-512x512.py'
     config = Config.fromfile(filled_in(tmp_path, task, base, own, classes))
     config.merge_from_dict(edits)
@@ -173,7 +193,7 @@ def test_annotations_without_boxes_of_the_classes(tmp_path: Path, own: Path) -> 
     broken(own, lambda c: c.update(annotations=[a for a in c['annotations'] if a['category_id'] in others]))
     found = message(tmp_path, own)
     assert 'none of the' in found
-    assert "the config has 'roof', 'tyre', 'wheel'" in found
+    assert "the config has 'wheel', 'roof', 'tyre'" in found
     assert "train.json has 'wheel', 'roof'" in found
 
 
@@ -184,13 +204,46 @@ def test_annotation_files_that_are_none(tmp_path: Path, own: Path) -> None:
     assert 'train.json does not exist' in message(tmp_path, own)
 
 
+def test_boxes_without_masks(tmp_path: Path, own: Path) -> None:
+    broken(own, lambda c: [a.pop('segmentation') for a in c['annotations'][:3]])
+    config = Config.fromfile(filled_in(tmp_path, 'detection', 'dat/mask-rcnn_dat-t_fpn_1x_coco.py', own, CLASSES))
+    with pytest.raises(UserError, match=r'boxes in .*train.json have no "segmentation", .* such as RetinaNet'):
+        check_data(config, 'train')
+
+
+def test_one_class_without_its_comma(tmp_path: Path, own: Path) -> None:
+    assert "metainfo.classes is the text 'roof'; write a tuple" in message(tmp_path, own, 'roof')
+
+
+def test_what_is_not_on_this_disk_is_left_alone(tmp_path: Path, own: Path) -> None:
+    config = Config.fromfile(filled_in(tmp_path, 'detection', DETECTORS[0], Path('gone'), CLASSES))
+    config.merge_from_dict({f'{loader}_dataloader.dataset.data_root': 's3://bucket/own' for loader in ('train', 'val')})
+    check_data(config, 'train')
+
+
 def test_heads_for_another_number_of_classes(tmp_path: Path, own: Path) -> None:
     found = message(tmp_path, own, **{'model.bbox_head.num_classes': 80})
-    assert "model.bbox_head.num_classes is 80, but train_dataloader names 3 classes: 'roof', 'tyre', 'wheel'" in found
+    assert "model.bbox_head.num_classes is 80, but train_dataloader names 3 classes: 'wheel', 'roof', 'tyre'" in found
 
 
 def test_masks_of_other_classes(tmp_path: Path, own: Path) -> None:
     found = message(tmp_path, own, ('ground', 'disc'), 'segmentation')
     assert re.search(r'mask \S+\.png has the values \[.*\]; expected 0 to 1 for the classes .ground., .disc.', found)
+    assert re.search(
+        r'there is no \S+/images/training/\*\.gif',
+        message(tmp_path, own, ('ground', *NAMES), 'segmentation', **{'train_dataloader.dataset.img_suffix': '.gif'}),
+    )
     shutil.rmtree(own / 'annotations' / 'training')
-    assert 'there are no masks' in message(tmp_path, own, ('ground', *NAMES), 'segmentation')
+    assert 'annotations/training/*.png' in message(tmp_path, own, ('ground', *NAMES), 'segmentation')
+
+
+def test_masks_with_a_palette(tmp_path: Path, own: Path) -> None:
+    """Saved as drawing programs do: an index a pixel and the colours beside it."""
+    for file in (own / 'annotations').rglob('*.png'):
+        mask = Image.fromarray(cv2.imread(str(file), cv2.IMREAD_UNCHANGED), mode='P')
+        mask.putpalette([i // 2 for i in range(768)])
+        mask.save(file)
+    classes = ('ground', *NAMES)
+    base = 'pvt/fpn_pvt-t_8xb4-40k_ade20k-512x512.py'
+    check_data(Config.fromfile(filled_in(tmp_path, 'segmentation', base, own, classes)), 'train')
+    assert 'expected 0 to 1' in message(tmp_path, own, classes[:2], 'segmentation')

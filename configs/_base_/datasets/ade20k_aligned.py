@@ -1,5 +1,5 @@
-# ADE20K, tested at sizes that are multiples of 32, as the authors of PVT and DAT do: only then do the maps of all strides lie
-# exactly on each other.
+# ADE20K, tested at sizes that are multiples of 32, as the authors of PVT do: only then do the maps of all strides lie exactly on
+# each other.
 _base_ = './ade20k.py'
 
 test_pipeline = [

@@ -1,4 +1,5 @@
-# UPerNet as Swin Transformer and DAT++ train it: AdamW, linear decay to 0, 160k iterations of 8 GPUs x 2 pictures.
+# UPerNet as Swin Transformer and DAT++ train it: AdamW, linear decay to 0, 160k iterations of 8 GPUs x 2 pictures, the
+# first 1500 of them to warm up.
 _base_ = ['mmseg::_base_/schedules/schedule_160k.py', './no_decay.py']
 
 optim_wrapper = dict(

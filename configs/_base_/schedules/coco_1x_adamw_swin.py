@@ -1,4 +1,5 @@
-# AdamW, batch 16, 12 epochs: Swin Transformer's settings, which DAT follows.
+# AdamW, 12 epochs: Swin Transformer's settings, which DAT follows. Learning rate and warm-up (1000 steps, an eighth of an epoch)
+# are for its batch of 16.
 _base_ = ['mmdet::_base_/schedules/schedule_1x.py', './no_decay.py']
 
 optim_wrapper = dict(

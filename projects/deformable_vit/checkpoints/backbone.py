@@ -29,8 +29,8 @@ def load_backbone_weights(
         state_dict = read_state_dict(checkpoint, map_location)
     except CheckpointError as error:
         raise CheckpointError(
-            f"{error}; where the authors' files are is in the README.md of the config's folder, and init_cfg=None trains "
-            'from scratch'
+            f"{error}; the README.md of the config's folder says where the authors' files are, "
+            'and init_cfg=None trains from scratch'
         ) from error
     if prefix is None:
         whole_model = any(k.startswith('backbone.') for k in state_dict)

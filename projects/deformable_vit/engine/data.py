@@ -1,13 +1,12 @@
 """A user's classes against the user's data, before anything is trained: the hosts drop in silence what differs."""
 
-import importlib
 import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
+import mmcv
 import numpy as np
 from mmengine.config import Config
 
@@ -20,23 +19,28 @@ _MASKS = 100
 def check_data(config: Config, task: Literal['train', 'test']) -> None:
     """Compare the class names that a config gives its data sets with annotations, masks and heads.
 
-    Data sets without ``metainfo.classes`` are the hosts' own, with their own classes, and are left alone.
+    Data sets without ``metainfo.classes`` are the hosts' own, with their own classes, and are left alone; so is what
+    does not lie on a local disk.
 
     Raises:
-        UserError: A class that an annotation file does not know, annotations without a box of any class, masks of other
-            classes, or a head for another number of classes.
+        UserError: A class that an annotation file does not know or knows in another order, annotations without a box of
+            any class, masks of other classes, or a head for another number of classes.
     """
+    if config.default_scope not in ('mmdet', 'mmseg'):
+        return
     for loader in ('train_dataloader', 'val_dataloader') if task == 'train' else ('test_dataloader',):
         for dataset in _datasets((config.get(loader) or {}).get('dataset')):
             classes = (dataset.get('metainfo') or {}).get('classes')
-            if not classes:
+            if not classes or dataset.get('backend_args') or '://' in str(dataset.get('data_root')):
                 continue
+            if isinstance(classes, str):
+                raise UserError(f"{loader}: metainfo.classes is the text {classes!r}; write a tuple, such as ('cat',)")
             if config.default_scope == 'mmdet':
-                _check_boxes(dataset, classes)
-            elif config.default_scope == 'mmseg':
+                _check_boxes(dataset, classes, needs_masks=task == 'train' and _has(config.model, 'mask_head'))
+            else:
                 _check_masks(dataset, classes)
             for key, number in _numbers_of_classes(config.model, 'model'):
-                if config.default_scope != 'mmpretrain' and number != len(classes):
+                if number != len(classes):
                     raise UserError(
                         f'{key}.num_classes is {number}, but {loader} names {len(classes)} classes: {_listed(classes)}'
                     )
@@ -52,42 +56,62 @@ def _datasets(node: Any) -> Iterator[dict[str, Any]]:
         yield from [node] if inner is None else _datasets(inner)
 
 
-def _check_boxes(dataset: dict[str, Any], classes: Sequence[str]) -> None:
+def _check_boxes(dataset: dict[str, Any], classes: Sequence[str], needs_masks: bool) -> None:
     from mmdet.datasets import CocoDataset
+    from mmdet.registry import DATASETS
 
-    kind = importlib.import_module('mmdet.registry').DATASETS.get(dataset['type'])
-    path = _joined(dataset, dataset.get('ann_file', ''))
-    if kind is None or not issubclass(kind, CocoDataset) or '://' in str(path):
+    kind = DATASETS.get(dataset['type'])
+    if kind is None or not issubclass(kind, CocoDataset) or not dataset.get('ann_file'):
         return
+    path = _joined(dataset, dataset['ann_file'])
     if not path.is_file():
         raise UserError(f'annotation file {path} does not exist; set data_root and ann_file')
     try:
         content = json.loads(path.read_text())
         names = {category['id']: category['name'] for category in content['categories']}
-        boxes = [annotation['category_id'] for annotation in content['annotations']]
+        found = [a for a in content['annotations'] if names[a['category_id']] in classes]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f'annotation file {path} is not in COCO format: {type(error).__name__}: {error}') from error
     both = f'the config has {_listed(classes)}, {path} has {_listed(list(names.values()))}'
     if unknown := [name for name in classes if name not in names.values()]:
         raise UserError(f'classes {_listed(unknown)} are not in the annotation file: {both}')
-    if not any(names.get(box) in classes for box in boxes):
-        raise UserError(f'none of the {len(boxes)} boxes in the annotation file is of one of the classes: {both}')
+    # mmdet numbers the classes as the file does, and takes their names from the config.
+    if (order := [name for name in names.values() if name in classes]) != list(classes):
+        raise UserError(f'classes have to stand in the order of the annotation file: {tuple(order)}; {both}')
+    if not found:
+        raise UserError(
+            f'none of the {len(content["annotations"])} boxes in the annotation file is of one of the classes: {both}'
+        )
+    without = sum(not annotation.get('segmentation') for annotation in found)
+    if needs_masks and without:
+        raise UserError(
+            f'{without} of {len(found)} boxes in {path} have no "segmentation", which a mask head learns from; '
+            'take a detector without masks, such as RetinaNet'
+        )
 
 
 def _check_masks(dataset: dict[str, Any], classes: Sequence[str]) -> None:
-    folder = _joined(dataset, (dataset.get('data_prefix') or {}).get('seg_map_path', ''))
-    if '://' in str(folder):
+    from mmseg.registry import DATASETS
+
+    kind = DATASETS.get(dataset['type'])
+    if kind is None or kind.METAINFO.get('classes'):  # a host's data set, whose numbers mmseg maps to the classes named
         return
-    suffix = dataset.get('seg_map_suffix', '.png')
-    files = list(islice(sorted(folder.rglob(f'*{suffix}')), _MASKS))
-    if not files:
-        raise UserError(f'there are no masks {folder}/*{suffix}; set data_root and data_prefix.seg_map_path')
-    zero = any(step.get('reduce_zero_label') for step in dataset.get('pipeline', ()))
-    meant = f'{1 if zero else 0} to {len(classes) - (not zero)} for the classes {_listed(classes)}'
+    prefix = dataset.get('data_prefix') or {}
+    pictures, folder = _joined(dataset, prefix.get('img_path', '')), _joined(dataset, prefix.get('seg_map_path', ''))
+    for place, suffix, key in (
+        (pictures, dataset.get('img_suffix', '.jpg'), 'img'),
+        (folder, dataset.get('seg_map_suffix', '.png'), 'seg_map'),
+    ):
+        if not any(place.rglob(f'*{suffix}')):
+            raise UserError(f'there is no {place}/*{suffix}; set data_root, data_prefix and {key}_suffix')
+    files = list(islice(sorted(folder.rglob(f'*{dataset.get("seg_map_suffix", ".png")}')), _MASKS))
+    steps = [step.get('reduce_zero_label') for step in dataset.get('pipeline', ()) if 'reduce_zero_label' in step]
+    zero = bool(next((s for s in steps if s is not None), dataset.get('reduce_zero_label', False)))
+    meant = f'{int(zero)} to {len(classes) - (not zero)} for the classes {_listed(classes)}'
     seen: set[int] = set()
     for file in files:
-        mask = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
-        if mask is None or mask.ndim != 2:
+        mask = mmcv.imread(file, flag='unchanged', backend='pillow')  # as mmseg reads it: the indices of a palette
+        if mask is None or mask.squeeze().ndim != 2:
             raise UserError(f'mask {file} is not a picture of one channel, whose values are classes')
         values = set(np.unique(mask).tolist()) - {255} - ({0} if zero else set())
         if wrong := sorted(value for value in values if value >= len(classes) + zero):
@@ -95,6 +119,13 @@ def _check_masks(dataset: dict[str, Any], classes: Sequence[str]) -> None:
         seen |= values
     if not seen:
         raise UserError(f'the first {len(files)} masks in {folder} hold none of the values {meant}')
+
+
+def _has(node: Any, key: str) -> bool:
+    """Whether ``key`` stands anywhere below ``node``."""
+    if isinstance(node, dict):
+        return key in node or any(_has(value, key) for value in node.values())
+    return isinstance(node, (list, tuple)) and any(_has(value, key) for value in node)
 
 
 def _joined(dataset: dict[str, Any], name: str) -> Path:
