@@ -64,12 +64,12 @@ _base_ = {base!r}
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', reduce_zero_label=True),
-    dict(type='Resize', scale=(800, 800), keep_ratio=True),
+    dict(type='Resize', scale=(576, 576), keep_ratio=True),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(800, 800), keep_ratio=True),
+    dict(type='Resize', scale=(576, 576), keep_ratio=True),
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='PackSegInputs'),
 ]
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument('--out', default='work_dirs/real', help='where logs and pictures go (default: %(default)s)')
     parser.add_argument('--only', choices=['detection', 'segmentation'], help='one of the two')
     parser.add_argument('--det-iters', type=int, default=400, help='steps of the detector (default: %(default)s)')
-    parser.add_argument('--seg-iters', type=int, default=450, help='steps of the segmentor (default: %(default)s)')
+    parser.add_argument('--seg-iters', type=int, default=900, help='steps of the segmentor (default: %(default)s)')
     args = parser.parse_args()
 
     data, out = Path(args.data).resolve(), Path(args.out).resolve()
