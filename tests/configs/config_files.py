@@ -25,6 +25,9 @@ def load(path: Path) -> Config:
 
 
 def build(config: Config, device: str = 'meta') -> torch.nn.Module:
+    """The model of a config; on the meta device, without values, unless a host's backbone needs them to be built."""
+    if 'Swin' in config.model.backbone.type:
+        device = 'cpu'
     registry = importlib.import_module(f'{config.default_scope}.registry').MODELS
     init_default_scope(config.default_scope)
     if 'data_preprocessor' in config:

@@ -14,6 +14,7 @@ CONFIGS = ROOT / 'configs'
         ('pvt/retinanet_pvt-t_fpn_1x_coco.py', ('--shape', 64, 96), '22.96', None),
         ('demo/mask-rcnn_dat_shapes.py', ('--shape', 128), '2.13', None),
         ('demo/fpn_dpt_shapes.py', ('--shape', 128), '2.17', None),
+        ('demo/deformable-detr_dat_shapes.py', ('--shape', 128), '2.17', None),
     ],
 )
 def test_last_two_lines(tool, config: str, args: tuple, params: str, flops: float | None) -> None:

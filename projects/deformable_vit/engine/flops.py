@@ -95,8 +95,13 @@ def count_flops(model: nn.Module, inputs: Tensor, **kwargs: object) -> int:
         elif isinstance(module, DeformablePatchEmbed):
             hooks.append(module.register_forward_hook(patches))
 
+    # torch's counter looks for the gradient function of what a layer is given, which halves of a parameter (the queries
+    # of Deformable DETR) do not have here.
+    trained = [p for p in model.parameters() if p.requires_grad]
     was_training, fused = model.training, torch.backends.mha.get_fastpath_enabled()
     model.eval()
+    for parameter in trained:
+        parameter.requires_grad_(False)
     torch.backends.mha.set_fastpath_enabled(False)  # one fused operator whose products the counter would not see
     try:
         with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
@@ -104,6 +109,8 @@ def count_flops(model: nn.Module, inputs: Tensor, **kwargs: object) -> int:
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
         model.train(was_training)
+        for parameter in trained:
+            parameter.requires_grad_(True)
         for hook in hooks:
             hook.remove()
     return counter.get_total_flops() // 2 + extra
