@@ -187,8 +187,9 @@ def table(results: list[tuple[Head, Result]]) -> str:
 def plot(results: list[tuple[Head, Result]], file: Path) -> None:
     """The training losses, a panel a head, and what each backbone reached in the legend."""
     heads = list(dict.fromkeys(head for head, _ in results))
-    rows = -(-len(heads) // 4)
-    figure, axes = plt.subplots(rows, 4, figsize=(16, 3.6 * rows), squeeze=False, layout='constrained')
+    columns = min(4, len(heads))
+    rows = -(-len(heads) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(4 * columns, 3.6 * rows), squeeze=False, layout='constrained')
     for axis in axes.flat[len(heads) :]:
         axis.axis('off')
     for axis, head in zip(axes.flat, heads, strict=False):

@@ -10,7 +10,7 @@ custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 model = dict(
     _base_.small_detr,
     backbone=dict(_base_.small_pvt, out_indices=(1, 2, 3)),
-    neck=dict(in_channels=_base_.small_channels[1:], out_channels=128),
+    neck=dict(in_channels=_base_.small_channels[1:]),
 )
 
 train_dataloader = _base_.shapes_train_dataloader
@@ -19,7 +19,7 @@ test_dataloader = val_dataloader
 val_evaluator = _base_.shapes_evaluator
 test_evaluator = val_evaluator
 
-train_cfg = dict(max_epochs=_base_.shapes_detr_epochs, val_interval=5)
+train_cfg = dict(max_epochs=_base_.shapes_detr_epochs, val_interval=6)
 optim_wrapper = _base_.shapes_detr_optimizer
 param_scheduler = _base_.shapes_detr_scheduler
 auto_scale_lr = dict(base_batch_size=4)

@@ -1,10 +1,10 @@
 # A short AdamW schedule for the DETR kind, from scratch: variables, because mmdet's DETR configs hold a schedule of their
 # own. The backbone is as new as the rest and learns as fast.
-shapes_detr_epochs = 10
+shapes_detr_epochs = 12
 shapes_detr_optimizer = dict(
     _delete_=True,
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4),
+    optimizer=dict(type='AdamW', lr=5e-4, weight_decay=1e-4),
     paramwise_cfg=dict(
         custom_keys=dict(sampling_offsets=dict(lr_mult=0.1), reference_points=dict(lr_mult=0.1)),
         norm_decay_mult=0.0,
