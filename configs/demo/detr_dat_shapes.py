@@ -1,4 +1,3 @@
-# It reads stride 8 (256 tokens), where mmdet reads stride 32: 16 tokens would not tell the shapes of these small pictures apart.
 _base_ = [
     '../_base_/backbones/small.py',
     '../_base_/models/small_detr.py',
@@ -10,8 +9,8 @@ custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
 model = dict(
     _base_.small_detr,
-    backbone=dict(_base_.small_dat, out_indices=(1,)),
-    neck=dict(in_channels=_base_.small_channels[1:2]),
+    backbone=dict(_base_.small_dat, out_indices=(3,)),
+    neck=dict(in_channels=_base_.small_channels[3:]),
 )
 
 train_dataloader = _base_.shapes_train_dataloader

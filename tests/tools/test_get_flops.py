@@ -12,9 +12,9 @@ CONFIGS = ROOT / 'configs'
         ('dat/dat-tiny_8xb128_in1k.py', (), '28.32', 4.59),
         ('dat/dat-base-pp_8xb24_in1k-384px.py', (), '93.69', 49.83),
         ('pvt/retinanet_pvt-t_fpn_1x_coco.py', ('--shape', 64, 96), '22.96', None),
-        ('demo/mask-rcnn_dat_shapes.py', ('--shape', 128), '2.13', None),
+        ('demo/mask-rcnn_dat_shapes.py', ('--shape', 128), '2.33', None),
         ('demo/fpn_dpt_shapes.py', ('--shape', 128), '2.17', None),
-        ('demo/deformable-detr_dat_shapes.py', ('--shape', 128), '2.17', None),
+        ('demo/deformable-detr_dat_shapes.py', ('--shape', 128), '5.03', None),
     ],
 )
 def test_last_two_lines(tool, config: str, args: tuple, params: str, flops: float | None) -> None:
