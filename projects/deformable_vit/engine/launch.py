@@ -124,6 +124,10 @@ def run(config: Config, path: str, task: Literal['train', 'test']) -> None:
             found = check_checkpoint(bare_model(runner.model), config.load_from, strict=strict)
             print_log(f'{config.load_from}: {found}', 'current')
         runner.train() if task == 'train' else runner.test()
+        if torch.distributed.is_initialized():
+            # Left to the end of the process, gloo's threads now and then abort it, which torchrun takes for a failure.
+            barrier()
+            torch.distributed.destroy_process_group()
     except Exception as error:
         if started.yes or os.environ.get(TRACEBACK) or isinstance(error, (UserError, CheckpointError)):
             raise
