@@ -195,8 +195,14 @@ def test_difference_in_words() -> None:
         '1 parameters match, 5 missing (c, d, e and 2 more), 1 unexpected (z), '
         '1 mismatched (b: (3,) in the file, (2,) in the model)'
     )
+    assert difference.report().splitlines() == [
+        str(difference),
+        *(f'  missing: {name}' for name in 'cdefg'),
+        '  unexpected: z',
+        '  mismatched: b: (3,) in the file, (2,) in the model',
+    ]
     assert not compare(model, model)
-    assert str(compare(model, model)) == '7 parameters match, all that there are'
+    assert str(compare(model, model)) == compare(model, model).report() == '7 parameters match, all that there are'
 
 
 def test_a_file_that_matches_nothing_is_an_error(tmp_path: Path) -> None:

@@ -113,6 +113,9 @@ def to_classifier(state_dict: StateDict) -> StateDict:
     }
 
 
+_KINDS = ('missing', 'unexpected', 'mismatched')
+
+
 @dataclass(frozen=True)
 class Difference:
     """How the names and shapes of a state dict differ from those of a model."""
@@ -127,12 +130,16 @@ class Difference:
 
     def __str__(self) -> str:
         parts = []
-        for what in ('missing', 'unexpected', 'mismatched'):
+        for what in _KINDS:
             names = getattr(self, what)
             if names:
                 rest = f' and {len(names) - 3} more' if len(names) > 3 else ''
                 parts.append(f'{len(names)} {what} ({", ".join(names[:3])}{rest})')
         return f'{self.matched} parameters match, ' + (', '.join(parts) or 'all that there are')
+
+    def report(self) -> str:
+        """In words, and below them every name on a line of its own: for logs."""
+        return '\n'.join([str(self), *(f'  {what}: {name}' for what in _KINDS for name in getattr(self, what))])
 
 
 def compare(state_dict: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> Difference:

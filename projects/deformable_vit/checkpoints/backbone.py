@@ -49,4 +49,4 @@ def load_backbone_weights(
     fits = {k: v for k, v in adapted.items() if k in own and v.shape == own[k].shape}
     backbone.load_state_dict(fits, strict=False)
     level = logging.WARNING if difference else logging.INFO
-    print_log(f'{name} from {checkpoint}: {difference}', 'current', level)
+    print_log(f'{name} from {checkpoint}: {difference.report()}', 'current', level)

@@ -121,4 +121,4 @@ def check_checkpoint(model: nn.Module, checkpoint: str, *, strict: bool) -> str:
     difference = compare(state_dict, model.state_dict())
     if (strict and difference) or not difference.matched:
         raise UserError(f'checkpoint {checkpoint} is not of the model of this config: {difference}')
-    return str(difference)
+    return difference.report()
