@@ -1,6 +1,8 @@
 """Starting mmengine's ``Runner`` on whatever the machine has: many GPUs, one, or none."""
 
+import logging
 import os
+import sys
 from typing import Any, Literal
 
 import torch
@@ -104,6 +106,19 @@ def bare_model(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, BaseTTAModel) else model
 
 
+def _leave_gloo() -> None:
+    """End a process whose work is done, without what the interpreter does on its way out.
+
+    On a busy machine a thread of gloo now and then outlives the process group, also a destroyed one, and C++ aborts the
+    process ("terminate called without an active exception"), which torchrun takes for a failure of the training.
+    """
+    barrier()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
 def run(config: Config, path: str, task: Literal['train', 'test']) -> None:
     """Build the runner and train or test.
 
@@ -124,10 +139,8 @@ def run(config: Config, path: str, task: Literal['train', 'test']) -> None:
             found = check_checkpoint(bare_model(runner.model), config.load_from, strict=strict)
             print_log(f'{config.load_from}: {found}', 'current')
         runner.train() if task == 'train' else runner.test()
-        if torch.distributed.is_initialized():
-            # Left to the end of the process, gloo's threads now and then abort it, which torchrun takes for a failure.
-            barrier()
-            torch.distributed.destroy_process_group()
+        if torch.distributed.is_initialized() and torch.distributed.get_backend() == 'gloo':
+            _leave_gloo()
     except Exception as error:
         if started.yes or os.environ.get(TRACEBACK) or isinstance(error, (UserError, CheckpointError)):
             raise
