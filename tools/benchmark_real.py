@@ -64,12 +64,12 @@ _base_ = {base!r}
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', reduce_zero_label=True),
-    dict(type='Resize', scale=(576, 576), keep_ratio=True),
+    dict(type='Resize', scale=(512, 512), keep_ratio=True),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(576, 576), keep_ratio=True),
+    dict(type='Resize', scale=(512, 512), keep_ratio=True),
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='PackSegInputs'),
 ]
@@ -92,13 +92,13 @@ model = dict(
         sampler=dict(type='OHEMPixelSampler', thresh=0.5, min_kept=500),
     ),
 )
-train_cfg = dict(max_iters={iters}, val_interval={iters})
+train_cfg = dict(max_iters={iters}, val_interval=250)
 optim_wrapper = dict(optimizer=dict(lr=5e-4), clip_grad=dict(max_norm=1.0))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=20),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=20, end={iters}, eta_min=1e-5),
 ]
-default_hooks = dict(checkpoint=dict(interval={iters}), logger=dict(interval=50))
+default_hooks = dict(checkpoint=dict(interval=250, max_keep_ckpts=1), logger=dict(interval=50))
 randomness = dict(seed=0)
 """
 
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument('--out', default='work_dirs/real', help='where logs and pictures go (default: %(default)s)')
     parser.add_argument('--only', choices=['detection', 'segmentation'], help='one of the two')
     parser.add_argument('--det-iters', type=int, default=400, help='steps of the detector (default: %(default)s)')
-    parser.add_argument('--seg-iters', type=int, default=900, help='steps of the segmentor (default: %(default)s)')
+    parser.add_argument('--seg-iters', type=int, default=2500, help='steps of the segmentor (default: %(default)s)')
     args = parser.parse_args()
 
     data, out = Path(args.data).resolve(), Path(args.out).resolve()

@@ -6,10 +6,13 @@ Leaves a table (table.md), the learning curves (curves.png) and each pair's work
 
 import argparse
 import json
+import os
 import re
 import signal
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -89,11 +92,11 @@ def read_log(work_dir: Path) -> tuple[list[tuple[int, float]], list[dict[str, fl
     return losses, validations
 
 
-def train(head: Head, backbone: str, out: Path, progress: Progress) -> None:
+def train(head: Head, backbone: str, out: Path, progress: Progress, threads: int, stop: threading.Event) -> None:
     """Train one pair from the start or from where it was stopped, test it, and leave its result.
 
     Raises:
-        UserError: The training failed.
+        UserError: The training failed, or ``stop`` was set.
     """
     name = head.config(backbone)
     work_dir = out / name
@@ -110,10 +113,11 @@ def train(head: Head, backbone: str, out: Path, progress: Progress) -> None:
 
     def call(tool: str, *args: object) -> None:
         with log_file.open('a') as log:
-            process = start_tool(tool, f'configs/demo/{name}.py', *args, log=log)
+            process = start_tool(tool, f'configs/demo/{name}.py', *args, log=log, threads=threads)
             try:
                 while process.poll() is None:
-                    time.sleep(1)
+                    if stop.wait(1):
+                        raise UserError(f'{name} was stopped')
                     spent.write_text(str(time.monotonic() - start))
                     done, total = steps(log_file, limit)
                     progress.update(task, completed=done, total=total)
@@ -211,6 +215,13 @@ def main() -> None:
     parser.add_argument('--only', nargs='+', metavar='PAIR', help='some of the pairs; --list shows their names')
     parser.add_argument('--list', action='store_true', help='list the pairs and stop')
     parser.add_argument('--again', action='store_true', help='train pairs that have a result again')
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument(
+        '--jobs',
+        type=int,
+        default=min(cores, 4),
+        help='trainings at a time, with an equal share of the cores each (default here: %(default)s)',
+    )
     args = parser.parse_args()
     if args.list:
         print('\n'.join(names))
@@ -218,35 +229,50 @@ def main() -> None:
     for name in args.only or ():
         if name not in names:
             raise UserError(f'--only: {name} is not one of the pairs; --list shows them')
+    if args.jobs < 1:
+        raise UserError(f'--jobs must be at least 1, got {args.jobs}')
     out = Path(args.out).resolve()
     wanted = [(h, b) for h in HEADS for b in h.backbones if not args.only or h.config(b) in args.only]
 
     # Stopped from outside, it takes the training along; the same command goes on from there.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     run_tool('make_shapes.py', 'data/shapes')
+    for head, backbone in wanted:
+        set_aside(out / head.config(backbone), head.config(backbone), args.again)
     broken: list[str] = []
+    stop = threading.Event()
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress:
+    with (
+        Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress,
+        ThreadPoolExecutor(args.jobs) as pool,
+    ):
         overall = progress.add_task('pairs', total=len(wanted))
-        for head, backbone in wanted:
-            name = head.config(backbone)
-            set_aside(out / name, name, args.again)
-            try:
-                if not (out / name / 'result.json').exists():
-                    train(head, backbone, out, progress)
-            except KeyboardInterrupt as stop:
-                raise UserError('stopped; the same command goes on from here') from stop
-            except UserError as error:  # the other pairs can still be trained
-                broken.append(str(error))
-                continue
-            progress.advance(overall)
-            (result,) = [r for h, r in finished(out) if h == head and r.backbone == backbone]
-            reached = f'{head.metric} {result.figures[head.metric]:.3g} in {result.seconds / 60:.1f} minutes'
-            progress.console.print(f'{head.title}, {BACKBONES[backbone]}: {reached}')
-            if not result.passed(head):
-                broken.append(f'{name} does not learn')
-            (out / 'table.md').write_text(table(finished(out)))
-            plot(finished(out), out / 'curves.png')
+
+        def learn(head: Head, backbone: str) -> None:
+            if not (out / head.config(backbone) / 'result.json').exists():
+                train(head, backbone, out, progress, max(1, cores // args.jobs), stop)
+
+        futures = {pool.submit(learn, *pair): pair for pair in wanted}
+        try:
+            for future in as_completed(futures):
+                head, backbone = futures[future]
+                if isinstance(error := future.exception(), UserError):  # the other pairs can still be trained
+                    broken.append(str(error))
+                    continue
+                future.result()
+                progress.advance(overall)
+                (result,) = [r for h, r in finished(out) if h == head and r.backbone == backbone]
+                reached = f'{head.metric} {result.figures[head.metric]:.3g} in {result.seconds / 60:.1f} minutes'
+                progress.console.print(f'{head.title}, {BACKBONES[backbone]}: {reached}')
+                if not result.passed(head):
+                    broken.append(f'{head.config(backbone)} does not learn')
+                (out / 'table.md').write_text(table(finished(out)))
+                plot(finished(out), out / 'curves.png')
+        except KeyboardInterrupt as error:
+            raise UserError('stopped; the same command goes on from here') from error
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
 
     print(table(finished(out)))
     print(f'table   {out / "table.md"}\ncurves  {out / "curves.png"}')

@@ -1,9 +1,13 @@
 """Window and neighbourhood attention against every pair of pixels with a mask."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from devices import DEVICES, assert_same_function
+from functorch.compile import make_boxed_func
 from torch import Tensor
+from torch._dynamo.backends.common import aot_autograd
 
 from deformable_vit.ops import neighborhood_attention, reference, window_attention
 from deformable_vit.ops.tiled_attention import Run, neighborhood_runs, window_runs
@@ -94,3 +98,31 @@ def test_errors() -> None:
         window_attention(*args, shift=4)
     with pytest.raises(ValueError, match='kernel of neighbourhood attention must be odd, got 4'):
         neighborhood_attention(*args)
+
+
+def test_unfold_is_an_operator_of_torch() -> None:
+    t = torch.randn(2, 2, 17, 20, 3, requires_grad=True)
+    torch.library.opcheck(torch.ops.deformable_vit.unfold.default, (t, [5, 4], [4, 4]))
+
+
+@pytest.mark.parametrize('function', [neighborhood_attention, lambda *a: window_attention(*a, shift=3)])
+def test_compiled_without_unfold(function: Callable) -> None:
+    """What inductor of torch 2.12 writes for the gradient of an unfold of an unfold is wrong or corrupts the heap."""
+    graphs: list[str] = []
+
+    def look(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable:
+        graphs.append(graph.code)
+        return make_boxed_func(graph.forward)
+
+    torch._dynamo.reset()
+    args = [t.requires_grad_() for t in case(1, (30, 31), 7)]
+    compiled = torch.compile(function, backend=aot_autograd(fw_compiler=look), fullgraph=True)
+    results = []
+    for attention in (function, compiled):
+        out = attention(*args)
+        results.append((out, *torch.autograd.grad(out.square().sum(), args)))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+    assert len(graphs) == 2  # forward and backward
+    assert 'aten.bmm' in graphs[0]  # it is the graph of the attention
+    assert not any('aten.unfold' in graph for graph in graphs)

@@ -1,6 +1,6 @@
 # A short AdamW schedule for the DETR kind, from scratch: variables, because mmdet's DETR configs hold a schedule of their
 # own. The backbone is as new as the rest and learns as fast.
-shapes_detr_epochs = 12
+shapes_detr_epochs = 10
 shapes_detr_optimizer = dict(
     _delete_=True,
     type='OptimWrapper',

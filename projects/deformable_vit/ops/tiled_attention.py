@@ -139,8 +139,54 @@ def _rectangle(q: Tensor, k: Tensor, v: Tensor, table: Tensor, row: Run, column:
 def _tiles(t: Tensor, y: int, height: int, x: int, width: int, row: Run, column: Run) -> Tensor:
     """(B, heads, H, W, d) -> (B * tiles, heads, height * width, d)."""
     t = t[:, :, y : y + (row.count - 1) * row.size + height, x : x + (column.count - 1) * column.size + width]
-    t = t.unfold(2, height, row.size).unfold(3, width, column.size)  # (B, heads, rows, columns, d, height, width)
-    return t.permute(0, 2, 3, 1, 5, 6, 4).flatten(4, 5).flatten(0, 2)
+    if any(run.count > 1 and run.size != edge for run, edge in ((row, height), (column, width))):
+        unfold = _opaque_unfold if torch.compiler.is_compiling() else _unfold
+        return unfold(t, [height, width], [row.size, column.size])
+    tiles = t.unflatten(3, (-1, width)).unflatten(2, (-1, height))  # (B, heads, rows, height, columns, width, d)
+    return tiles.permute(0, 2, 4, 1, 3, 5, 6).flatten(4, 5).flatten(0, 2)
+
+
+def _unfold(t: Tensor, size: list[int], step: list[int]) -> Tensor:
+    """The tiles of ``size``, ``step`` apart: (B, heads, H, W, d) -> (B * tiles, heads, height * width, d)."""
+    tiles = t.unfold(2, size[0], step[0]).unfold(3, size[1], step[1])  # (B, heads, rows, columns, d, height, width)
+    return tiles.permute(0, 2, 3, 1, 5, 6, 4).flatten(4, 5).flatten(0, 2).contiguous()
+
+
+# An operator that torch.compile does not look into: in the C++ that inductor of torch 2.12 writes for it, the gradient
+# of an unfold of an unfold runs over the end of its buffer. Without torch.compile it would only cost its call.
+_opaque_unfold = torch.library.custom_op('deformable_vit::unfold', _unfold, mutates_args=())
+
+
+@_opaque_unfold.register_fake
+def _(t: Tensor, size: list[int], step: list[int]) -> Tensor:
+    rows, columns = ((n - edge) // by + 1 for n, edge, by in zip(t.shape[2:4], size, step, strict=True))
+    return t.new_empty(t.shape[0] * rows * columns, t.shape[1], size[0] * size[1], t.shape[-1])
+
+
+@torch.library.custom_op('deformable_vit::unfold_backward', mutates_args=())
+def _unfold_backward(grad: Tensor, shape: list[int], size: list[int], step: list[int]) -> Tensor:
+    b, heads, h, w, d = shape
+    rows, columns = (h - size[0]) // step[0] + 1, (w - size[1]) // step[1] + 1
+    grad = grad.view(b, rows, columns, heads, size[0], size[1], d).permute(0, 3, 1, 2, 6, 4, 5)
+    grad = torch.ops.aten.unfold_backward(grad, [b, heads, rows, w, d, size[0]], 3, size[1], step[1])
+    return torch.ops.aten.unfold_backward(grad, shape, 2, size[0], step[0])
+
+
+@_unfold_backward.register_fake
+def _(grad: Tensor, shape: list[int], size: list[int], step: list[int]) -> Tensor:
+    return grad.new_empty(shape)
+
+
+def _save_tiling(ctx, inputs: tuple, output: Tensor) -> None:
+    t, ctx.size, ctx.step = inputs
+    ctx.shape = t.shape
+
+
+def _tiling_backward(ctx, grad: Tensor) -> tuple:
+    return _unfold_backward(grad.contiguous(), list(ctx.shape), ctx.size, ctx.step), None, None
+
+
+_opaque_unfold.register_autograd(_tiling_backward, setup_context=_save_tiling)
 
 
 def _relative(run: Run, n: int, kernel: int | None, table: Tensor) -> tuple[Tensor, Tensor]:
