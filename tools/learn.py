@@ -5,6 +5,7 @@ Leaves a table (table.md), the learning curves (curves.png) and each pair's work
 """
 
 import argparse
+import inspect
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from pathlib import Path
 import matplotlib
 from _jobs import ROOT, run_tool, start_tool
 from mmengine.config import Config
+from mmengine.runner import Runner
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from deformable_vit.engine import UserError, one_line_errors, read_metrics
@@ -101,7 +103,7 @@ def train(head: Head, backbone: str, out: Path, progress: Progress, threads: int
     name = head.config(backbone)
     work_dir = out / name
     work_dir.mkdir(parents=True, exist_ok=True)
-    config = Config.fromfile(ROOT / 'configs' / 'demo' / f'{name}.py')
+    config = read_config(name)
     (work_dir / 'trained_with.py').write_text(config.pretty_text)
     limit = config.train_cfg.get('max_iters') or config.train_cfg.max_epochs
     options = ['randomness.seed=0', 'default_hooks.checkpoint.max_keep_ckpts=1']
@@ -146,12 +148,16 @@ def train(head: Head, backbone: str, out: Path, progress: Progress, threads: int
     whole.rename(work_dir / 'result.json')
 
 
+def read_config(name: str) -> Config:
+    """What mmengine's runner reads of a pair's config, without the variables that went into it."""
+    config = Config.fromfile(ROOT / 'configs' / 'demo' / f'{name}.py')
+    return Config({key: config[key] for key in inspect.signature(Runner).parameters if key in config})
+
+
 def set_aside(work_dir: Path, name: str, again: bool) -> None:
     """Move a pair's folder away where it is to be trained anew, or was trained with another config than today's."""
     kept = work_dir / 'trained_with.py'
-    if kept.exists() and (
-        again or kept.read_text() != Config.fromfile(ROOT / 'configs' / 'demo' / f'{name}.py').pretty_text
-    ):
+    if kept.exists() and (again or kept.read_text() != read_config(name).pretty_text):
         work_dir.rename(work_dir.with_name(f'{work_dir.name}_until_{time.strftime("%Y%m%d_%H%M%S")}'))
 
 

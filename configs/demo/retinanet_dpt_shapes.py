@@ -1,3 +1,4 @@
 _base_ = './retinanet_pvt_shapes.py'
 
 model = dict(backbone=_base_.small_dpt)
+optim_wrapper = _base_.small_dpt_optim_wrapper

@@ -5,8 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from learn import HEADS, Result, plot, read_log, set_aside, steps, table
-from mmengine.config import Config
+from learn import HEADS, Result, plot, read_config, read_log, set_aside, steps, table
 from running import ROOT
 
 # From the project's goals: what each head has to reach on the shapes.
@@ -74,8 +73,8 @@ def test_the_table_and_the_plot(tmp_path: Path) -> None:
 def test_what_was_trained_with_another_config_is_put_aside(tmp_path: Path) -> None:
     work_dir, name = tmp_path / 'pvt_shapes', 'pvt_shapes'
     for trained_with, again, stays in (
-        (Config.fromfile(ROOT / 'configs' / 'demo' / 'pvt_shapes.py').pretty_text, False, True),
-        (Config.fromfile(ROOT / 'configs' / 'demo' / 'pvt_shapes.py').pretty_text, True, False),
+        (read_config('pvt_shapes').pretty_text, False, True),
+        (read_config('pvt_shapes').pretty_text, True, False),
         ('model = None', False, False),
     ):
         work_dir.mkdir(exist_ok=True)
@@ -85,6 +84,13 @@ def test_what_was_trained_with_another_config_is_put_aside(tmp_path: Path) -> No
         for moved in tmp_path.glob('pvt_shapes_until_*'):
             assert (moved / 'trained_with.py').read_text() == trained_with  # nothing is lost
             shutil.rmtree(moved)
+
+
+def test_variables_of_a_config_do_not_count() -> None:
+    """A variable that another pair uses does not make this one be trained again."""
+    config = read_config('pvt_shapes')
+    assert {'model', 'train_dataloader', 'optim_wrapper', 'param_scheduler'} <= set(config)
+    assert not any(key.startswith(('small_', 'shapes_')) for key in config)
 
 
 def test_unknown_pairs(tool) -> None:

@@ -14,6 +14,11 @@ _dat = dict(_small, groups=(1, 1, 2, 5), strides=(4, 2, 1, 1))
 small_pvt = dict(_delete_=True, type='PVT', arch=_pvt, pretrain_img_size=128)
 small_pvtv2 = dict(_delete_=True, type='PVTv2', arch=dict(_pvt, linear=False))
 small_dpt = dict(_delete_=True, type='DPT', arch=dict(_pvt, points=(0, 3, 3, 3)), pretrain_img_size=128)
+# What places and sizes the patches learns at a tenth of the rate, as sampling offsets do in Deformable DETR. At the full
+# one, high for training from scratch, boxes shrink to points, which have no gradient: all of stage 3, RetinaNet AP50 0.59.
+small_dpt_optim_wrapper = dict(
+    paramwise_cfg=dict(custom_keys=dict(offset_predictor=dict(lr_mult=0.1), wh_bias=dict(lr_mult=0.1)))
+)
 small_dat = dict(
     _delete_=True,
     type='DAT',
