@@ -22,8 +22,9 @@ from deformable_vit.ops import (
     sample_and_project,
 )
 
-# The function of the same name hides the module.
+# Functions of the same names hide the modules.
 ATTENTION = import_module('deformable_vit.ops.deformable_attention')
+BIASED = import_module('deformable_vit.ops.biased_attention')
 each_device = pytest.mark.parametrize('device', DEVICES)
 each_precision = pytest.mark.parametrize(
     'precision', [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str
@@ -109,14 +110,41 @@ def test_key_value(case: str, precision: torch.dtype, device: str) -> None:
     assert_same_function(deformable_key_value, reference.deformable_key_value, args, precision, device, exact=(1,))
 
 
+@pytest.fixture(params=['by_matrix_products', 'by_blocks'])
+def each_attention(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to attend, whatever device they are meant for."""
+    path = getattr(ATTENTION, request.param)
+    for name in ('by_matrix_products', 'by_blocks'):
+        monkeypatch.setattr(ATTENTION, name, path)
+
+
+def limit_blocks(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    """At most so many numbers of a matrix of scores or weights at a time."""
+    monkeypatch.setattr(ATTENTION, '_BLOCK', limit)
+    monkeypatch.setattr(BIASED, '_SCORES', limit)
+    monkeypatch.setattr(BIASED, '_WEIGHTS', limit)
+
+
+@pytest.mark.usefixtures('each_attention')
 @each_device
 @each_precision
 @pytest.mark.parametrize('block', [2**24, 1, 40])
 @pytest.mark.parametrize('case', ATTENTION_CASES)
 def test_attention(case: str, block: int, precision: torch.dtype, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ATTENTION, '_BLOCK', block)
+    limit_blocks(monkeypatch, block)
     args = attention_case(*ATTENTION_CASES[case])
     assert_same_function(deformable_attention, reference.deformable_attention, args, precision, device, exact=(4, 5, 6))
+
+
+def test_slope_on_an_entry_is_that_of_grid_sample() -> None:
+    """Where the derivative of linear interpolation jumps: on the entries, and one before and after the table."""
+    table = torch.randn(5)
+    places = torch.tensor([-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0, 4.0, 4.5, 5.0], requires_grad=True)
+    grid = torch.stack([places / 4 * 2 - 1, torch.zeros(10)], dim=-1)[None, None]
+    read = torch.nn.functional.grid_sample(table.view(1, 1, 1, 5), grid, align_corners=True)[0, 0, 0]
+    (slope,) = torch.autograd.grad(read.sum(), places)
+    torch.testing.assert_close(BIASED.hat(places.detach(), 5) @ table, read)
+    torch.testing.assert_close(BIASED.hat_slope(places.detach(), 5) @ table, slope)
 
 
 def test_attention_without_bias() -> None:
@@ -124,7 +152,7 @@ def test_attention_without_bias() -> None:
     torch.testing.assert_close(deformable_attention(q, k, v), reference.deformable_attention(q, k, v))
 
 
-@pytest.mark.usefixtures('each_path')
+@pytest.mark.usefixtures('each_path', 'each_attention')
 @pytest.mark.parametrize(
     ('function', 'args'),
     [
@@ -138,6 +166,13 @@ def test_gradcheck(function: Callable, args: list[Tensor]) -> None:
     assert torch.autograd.gradcheck(function, [a.double().requires_grad_() for a in args])
 
 
+def test_attention_is_an_operator_of_torch() -> None:
+    q, k, v, table, *_ = attention_case(2, (3, 4), 5, 2, (3, 5))
+    y, x = torch.rand(2, 2, 5, 3) * 4 - 1, torch.rand(2, 2, 5, 4) * 6 - 1
+    args = [t.requires_grad_() for t in (q, k, v, table, y, x)]
+    torch.library.opcheck(torch.ops.deformable_vit.biased_attention.default, args)
+
+
 def test_operator_is_one_of_torch() -> None:
     x, positions, weight = torch.randn(2, 4, 5, 6), torch.rand(2, 2, 1, 2, 3, 3) * 5, torch.randn(3, 4, 1, 1)
     args = [t.requires_grad_() for t in (x, (positions - 2).flatten(1, 3).detach(), weight)]
@@ -146,9 +181,10 @@ def test_operator_is_one_of_torch() -> None:
     torch.testing.assert_close(compiled(x, positions, weight), sample_and_project(x, positions, weight))
 
 
+@pytest.mark.usefixtures('each_attention')
 def test_blocks_keep_no_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept for backward does not grow with queries x keys."""
-    monkeypatch.setattr(ATTENTION, '_BLOCK', 10000)
+    limit_blocks(monkeypatch, 10000)
     args = [a.requires_grad_() for a in attention_case(1, (16, 16), 256, 2, (7, 7))]
     largest = 0
 

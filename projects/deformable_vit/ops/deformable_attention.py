@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from .biased_attention import biased_attention
 from .deform_conv import deform_conv_at
 
 # Numbers of the score matrix that are worked on at a time. 64 MiB in float32: small beside the maps of a detector,
@@ -64,6 +65,23 @@ def deformable_attention(
     """
     if table is None:
         return F.scaled_dot_product_attention(q, k, v)
+    path = by_matrix_products if q.device.type == 'cpu' else by_blocks
+    return path(q, k, v, table, points, query_y, query_x)
+
+
+def by_matrix_products(
+    q: Tensor, k: Tensor, v: Tensor, table: Tensor, points: Tensor, query_y: Tensor, query_x: Tensor
+) -> Tensor:
+    """:func:`deformable_attention` with the bias as products of matrices; the fast path on a CPU."""
+    y = _table_position(query_y - points[..., :1], table.shape[1])
+    x = _table_position(query_x - points[..., 1:], table.shape[2])
+    return biased_attention(q, k, v, table, y, x)
+
+
+def by_blocks(
+    q: Tensor, k: Tensor, v: Tensor, table: Tensor, points: Tensor, query_y: Tensor, query_x: Tensor
+) -> Tensor:
+    """:func:`deformable_attention` by torch's attention, its mask the bias of some query rows at a time."""
     h, w = len(query_y), len(query_x)
     rows = max(1, _BLOCK // (q.shape[0] * q.shape[1] * w * k.shape[2]))
     if rows >= h:
@@ -74,6 +92,11 @@ def deformable_attention(
         args = part, k, v, table, points, query_y[start : start + rows], query_x
         outs.append(checkpoint(_attend, *args, use_reentrant=False) if torch.is_grad_enabled() else _attend(*args))
     return torch.cat(outs, dim=2)
+
+
+def _table_position(displacement: Tensor, size: int) -> Tensor:
+    """A query's distance from a key, -2 to 2 from end to end of a map -> entries from the first of an axis."""
+    return (displacement / 2 + 1) / 2 * (size - 1)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, table: Tensor, points: Tensor, query_y: Tensor, query_x: Tensor) -> Tensor:
