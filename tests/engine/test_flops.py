@@ -1,6 +1,7 @@
 """Counting: layers by hand, and the published models as their papers have them."""
 
 from collections.abc import Callable
+from importlib import import_module
 
 import pytest
 import torch
@@ -113,7 +114,10 @@ def test_windows_by_hand() -> None:
     assert layer(torch.zeros(1, 70, 8)) == 70 * (8 * 24 + 24 + 8 * 8 + 8) + 2 * pairs * 8
 
 
-def test_deformable_attention_by_hand() -> None:
+@pytest.mark.parametrize('block', [2**24, 1])
+def test_deformable_attention_by_hand(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same number for small and large maps, which go different ways."""
+    monkeypatch.setattr(import_module('deformable_vit.ops.deformable_attention'), '_BLOCK', block)
     queries, keys, dim, heads, groups = 6 * 8, 3 * 4, 8, 4, 2
     layer = DeformableAttention(dim, heads, groups, stride=2, offset_kernel=3, table_size=(5, 7))
     offsets = groups * keys * (dim // groups) * (9 + 1 + 5 + 2)  # depthwise, bias, norm, projection to (y, x)

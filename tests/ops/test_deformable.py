@@ -136,6 +136,17 @@ def test_attention(case: str, block: int, precision: torch.dtype, device: str, m
     assert_same_function(deformable_attention, reference.deformable_attention, args, precision, device, exact=(4, 5, 6))
 
 
+@pytest.mark.parametrize(('block', 'path'), [(4 * 16 * 16, 'by_blocks'), (4 * 16 * 16 - 1, 'by_matrix_products')])
+def test_path_on_the_cpu(block: int, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole where the scores fit one block, by products of matrices where they do not."""
+    monkeypatch.setattr(ATTENTION, '_BLOCK', block)
+    called = []
+    for name in ('by_matrix_products', 'by_blocks'):
+        monkeypatch.setattr(ATTENTION, name, lambda *_, name=name: called.append(name))
+    deformable_attention(*attention_case(*ATTENTION_CASES['square']))
+    assert called == [path]
+
+
 def test_slope_on_an_entry_is_that_of_grid_sample() -> None:
     """Where the derivative of linear interpolation jumps: on the entries, and one before and after the table."""
     table = torch.randn(5)

@@ -33,10 +33,9 @@ def _grid_sample(_x: _Shape, _grid: _Shape, *_args: object, out_shape: _Shape, *
     return 2 * _READ * math.prod(out_shape)
 
 
-def _biased_attention(
-    query: _Shape, key: _Shape, value: _Shape, *_args: object, **_kwargs: object
-) -> int:  # reads its biases along y, then along x
-    return sdpa_flop_count(query, key, value) + 2 * 2 * math.prod(query[:3]) * key[2]
+def _biased_attention(query: _Shape, key: _Shape, value: _Shape, *_args: object, **_kwargs: object) -> int:
+    """Its biases as ``grid_sample`` would read them; see what count_flops takes off again."""
+    return sdpa_flop_count(query, key, value) + 2 * _READ * math.prod(query[:3]) * key[2]
 
 
 _FORMULAS = {
@@ -80,7 +79,10 @@ def count_flops(model: nn.Module, inputs: Tensor, **kwargs: object) -> int:
     def deformable(layer: DeformableAttention, args: tuple[Tensor, tuple[int, int]], _out: Tensor) -> None:
         nonlocal extra
         x, hw = args
-        extra += len(x) * math.prod(layer.key_size(hw)) * 2 * x.shape[-1]  # the biases of keys and values
+        keys = len(x) * math.prod(layer.key_size(hw))
+        extra += keys * 2 * x.shape[-1]  # the biases of keys and values
+        if layer.rpe_table is not None:
+            extra -= (_READ - 2) * keys * math.prod(hw) * layer.num_heads  # read bilinearly, in one step
 
     def patches(_layer: DeformablePatchEmbed, _args: tuple, out: tuple[Tensor, tuple[int, int]]) -> None:
         nonlocal extra

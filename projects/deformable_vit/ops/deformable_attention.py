@@ -65,14 +65,16 @@ def deformable_attention(
     """
     if table is None:
         return F.scaled_dot_product_attention(q, k, v)
-    path = by_matrix_products if q.device.type == 'cpu' else by_blocks
+    # What fits one block is read faster by grid_sample: at 28 x 28 and 12 heads in 0.6 of the time.
+    large = q.shape[:3].numel() * k.shape[2] > _BLOCK
+    path = by_matrix_products if q.device.type == 'cpu' and large else by_blocks
     return path(q, k, v, table, points, query_y, query_x)
 
 
 def by_matrix_products(
     q: Tensor, k: Tensor, v: Tensor, table: Tensor, points: Tensor, query_y: Tensor, query_x: Tensor
 ) -> Tensor:
-    """:func:`deformable_attention` with the bias as products of matrices; the fast path on a CPU."""
+    """:func:`deformable_attention` with the bias as products of matrices; for large maps on a CPU."""
     y = _table_position(query_y - points[..., :1], table.shape[1])
     x = _table_position(query_x - points[..., 1:], table.shape[2])
     return biased_attention(q, k, v, table, y, x)
