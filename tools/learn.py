@@ -248,10 +248,8 @@ def main() -> None:
     broken: list[str] = []
     stop = threading.Event()
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn())
-    with (
-        Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress,
-        ThreadPoolExecutor(args.jobs) as pool,
-    ):
+    pool = ThreadPoolExecutor(args.jobs)
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress:
         overall = progress.add_task('pairs', total=len(wanted))
 
         def learn(head: Head, backbone: str) -> None:

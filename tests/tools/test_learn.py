@@ -2,11 +2,18 @@
 
 import json
 import shutil
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
+import learn
 import pytest
-from learn import HEADS, Result, plot, read_config, read_log, set_aside, steps, table
+from learn import HEADS, Head, Result, plot, read_config, read_log, set_aside, steps, table
 from running import ROOT
+
+from deformable_vit.engine import UserError
 
 # From the project's goals: what each head has to reach on the shapes.
 MINIMUM = {'retinanet': 0.7, 'mask-rcnn': 0.8, 'cascade-mask-rcnn': 0.8, 'fpn': 70, 'upernet': 70, '': 90, 'detr': None}
@@ -91,6 +98,84 @@ def test_variables_of_a_config_do_not_count() -> None:
     config = read_config('pvt_shapes')
     assert {'model', 'train_dataloader', 'optim_wrapper', 'param_scheduler'} <= set(config)
     assert not any(key.startswith(('small_', 'shapes_')) for key in config)
+
+
+@pytest.fixture
+def run_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """The tool's main function with something quick in place of training; returns its exit code."""
+
+    def run(train: Callable[[str, threading.Event], float], *args: str) -> int:
+        def quickly(head: Head, backbone: str, out: Path, _progress: object, _threads: int, stop: object) -> None:
+            figures = {head.metric: train(backbone, stop)}
+            (out / head.config(backbone)).mkdir(parents=True)
+            result = Result(backbone, head.name, figures, True, 60.0, [(1, 2.0), (2, 1.0)])
+            (out / head.config(backbone) / 'result.json').write_text(json.dumps(asdict(result)))
+
+        monkeypatch.setattr(learn, 'run_tool', lambda *_: None)
+        monkeypatch.setattr(learn.signal, 'signal', lambda *_: None)
+        monkeypatch.setattr(learn, 'train', quickly)
+        monkeypatch.setattr(sys, 'argv', ['learn.py', '--out', str(tmp_path), *args])
+        try:
+            learn.main()
+        except SystemExit as stopped:
+            return stopped.code
+        return 0
+
+    return run
+
+
+def test_pairs_at_the_same_time(run_learn, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    together, trained = threading.Barrier(2, timeout=60), []
+
+    def train(backbone: str, _stop: object) -> float:
+        together.wait()  # passes only where both train
+        trained.append(backbone)
+        return 95.0
+
+    pairs = ['--only', 'dat_shapes', 'pvt_shapes', '--jobs', '2']
+    assert run_learn(train, *pairs) == 0
+    assert sorted(trained) == ['dat', 'pvt']
+    written = (tmp_path / 'table.md').read_text()
+    assert written.count('| 95.0 | 90 | 1.0 | learns |') == 2
+    assert written in capsys.readouterr().out
+    assert (tmp_path / 'curves.png').exists()
+    assert run_learn(train, *pairs) == 0
+    assert len(trained) == 2  # not again
+
+
+def test_a_pair_that_fails_does_not_stop_the_others(run_learn, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    def train(backbone: str, _stop: object) -> float:
+        if backbone == 'pvt':
+            raise UserError('pvt_shapes failed; its messages are in log.txt')
+        return 95.0 if backbone == 'dat' else 50.0
+
+    assert run_learn(train, '--only', 'pvt_shapes', 'dpt_shapes', 'dat_shapes', '--jobs', '1') == 2
+    message = capsys.readouterr().err
+    assert 'pvt_shapes failed; its messages are in log.txt' in message
+    assert 'dpt_shapes does not learn' in message
+    assert 'dat_shapes' not in message
+    assert '| 95.0 | 90 | 1.0 | learns |' in (tmp_path / 'table.md').read_text()
+
+
+def test_stopping_takes_the_trainings_along(
+    run_learn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """What trains is told to stop, what waits is not started."""
+    started, told = threading.Event(), []
+
+    def train(backbone: str, stop: threading.Event) -> float:
+        started.set()
+        told.append((backbone, stop.wait(60)))
+        raise UserError('stopped')
+
+    def interrupted(_futures: object) -> None:
+        assert started.wait(60)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(learn, 'as_completed', interrupted)
+    assert run_learn(train, '--only', 'pvt_shapes', 'dat_shapes', '--jobs', '1') == 2
+    assert told == [('pvt', True)]
+    assert 'the same command goes on from here' in capsys.readouterr().err
 
 
 def test_unknown_pairs(tool) -> None:
