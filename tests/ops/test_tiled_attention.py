@@ -1,4 +1,4 @@
-"""Window and neighbourhood attention against every pair of pixels with a mask."""
+"""Window and neighbourhood attention against their slow forms, and those against constructions by hand."""
 
 from collections.abc import Callable
 
@@ -22,6 +22,16 @@ each_precision = pytest.mark.parametrize(
 def case(batch: int, size: tuple[int, int], kernel: int) -> list[Tensor]:
     """2 heads of 4 channels."""
     return [*torch.randn(3, batch, 2, *size, 4), torch.randn(2, 2 * kernel - 1, 2 * kernel - 1)]
+
+
+def every_pair(q: Tensor, k: Tensor, v: Tensor, table: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Attention with a mask: ``rows`` (H, H) and ``columns`` (W, W) say which queries see which keys, both must."""
+    last = table.shape[-1] - 1
+    y, x = ((torch.arange(n) - torch.arange(n)[:, None] + last // 2).clamp(0, last) for n in q.shape[2:4])
+    bias = table[:, y[:, None, :, None], x[None, :, None, :]].flatten(3).flatten(1, 2)  # (heads, H * W, H * W)
+    visible = (rows[:, None, :, None] & columns[None, :, None, :]).flatten(2).flatten(0, 1)
+    scores = q.flatten(2, 3) @ k.flatten(2, 3).transpose(2, 3) * q.shape[-1] ** -0.5 + bias
+    return (scores.masked_fill(~visible, -torch.inf).softmax(-1) @ v.flatten(2, 3)).view(q.shape)
 
 
 @each_device
@@ -80,8 +90,20 @@ def test_shifted_windows_are_the_cyclic_shift_with_its_mask() -> None:
     rolled = [t.roll((-shift, -shift), (2, 3)) for t in (q, k, v)]
     region = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2])
     same = region[:, None] == region
-    masked = reference._masked(*rolled, table, same, same).roll((shift, shift), (2, 3))
-    torch.testing.assert_close(window_attention(q, k, v, table, shift), masked)
+    wanted = every_pair(*rolled, table, same, same).roll((shift, shift), (2, 3))
+    for window_attention_ in (window_attention, reference.window_attention):
+        torch.testing.assert_close(window_attention_(q, k, v, table, shift), wanted)
+
+
+def test_neighborhoods_are_every_pair_with_a_mask() -> None:
+    q, k, v, table = case(1, (5, 9), 3)
+    seen = []
+    for n in (5, 9):
+        first = [min(max(i - 1, 0), n - 3) for i in range(n)]
+        seen.append(torch.tensor([[first[i] <= j < first[i] + 3 for j in range(n)] for i in range(n)]))
+    wanted = every_pair(q, k, v, table, *seen)
+    for neighborhood_attention_ in (neighborhood_attention, reference.neighborhood_attention):
+        torch.testing.assert_close(neighborhood_attention_(q, k, v, table), wanted)
 
 
 def test_runs_by_hand() -> None:

@@ -7,7 +7,7 @@ Pyramid Vision Transformer (ICCV 2021, https://arxiv.org/abs/2102.12122), sectio
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import map_to_tokens, tokens_to_map
+from ..ops import dense_attention, map_to_tokens, tokens_to_map
 
 
 class SpatialReductionAttention(nn.Module):
@@ -45,7 +45,7 @@ class SpatialReductionAttention(nn.Module):
         q = self.q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, C / heads)
         kv = self.kv(self.reduce(x, hw)).unflatten(-1, (2, self.num_heads, -1))
         k, v = kv.transpose(1, 3).unbind(2)  # 2 x (B, heads, M, C / heads)
-        x = F.scaled_dot_product_attention(q, k, v)
+        x = dense_attention(q, k, v)
         return self.proj(x.transpose(1, 2).flatten(2))
 
 

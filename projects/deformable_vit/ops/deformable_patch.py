@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .coordinates import coordinate_dtype
 from .deform_conv import deform_conv_at
+from .paths import with_reference
 
 
 def decode_boxes(offsets: Tensor, wh_bias: Tensor) -> Tensor:
@@ -37,6 +38,7 @@ def decode_boxes(offsets: Tensor, wh_bias: Tensor) -> Tensor:
     return torch.cat([centre - half, centre + half], dim=1).clamp(0, 1)
 
 
+@with_reference
 def deformable_patch_projection(x: Tensor, boxes: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Read k x k points of each box, spread evenly from corner to corner, and project them to one vector.
 

@@ -57,44 +57,61 @@ def deformable_attention(
     query_x: Tensor | None = None,
 ) -> Tensor:
     """See :func:`deformable_vit.ops.deformable_attention`."""
+    if table is None:
+        return dense_attention(q, k, v)
     scores = torch.einsum('bhmc, bhnc -> bhmn', q, k) * q.shape[-1] ** -0.5
-    if table is not None:
-        b, g, n, _ = points.shape
-        queries = torch.stack(torch.meshgrid(query_y, query_x, indexing='ij'), dim=-1).view(1, -1, 1, 2)
-        displacement = (queries - points.reshape(b * g, 1, n, 2)) / 2  # (B * G, H * W, N, 2)
-        tables = table[None].expand(b, -1, -1, -1).reshape(b * g, -1, *table.shape[1:])
-        bias = F.grid_sample(tables, displacement.flip(-1), align_corners=True)
-        scores = scores + bias.reshape(scores.shape)
+    b, g, n, _ = points.shape
+    queries = torch.stack(torch.meshgrid(query_y, query_x, indexing='ij'), dim=-1).view(1, -1, 1, 2)
+    displacement = (queries - points.reshape(b * g, 1, n, 2)) / 2  # (B * G, H * W, N, 2)
+    tables = table[None].expand(b, -1, -1, -1).reshape(b * g, -1, *table.shape[1:])
+    bias = F.grid_sample(tables, displacement.flip(-1), align_corners=True)
+    scores = scores + bias.reshape(scores.shape)
+    return torch.einsum('bhmn, bhnc -> bhmc', scores.softmax(-1), v)
+
+
+def dense_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """See :func:`deformable_vit.ops.dense_attention`."""
+    scores = torch.einsum('bhmc, bhnc -> bhmn', q, k) * q.shape[-1] ** -0.5
     return torch.einsum('bhmn, bhnc -> bhmc', scores.softmax(-1), v)
 
 
 def window_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, shift: int = 0) -> Tensor:
-    """See :func:`deformable_vit.ops.window_attention`: every pair of pixels, and a mask where the windows differ."""
+    """See :func:`deformable_vit.ops.window_attention`: whole windows over a padded map, and a mask over the padding."""
+    h, w = q.shape[2:4]
     window = (table.shape[-1] + 1) // 2
-    labels = [(torch.arange(n) - shift).div(window, rounding_mode='floor') for n in q.shape[2:4]]
-    return _masked(q, k, v, table, *(label[:, None] == label for label in labels))
+    first = -shift % window  # rows and columns before the map, so that windows begin shift pixels in
+    last_y, last_x = (-(first + n) % window for n in (h, w))
+    q, k, v = (
+        F.pad(t, (0, 0, first, last_x, first, last_y))
+        .unflatten(3, (-1, window))
+        .unflatten(2, (-1, window))  # (B, heads, rows, window, columns, window, d)
+        .permute(0, 2, 4, 1, 3, 5, 6)
+        .flatten(4, 5)
+        for t in (q, k, v)
+    )
+    inside = F.pad(torch.ones(h, w, dtype=torch.bool, device=q.device), (first, last_x, first, last_y))
+    inside = inside.unflatten(1, (-1, window)).unflatten(0, (-1, window)).transpose(1, 2).flatten(2)
+    place = torch.arange(window, device=q.device)
+    offset = place - place[:, None] + window - 1  # key - query
+    bias = table[:, offset[:, None, :, None], offset[None, :, None, :]].flatten(3).flatten(1, 2)
+    scores = torch.einsum('brchmd, brchnd -> brchmn', q, k) * q.shape[-1] ** -0.5 + bias
+    scores = scores.masked_fill(~inside[:, :, None, None, :], -torch.inf)
+    out = torch.einsum('brchmn, brchnd -> brchmd', scores.softmax(-1), v).unflatten(4, (window, window))
+    out = out.permute(0, 3, 1, 4, 2, 5, 6).flatten(4, 5).flatten(2, 3)
+    return out[:, :, first : first + h, first : first + w]
 
 
 def neighborhood_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
-    """See :func:`deformable_vit.ops.neighborhood_attention`: every pair of pixels, and a mask."""
-    kernel = (table.shape[-1] + 1) // 2
-    visible = []
+    """See :func:`deformable_vit.ops.neighborhood_attention`: the keys of every pixel side by side."""
+    kernel, last = (table.shape[-1] + 1) // 2, table.shape[-1] - 1
+    near = []  # along each axis, the keys of a query: (n, kernel)
     for n in q.shape[2:4]:
-        axis = torch.zeros(n, n, dtype=torch.bool)
-        for i in range(n):
-            first = max(0, min(i - kernel // 2, n - kernel))
-            axis[i, first : first + kernel] = True
-        visible.append(axis)
-    return _masked(q, k, v, table, *visible)
-
-
-def _masked(q: Tensor, k: Tensor, v: Tensor, table: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """``rows`` (H, H) and ``columns`` (W, W) say which queries see which keys, both must be true."""
-    h, w = q.shape[2:4]
-    last = table.shape[-1] - 1
-    y, x = ((torch.arange(n) - torch.arange(n)[:, None] + last // 2).clamp(0, last) for n in (h, w))
-    bias = table[:, y[:, None, :, None], x[None, :, None, :]].flatten(3).flatten(1, 2)  # (heads, H * W, H * W)
-    visible = (rows[:, None, :, None] & columns[None, :, None, :]).flatten(2).flatten(0, 1).to(q.device)
-    scores = torch.einsum('bhmc, bhnc -> bhmn', q.flatten(2, 3), k.flatten(2, 3)) * q.shape[-1] ** -0.5
-    scores = (scores + bias).masked_fill(~visible, -torch.inf)
-    return torch.einsum('bhmn, bhnc -> bhmc', scores.softmax(-1), v.flatten(2, 3)).view(*q.shape[:-1], -1)
+        query = torch.arange(n, device=q.device)
+        first = (query - kernel // 2).clamp(0, max(n - kernel, 0))
+        near.append(first[:, None] + torch.arange(min(kernel, n), device=q.device))
+    y, x = near
+    keys, values = (t[:, :, y[:, None, :, None], x[None, :, None, :]].flatten(4, 5) for t in (k, v))
+    offset_y, offset_x = (axis - torch.arange(len(axis), device=q.device)[:, None] + last // 2 for axis in near)
+    bias = table[:, offset_y[:, None, :, None], offset_x[None, :, None, :]].flatten(3)  # (heads, H, W, keys)
+    scores = torch.einsum('bhyxd, bhyxnd -> bhyxn', q, keys) * q.shape[-1] ** -0.5 + bias
+    return torch.einsum('bhyxn, bhyxnd -> bhyxd', scores.softmax(-1), values)

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .paths import with_reference
+
 # Queries per tile along an axis of neighbourhood attention. A tile of n queries computes n * (n + K - 1) products where
 # n * K are needed, but small tiles copy more keys.
 _TILE = 7
@@ -28,6 +30,7 @@ class Run(NamedTuple):
     span: int
 
 
+@with_reference
 def window_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, shift: int = 0) -> Tensor:
     """Attention within windows that tile the map, shifted (Swin Transformer, https://arxiv.org/abs/2103.14030, 3.2).
 
@@ -50,6 +53,7 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, shift: int 
     return _tiled(q, k, v, table, lambda n: window_runs(n, window, shift), kernel=None)
 
 
+@with_reference
 def neighborhood_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
     """Each pixel attends to the K x K pixels around it (NAT, https://arxiv.org/abs/2204.07143, equations 1 to 3).
 
