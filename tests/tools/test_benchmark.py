@@ -1,0 +1,144 @@
+"""tools/benchmark.py: what it runs, what it says, and what it refuses."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import _measure
+import pytest
+import torch
+from _measure import Case, Measurement, Runner, measure_peak, measure_times, watch_others
+from benchmark import comparison, plot, table
+from torch import Tensor, nn
+
+from deformable_vit.ops import current_path
+
+CASE = Case('pvt-t', 'auto', 'training', 64, 96, 2, 'float32', 'cpu', compile=False)
+
+
+class Witness(nn.Module):
+    """Notes how it is called, on a list that all of its kind share."""
+
+    def __init__(self, seen: list) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.seen = seen
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        dtype = torch.get_autocast_dtype('cpu') if torch.is_autocast_enabled('cpu') else torch.float32
+        self.seen.append((current_path(), self.training, torch.is_grad_enabled(), dtype, tuple(x.shape)))
+        return (x * self.weight,)
+
+
+def replace(**changes: object) -> Case:
+    return Case(**{**CASE.__dict__, **changes})
+
+
+def test_how_a_case_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list = []
+    monkeypatch.setattr(_measure.MODELS, 'build', lambda _: Witness(seen))
+    cases = [CASE, replace(mode='forward', path='reference', dtype='bfloat16')]
+    steps: list = []
+    results = measure_times(cases, warmup=1, repeats=2, report=lambda: steps.append(1))
+    training = ('auto', True, True, torch.float32, (2, 3, 64, 96))
+    forward = ('reference', False, False, torch.bfloat16, (2, 3, 64, 96))
+    assert seen == [training, forward] * 3  # in turns
+    assert len(steps) == 6
+    assert [len(r.seconds) for r in results] == [2, 2]
+    assert current_path() == 'auto'
+
+
+def test_backward_is_part_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no gradient is left for the next step's memory."""
+    gradients: list = []
+    model = Witness([])
+    model.weight.register_hook(gradients.append)
+    monkeypatch.setattr(_measure.MODELS, 'build', lambda _: model)
+    Runner(CASE).step()
+    assert len(gradients) == 1
+    assert model.weight.grad is None
+
+
+def test_attention_is_that_of_stage_3() -> None:
+    runner = Runner(replace(model='attention', height=64, width=100))
+    assert [tuple(t.shape) for t in runner.model.tensors] == [
+        *[(2, 12, 4 * 7, 32)] * 3,
+        (12, 27, 27),
+        (2, 3, 28, 2),
+    ]
+    assert runner.step() > 0
+
+
+def test_the_tables() -> None:
+    results = [
+        Measurement(replace(model='dat-t'), 9.0, [1.0, 2.0, 6.0], 100.0),
+        Measurement(replace(model='dat-t', path='reference'), 9.0, [8.0], 400.0),
+        Measurement(replace(model='swin-t', batch=1), 9.0, [8.0], 400.0),
+    ]
+    assert '| dat-t | 64 x 96 | 2 | float32 | training | 2 | 1 to 6 | 9 | 100 |' in table(results)
+    rows = comparison(results).splitlines()[2:]  # swin-t was run with another batch
+    assert rows == ['| dat-t against dat-t:reference | 64 x 96 | 2 | float32 | training | 4.00 | 0.25 | 0.25 |']
+    assert comparison(results[:1]) == ''
+
+
+def test_plot_of_some_sizes(tmp_path: Path) -> None:
+    results = [Measurement(replace(width=width), 1.0, [1.0], peak) for width, peak in ((64, 10.0), (128, None))]
+    plot(results, tmp_path / 'plot.png')
+    assert (tmp_path / 'plot.png').stat().st_size > 5000
+
+
+def test_peak_holds_what_a_step_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Large(Witness):
+        def forward(self, x: Tensor) -> tuple[Tensor]:
+            return (torch.ones(100, 2**18) * self.weight,)  # 100 MiB, once more in the loss's square
+
+    monkeypatch.setattr(_measure.MODELS, 'build', lambda _: Large([]))
+    assert 180 < measure_peak(CASE) < 700
+
+
+def test_others_are_noticed() -> None:
+    spin = [sys.executable, '-c', 'while True: pass']
+    with watch_others() as others:
+        process = subprocess.Popen(spin)
+        time.sleep(3)
+    process.kill()
+    process.wait()
+    assert others() > 0.2
+
+
+def test_the_whole_tool(tool, tmp_path: Path) -> None:
+    args = ['--shape', '64x96', '--mode', 'forward', '--repeats', '2', '--json', 'all.json', '--plot', 'all.png']
+    done = tool('benchmark.py', 'pvt-t', 'mmdet-pvt-t', *args)
+    assert '| pvt-t against mmdet-pvt-t | 64 x 96 | 1 | float32 | forward |' in done.stdout
+    written = json.loads((tmp_path / 'all.json').read_text())
+    assert [m['case']['model'] for m in written['measurements']] == ['pvt-t', 'mmdet-pvt-t']
+    for measurement in written['measurements']:
+        assert len(measurement['seconds']) == 2
+        assert measurement['peak'] > 50  # 13 M parameters
+    assert (tmp_path / 'all.png').exists()
+
+
+@pytest.mark.parametrize(
+    ('args', 'words'),
+    [
+        (['resnet'], 'resnet is neither a config file nor one of pvt-t, '),
+        (['dat-t:fast'], 'dat-t:fast: behind the colon goes one of auto, reference, blocks, products'),
+        (['pvt-t', '--shape', '20'], '--shape 20: a height and a width of at least 32 pixels'),
+        (['pvt-t', '--shape', '64,64'], '--shape 64,64: a height and a width'),
+        (['pvt-t', '--repeats', '0'], '--repeats must be at least 1, got 0'),
+        (['pvt-t', '--batch', '0'], '--batch and --threads must be at least 1'),
+        (['pvt-t', '--device', 'cuda'], '--device cuda: torch sees no CUDA device'),
+        (['pvt-t', '--json', 'gone/all.json'], 'gone/all.json: its folder does not exist'),
+    ],
+)
+def test_errors(args: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    import benchmark
+
+    monkeypatch.setattr(sys, 'argv', ['benchmark.py', *args])
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(SystemExit) as stopped:
+        benchmark.main()
+    assert stopped.value.code == 2
+    assert words in capsys.readouterr().err
