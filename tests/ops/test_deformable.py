@@ -122,7 +122,6 @@ def limit_blocks(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     """At most so many numbers of a matrix of scores or weights at a time."""
     monkeypatch.setattr(ATTENTION, '_BLOCK', limit)
     monkeypatch.setattr(BIASED, '_SCORES', limit)
-    monkeypatch.setattr(BIASED, '_WEIGHTS', limit)
 
 
 @pytest.mark.usefixtures('each_attention')

@@ -8,12 +8,13 @@ A[n]' dS[n] B[n], of A[n] and B[n] dS[n] times the other two. Nothing is gathere
 The scores are kept keys first, as (key, head, row, column), the layout in which those products come out.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
-# Numbers of the score matrix that are worked on at a time, 32 MiB in float32; and of the interpolation matrices.
-_SCORES = 2**23
-_WEIGHTS = 2**20
+# Numbers of the score matrix that are worked on at a time: 4 MiB in float32, which caches hold.
+_SCORES = 2**20
 
 
 def biased_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, y: Tensor, x: Tensor) -> Tensor:
@@ -50,76 +51,91 @@ def hat_slope(position: Tensor, size: int) -> Tensor:
     return (entry == lower + 1).to(position.dtype) - (entry == lower).to(position.dtype)
 
 
-def _blocks(n: int, each: int, limit: int) -> list[slice]:
-    """Cut an axis into blocks of at most ``limit`` numbers, where one entry has ``each``."""
-    size = max(1, limit // max(each, 1))
-    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
-
-
 class _Group:
-    """The heads of one group of one picture: its slices of all tensors, and the scores of a block of query rows."""
+    """The heads of one group of one picture, and the scores of a block of its keys.
 
-    def __init__(self, q: Tensor, k: Tensor, table: Tensor, y: Tensor, x: Tensor) -> None:
-        """(heads, H, W, d), (heads, N, d), (heads, Ty, Tx), (N, H), (N, W)."""
-        self.q, self.k, self.table, self.y, self.x = q, k, table, y, x
-        heads, rows, columns, _ = q.shape
+    The queries see a part of the table's columns alone, which begins elsewhere for each key. Keys for which it begins
+    at the same column go together, and leave the other columns out of their products.
+    """
+
+    def __init__(self, q: Tensor, k: Tensor, v: Tensor, table: Tensor, y: Tensor, x: Tensor) -> None:
+        """(heads, H * W, d), (heads, N, d), (heads, N, d), (heads, Ty, Tx), (N, H), (N, W)."""
+        first, last = (edge.floor() for edge in torch.aminmax(x, dim=1))
+        width = min(table.shape[2], int((last - first).max()) + 2)
+        first = first.clamp(0, table.shape[2] - width)
+        self.order = first.argsort()
+        self.q, self.table, self.k, self.v = q, table, k[:, self.order], v[:, self.order]
+        self.y, self.x = y[self.order], x[self.order]
         self.scale = q.shape[-1] ** -0.5
-        self.row_blocks = _blocks(rows, len(y) * heads * columns, _SCORES)
-        self.key_blocks = _blocks(len(y), columns * table.shape[2], _WEIGHTS)
-        # (Ty, heads * Tx): one product interpolates along y for all heads.
-        self.flat_table = table.transpose(0, 1).flatten(1)
+        self.blocks: list[tuple[slice, slice]] = []  # keys, columns of the table
+        size, start = max(1, _SCORES // q.shape[:2].numel()), 0
+        for column, count in zip(*(t.tolist() for t in first.unique(return_counts=True)), strict=True):
+            columns = slice(int(column), int(column) + width)
+            for begin in range(start, start + count, size):
+                self.blocks.append((slice(begin, min(begin + size, start + count)), columns))
+            start += count
+        # Written to again and again: new memory for every block would cost a tenth of the time.
+        self.buffers = q.new_empty(2, min(size, len(y)) * len(q), q.shape[1])
 
-    def read_rows(self, rows: slice, keys: slice) -> Tensor:
-        """The table between its rows: (keys, heads * rows, Tx)."""
-        read = hat(self.y[keys, rows], self.table.shape[1]) @ self.flat_table  # (keys, rows, heads * Tx)
-        return read.unflatten(2, (len(self.table), -1)).transpose(1, 2).flatten(1, 2)
+    def buffer(self, which: int, keys: slice) -> Tensor:
+        """Memory of (keys, heads, H * W)."""
+        n = keys.stop - keys.start
+        return self.buffers[which, : n * len(self.q)].unflatten(0, (n, -1))
 
-    def scores(self, rows: slice) -> Tensor:
-        """(N, heads, rows, W)."""
-        heads, _, columns, _ = self.q.shape
-        n_rows = rows.stop - rows.start
-        scores = self.q.new_empty(len(self.y), heads * n_rows, columns)
-        for keys in self.key_blocks:
-            weights = hat(self.x[keys], self.table.shape[2])  # (keys, W, Tx)
-            torch.bmm(self.read_rows(rows, keys), weights.transpose(1, 2), out=scores[keys])
-        scores = scores.view(len(self.y), heads, n_rows * columns)
-        for head in range(heads):
-            scores[:, head].addmm_(self.k[head], self.queries(head, rows).T, alpha=self.scale)
-        return scores.view(len(self.y), heads, n_rows, columns)
+    def tables(self, columns: slice) -> Tensor:
+        """(Ty, heads * columns): one product interpolates along y for all heads."""
+        return self.table[:, :, columns].transpose(0, 1).flatten(1)
 
-    def queries(self, head: int, rows: slice) -> Tensor:
-        """(rows * W, d)."""
-        return self.q[head, rows].flatten(0, 1)
+    def interpolate(self, keys: slice, columns: slice) -> tuple[Tensor, Tensor]:
+        """The table between its rows (keys, heads * H, columns), and the weights (keys, W, columns) between these."""
+        read = hat(self.y[keys], self.table.shape[1]) @ self.tables(columns)  # (keys, H, heads * columns)
+        read = read.unflatten(2, (len(self.table), -1)).transpose(1, 2).flatten(1, 2)
+        return read, hat(self.x[keys] - columns.start, columns.stop - columns.start)
+
+    def scores(self, keys: slice, read: Tensor, along_x: Tensor) -> Tensor:
+        """(keys, heads, H * W)."""
+        scores = self.buffer(0, keys)
+        torch.bmm(read, along_x.transpose(1, 2), out=scores.view(*read.shape[:2], -1))
+        for head in range(len(self.table)):
+            scores[:, head].addmm_(self.k[head, keys], self.q[head].T, alpha=self.scale)
+        return scores
+
+    def unsorted(self, dim: int, sorted_keys: Tensor) -> Tensor:
+        """Put what belongs to the keys along an axis back into their order."""
+        return torch.empty_like(sorted_keys).index_copy_(dim, self.order, sorted_keys)
 
 
-def _groups(q: Tensor, k: Tensor, table: Tensor, y: Tensor, x: Tensor) -> list[tuple[int, slice, _Group]]:
-    """Picture, heads and the group's slices."""
+def _groups(
+    q: Tensor, k: Tensor, v: Tensor, table: Tensor, y: Tensor, x: Tensor
+) -> Iterator[tuple[int, int, slice, _Group]]:
+    """Picture, group, its heads, and its slices."""
     per_group = q.shape[1] // y.shape[1]
-    maps = q.unflatten(2, (y.shape[-1], x.shape[-1]))
-    found = []
     for b in range(len(q)):
         for g in range(y.shape[1]):
             heads = slice(g * per_group, (g + 1) * per_group)
-            found.append((b, heads, _Group(maps[b, heads], k[b, heads], table[heads], y[b, g], x[b, g])))
-    return found
+            yield b, g, heads, _Group(q[b, heads], k[b, heads], v[b, heads], table[heads], y[b, g], x[b, g])
 
 
 @torch.library.custom_op('deformable_vit::biased_attention', mutates_args=())
 def _attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """The result, and the logarithm of each query's sum of exponentials (B, heads, H * W)."""
-    q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-    out, log_sum = torch.empty_like(q), q.new_empty(q.shape[:3])
-    out_maps, sum_maps = (t.unflatten(2, (y.shape[-1], x.shape[-1])) for t in (out, log_sum))
-    for b, heads, group in _groups(q, k, table, y, x):
-        for rows in group.row_blocks:
-            scores = group.scores(rows)
-            largest = scores.amax(0)
+    q = q.contiguous()
+    out, log_sum = torch.zeros_like(q), q.new_empty(q.shape[:3])
+    for b, _, heads, group in _groups(q, k, v, table, y, x):
+        outs = out[b, heads]
+        # The softmax of what has been seen of the keys: with a new largest score all of it fades.
+        largest, total = q.new_full(outs.shape[:2], -torch.inf), q.new_zeros(outs.shape[:2])
+        for keys, columns in group.blocks:
+            scores = group.scores(keys, *group.interpolate(keys, columns))
+            before, largest = largest, torch.maximum(largest, scores.amax(0))
+            fade = before.sub_(largest).exp_()
             scores.sub_(largest).exp_()
-            total = scores.sum(0)
-            sum_maps[b, heads, rows] = largest.add_(total.log())
-            for i, head in enumerate(range(heads.start, heads.stop)):
-                weighted = scores[:, i].flatten(1).T @ v[b, head]
-                out_maps[b, head, rows] = weighted.view(*total.shape[1:], -1) / total[i].unsqueeze(-1)
+            total.mul_(fade).add_(scores.sum(0))
+            outs.mul_(fade.unsqueeze(-1))
+            for head in range(len(outs)):
+                outs[head].addmm_(scores[:, head].T, group.v[head, keys])
+        outs.div_(total.unsqueeze(-1))
+        log_sum[b, heads] = largest.add_(total.log_())
     return out, log_sum
 
 
@@ -140,48 +156,50 @@ def _attention_backward(
     out: Tensor,
     log_sum: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    grad, q, k, v = (t.contiguous() for t in (grad, q, k, v))
-    d_q, d_k, d_v, d_table, d_y, d_x = (
-        torch.zeros_like(t, memory_format=torch.contiguous_format) for t in (q, k, v, table, y, x)
-    )
-    size = y.shape[-1], x.shape[-1]
-    share = (grad * out).sum(-1).unflatten(2, size)  # (B, heads, H, W), what the softmax takes off every score
-    sum_maps, grad_maps, d_q_maps = (t.unflatten(2, size) for t in (log_sum, grad, d_q))
-    per_group = q.shape[1] // y.shape[1]
-    for b, heads, group in _groups(q, k, table, y, x):
-        g = heads.start // per_group
-        for rows in group.row_blocks:
-            weights = group.scores(rows).sub_(sum_maps[b, heads, rows]).exp_()  # (N, heads, rows, W)
-            d_scores = torch.empty_like(weights)
+    grad, q = grad.contiguous(), q.contiguous()
+    d_q, d_table = torch.zeros_like(q), torch.zeros_like(table)
+    d_k, d_v, d_y, d_x = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (k, v, y, x))
+    share = (grad * out).sum(-1)  # (B, heads, H * W), what the softmax takes off every score
+    for b, g, heads, group in _groups(q, k, v, table, y, x):
+        d_keys, d_values, d_rows, d_columns = (torch.empty_like(t) for t in (group.k, group.v, group.y, group.x))
+        for keys, columns in group.blocks:
+            read, along_x = group.interpolate(keys, columns)
+            weights = group.scores(keys, read, along_x).sub_(log_sum[b, heads]).exp_()
+            d_scores = group.buffer(1, keys)
             for i, head in enumerate(range(heads.start, heads.stop)):
-                part = grad_maps[b, head, rows].flatten(0, 1)  # (rows * W, d)
-                d_v[b, head].addmm_(weights[:, i].flatten(1), part)
-                torch.mm(v[b, head], part.T, out=d_scores[:, i].flatten(1))
-            d_scores.sub_(share[b, heads, rows]).mul_(weights)
+                torch.mm(weights[:, i], grad[b, head], out=d_values[i, keys])
+                torch.mm(group.v[i, keys], grad[b, head].T, out=d_scores[:, i])
+            d_scores.sub_(share[b, heads]).mul_(weights)
             for i, head in enumerate(range(heads.start, heads.stop)):
-                d_score = d_scores[:, i].flatten(1)  # (N, rows * W)
-                d_k[b, head].addmm_(d_score, group.queries(i, rows), alpha=group.scale)
-                d_q_maps[b, head, rows] = ((d_score.T @ k[b, head]) * group.scale).view(*d_scores.shape[2:], -1)
-            _bias_backward(group, rows, d_scores, d_table[heads], d_y[b, g], d_x[b, g])
+                torch.mm(d_scores[:, i], q[b, head], out=d_keys[i, keys])
+                d_q[b, head].addmm_(d_scores[:, i].T, group.k[i, keys], alpha=group.scale)
+            d_bias = d_scores.view(len(read), -1, along_x.shape[1])
+            d_rows[keys], d_columns[keys], d_read = _bias_backward(group, keys, columns, d_bias, read, along_x)
+            d_table[heads, :, columns] += d_read
+        d_k[b, heads] = group.unsorted(1, d_keys.mul_(group.scale))
+        d_v[b, heads] = group.unsorted(1, d_values)
+        d_y[b, g], d_x[b, g] = group.unsorted(0, d_rows), group.unsorted(0, d_columns)
     return d_q, d_k, d_v, d_table, d_y, d_x
 
 
-def _bias_backward(group: _Group, rows: slice, d_scores: Tensor, d_table: Tensor, d_y: Tensor, d_x: Tensor) -> None:
-    """Add to the gradients of a group's table and positions what a block of the scores' gradient gives."""
-    heads, table_rows, table_columns = group.table.shape
-    d_scores = d_scores.flatten(1, 2)  # (N, heads * rows, W)
-    for keys in group.key_blocks:
-        d_bias = d_scores[keys]
-        along_x = hat(group.x[keys], table_columns)  # (keys, W, Tx)
-        d_along_x = torch.bmm(d_bias.transpose(1, 2), group.read_rows(rows, keys))
-        d_x[keys] += (d_along_x * hat_slope(group.x[keys], table_columns)).sum(-1)
-        d_read = torch.bmm(d_bias, along_x)  # (keys, heads * rows, Tx)
-        d_read = d_read.unflatten(1, (heads, -1)).transpose(1, 2).flatten(2).flatten(0, 1)  # (keys * rows, heads * Tx)
-        place = group.y[keys, rows]
-        along_y = hat(place, table_rows).flatten(0, 1)  # (keys * rows, Ty)
-        d_table += (along_y.T @ d_read).unflatten(1, (heads, -1)).transpose(0, 1)
-        d_along_y = (d_read @ group.flat_table.T).view(*place.shape, table_rows)
-        d_y[keys, rows] += (d_along_y * hat_slope(place, table_rows)).sum(-1)
+def _bias_backward(
+    group: _Group, keys: slice, columns: slice, d_bias: Tensor, read: Tensor, along_x: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the rows (keys, H) and columns (keys, W) of a block of keys, and of the table's part that it reads.
+
+    ``d_bias`` is (keys, heads * H, W); the others are what :meth:`_Group.interpolate` returns.
+    """
+    heads, table_rows, _ = group.table.shape
+    y, x = group.y[keys], group.x[keys] - columns.start
+    # Both products with the few columns as rows: the other way round they take twice the time.
+    d_along_x = torch.bmm(read.transpose(1, 2), d_bias)  # (keys, columns, W)
+    d_x = (d_along_x * hat_slope(x, along_x.shape[2]).transpose(1, 2)).sum(1)
+    d_read = torch.bmm(along_x.transpose(1, 2), d_bias.transpose(1, 2)).unflatten(2, (heads, -1))
+    d_read = d_read.permute(0, 3, 2, 1).flatten(2).flatten(0, 1)  # (keys * H, heads * columns)
+    d_along_y = (d_read @ group.tables(columns).T).view(*y.shape, table_rows)
+    d_y = (d_along_y * hat_slope(y, table_rows)).sum(-1)
+    d_table = hat(y, table_rows).flatten(0, 1).T @ d_read
+    return d_y, d_x, d_table.unflatten(1, (heads, -1)).transpose(0, 1)
 
 
 @_attention_backward.register_fake
