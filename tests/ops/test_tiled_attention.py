@@ -122,9 +122,17 @@ def test_errors() -> None:
         neighborhood_attention(*args)
 
 
-def test_unfold_is_an_operator_of_torch() -> None:
+def test_cutting_and_assembling_are_operators_of_torch() -> None:
     t = torch.randn(2, 2, 17, 20, 3, requires_grad=True)
-    torch.library.opcheck(torch.ops.deformable_vit.unfold.default, (t, [5, 4], [4, 4]))
+    rows, columns = [0, 1, 3, 3, 3, 3, 4, 6], [0, 5, 4, 4]  # a tile of 3, then of 6 that overlap by 2; five of 4
+    torch.library.opcheck(torch.ops.deformable_vit.tiles.default, (t, rows, columns))
+    tiles = [tile.detach().requires_grad_() for tile in torch.ops.deformable_vit.tiles(t, rows, columns)]
+    assert [tuple(tile.shape) for tile in tiles] == [(2 * 5, 2, 12, 3), (2 * 15, 2, 24, 3)]
+    torch.library.opcheck(torch.ops.deformable_vit.assemble.default, (tiles, 2, rows, columns))
+    # Rows 7, 8 and 11, 12 are in two tiles.
+    out = torch.ops.deformable_vit.assemble(tiles, 2, rows, columns)
+    twice = torch.tensor([1.0] * 7 + [2, 2, 1, 1, 2, 2] + [1] * 4)
+    torch.testing.assert_close(out, t * twice[:, None, None])
 
 
 @pytest.mark.parametrize('function', [neighborhood_attention, lambda *a: window_attention(*a, shift=3)])

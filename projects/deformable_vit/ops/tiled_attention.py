@@ -5,8 +5,9 @@ columns of keys. Along an axis, tiles that look alike follow each other in runs:
 one. A map is then at most a few rectangles of equal tiles, each of them one call of dense attention with one bias.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -121,76 +122,22 @@ def _tiled(
     h, w = q.shape[2:4]
     rows, columns = runs(h), runs(w)
     table = table.to(q.dtype)
-    return torch.cat(
-        [torch.cat([_rectangle(q, k, v, table, row, column, kernel) for column in columns], dim=3) for row in rows],
-        dim=2,
-    )
+    own = [[n for run in axis for n in (run.start, run.count, run.size, run.size)] for axis in (rows, columns)]
+    seen = [[n for run in axis for n in (run.key, run.count, run.size, run.span)] for axis in (rows, columns)]
+    pieces = zip(product(rows, columns), _tiles(q, *own), _tiles(k, *seen), _tiles(v, *seen), strict=True)
+    outs = [
+        F.scaled_dot_product_attention(*qkv, attn_mask=_bias(table, row, h, column, w, kernel))
+        for (row, column), *qkv in pieces
+    ]
+    return _assemble(outs, len(q), *own)
 
 
-def _rectangle(q: Tensor, k: Tensor, v: Tensor, table: Tensor, row: Run, column: Run, kernel: int | None) -> Tensor:
-    """The output (B, heads, rows, columns, d) of one rectangle of equal tiles."""
-    b, heads, h, w, _ = q.shape
+def _bias(table: Tensor, row: Run, h: int, column: Run, w: int, kernel: int | None) -> Tensor:
+    """The bias of the tiles of a rectangle, all alike: (1, heads, queries, keys)."""
     y, bias_y = _relative(row, h, kernel, table)
     x, bias_x = _relative(column, w, kernel, table)
     bias = table[:, y[:, None, :, None], x[None, :, None, :]] + (bias_y[:, None, :, None] + bias_x[None, :, None, :])
-    queries = _tiles(q, row.start, row.size, column.start, column.size, row, column)
-    keys, values = (_tiles(t, row.key, row.span, column.key, column.span, row, column) for t in (k, v))
-    out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias.flatten(1, 2).flatten(2)[None])
-    out = out.view(b, row.count, column.count, heads, row.size, column.size, -1)
-    return out.permute(0, 3, 1, 4, 2, 5, 6).flatten(4, 5).flatten(2, 3)
-
-
-def _tiles(t: Tensor, y: int, height: int, x: int, width: int, row: Run, column: Run) -> Tensor:
-    """(B, heads, H, W, d) -> (B * tiles, heads, height * width, d)."""
-    t = t[:, :, y : y + (row.count - 1) * row.size + height, x : x + (column.count - 1) * column.size + width]
-    if any(run.count > 1 and run.size != edge for run, edge in ((row, height), (column, width))):
-        unfold = _opaque_unfold if torch.compiler.is_compiling() else _unfold
-        return unfold(t, [height, width], [row.size, column.size])
-    tiles = t.unflatten(3, (-1, width)).unflatten(2, (-1, height))  # (B, heads, rows, height, columns, width, d)
-    return tiles.permute(0, 2, 4, 1, 3, 5, 6).flatten(4, 5).flatten(0, 2)
-
-
-def _unfold(t: Tensor, size: list[int], step: list[int]) -> Tensor:
-    """The tiles of ``size``, ``step`` apart: (B, heads, H, W, d) -> (B * tiles, heads, height * width, d)."""
-    tiles = t.unfold(2, size[0], step[0]).unfold(3, size[1], step[1])  # (B, heads, rows, columns, d, height, width)
-    return tiles.permute(0, 2, 3, 1, 5, 6, 4).flatten(4, 5).flatten(0, 2).contiguous()
-
-
-# An operator that torch.compile does not look into: in the C++ that inductor of torch 2.12 writes for it, the gradient
-# of an unfold of an unfold runs over the end of its buffer. Without torch.compile it would only cost its call.
-_opaque_unfold = torch.library.custom_op('deformable_vit::unfold', _unfold, mutates_args=())
-
-
-@_opaque_unfold.register_fake
-def _(t: Tensor, size: list[int], step: list[int]) -> Tensor:
-    rows, columns = ((n - edge) // by + 1 for n, edge, by in zip(t.shape[2:4], size, step, strict=True))
-    return t.new_empty(t.shape[0] * rows * columns, t.shape[1], size[0] * size[1], t.shape[-1])
-
-
-@torch.library.custom_op('deformable_vit::unfold_backward', mutates_args=())
-def _unfold_backward(grad: Tensor, shape: list[int], size: list[int], step: list[int]) -> Tensor:
-    b, heads, h, w, d = shape
-    rows, columns = (h - size[0]) // step[0] + 1, (w - size[1]) // step[1] + 1
-    grad = grad.view(b, rows, columns, heads, size[0], size[1], d).permute(0, 3, 1, 2, 6, 4, 5)
-    grad = torch.ops.aten.unfold_backward(grad, [b, heads, rows, w, d, size[0]], 3, size[1], step[1])
-    return torch.ops.aten.unfold_backward(grad, shape, 2, size[0], step[0])
-
-
-@_unfold_backward.register_fake
-def _(grad: Tensor, shape: list[int], size: list[int], step: list[int]) -> Tensor:
-    return grad.new_empty(shape)
-
-
-def _save_tiling(ctx, inputs: tuple, output: Tensor) -> None:
-    t, ctx.size, ctx.step = inputs
-    ctx.shape = t.shape
-
-
-def _tiling_backward(ctx, grad: Tensor) -> tuple:
-    return _unfold_backward(grad.contiguous(), list(ctx.shape), ctx.size, ctx.step), None, None
-
-
-_opaque_unfold.register_autograd(_tiling_backward, setup_context=_save_tiling)
+    return bias.flatten(3).flatten(1, 2)[None]
 
 
 def _relative(run: Run, n: int, kernel: int | None, table: Tensor) -> tuple[Tensor, Tensor]:
@@ -204,3 +151,92 @@ def _relative(run: Run, n: int, kernel: int | None, table: Tensor) -> tuple[Tens
         first = (query - kernel // 2).clamp(0, max(n - kernel, 0))
         bias = bias.masked_fill((key < first) | (key >= first + kernel), -torch.inf)
     return index.clamp(0, last), bias
+
+
+# Cutting and assembling are operators of torch. So cutting has one gradient of the map's size, where autograd adds up
+# one for every rectangle; and torch.compile does not look into them: in the C++ that inductor of torch 2.12 writes for
+# it, the gradient of an unfold of an unfold runs over the end of its buffer. An axis is given as the start, count, step
+# and edge of tiles, for each run.
+
+
+@torch.library.custom_op('deformable_vit::tiles', mutates_args=())
+def _tiles(t: Tensor, rows: list[int], columns: list[int]) -> list[Tensor]:
+    """The tiles of all rectangles: (B, heads, H, W, d) -> (B * tiles, heads, height * width, d) each."""
+    views = [_view(t, *axes) for axes in _rectangles(rows, columns)]
+    # A copy also where a view would do: an operator's result is its own.
+    return [t.new_empty(view.shape).copy_(view).flatten(4, 5).flatten(0, 2) for view in views]
+
+
+@torch.library.custom_op('deformable_vit::assemble', mutates_args=())
+def _assemble(tiles: list[Tensor], batch: int, rows: list[int], columns: list[int]) -> Tensor:
+    """The map (B, heads, H, W, d) of which these are the tiles; where some overlap, their sum."""
+    heads, _, d = tiles[0].shape[1:]
+    h, w = (max(start + (count - 1) * step + edge for start, count, step, edge in _quads(a)) for a in (rows, columns))
+    # Heads behind pixels in memory, as they come from a projection and go to one.
+    out = tiles[0].new_zeros(batch, h, w, heads, d).permute(0, 3, 1, 2, 4)
+    for tile, (row, column) in zip(tiles, _rectangles(rows, columns), strict=True):
+        tile = tile.view(batch, row[1], column[1], heads, row[3], column[3], d)
+        # Every other tile at a time, or every third, ...: those do not overlap.
+        apart = [min(count, -(-edge // step)) for _, count, step, edge in (row, column)]
+        for i, j in product(*map(range, apart)):
+            _view(out, _thinned(row, i, apart[0]), _thinned(column, j, apart[1])).add_(
+                tile[:, i :: apart[0], j :: apart[1]]
+            )
+    return out
+
+
+def _quads(axis: list[int]) -> list[tuple[int, ...]]:
+    return [tuple(axis[i : i + 4]) for i in range(0, len(axis), 4)]
+
+
+def _rectangles(rows: list[int], columns: list[int]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    return product(_quads(rows), _quads(columns))
+
+
+def _thinned(run: tuple[int, ...], first: int, by: int) -> tuple[int, ...]:
+    """Of a run of tiles the one at ``first`` and every one ``by`` further."""
+    start, count, step, edge = run
+    return start + first * step, len(range(first, count, by)), by * step, edge
+
+
+def _view(t: Tensor, row: tuple[int, ...], column: tuple[int, ...]) -> Tensor:
+    """(B, heads, H, W, d) -> (B, rows, columns, heads, height, width, d), a view."""
+    (y, n_y, step_y, height), (x, n_x, step_x, width) = row, column
+    t = t[:, :, y : y + (n_y - 1) * step_y + height, x : x + (n_x - 1) * step_x + width]
+    return t.unfold(2, height, step_y).unfold(3, width, step_x).permute(0, 2, 3, 1, 5, 6, 4)
+
+
+@_tiles.register_fake
+def _(t: Tensor, rows: list[int], columns: list[int]) -> list[Tensor]:
+    b, heads, _, _, d = t.shape
+    return [t.new_empty(b * r[1] * c[1], heads, r[3] * c[3], d) for r, c in _rectangles(rows, columns)]
+
+
+@_assemble.register_fake
+def _(tiles: list[Tensor], batch: int, rows: list[int], columns: list[int]) -> Tensor:
+    heads, _, d = tiles[0].shape[1:]
+    h, w = (max(start + (count - 1) * step + edge for start, count, step, edge in _quads(a)) for a in (rows, columns))
+    return tiles[0].new_empty(batch, h, w, heads, d).permute(0, 3, 1, 2, 4)
+
+
+def _save_tiles(ctx, inputs: tuple, output: list[Tensor]) -> None:
+    t, ctx.rows, ctx.columns = inputs
+    ctx.batch = len(t)
+
+
+def _tiles_backward(ctx, grads: list[Tensor]) -> tuple:
+    return _assemble([g.contiguous() for g in grads], ctx.batch, ctx.rows, ctx.columns), None, None
+
+
+_tiles.register_autograd(_tiles_backward, setup_context=_save_tiles)
+
+
+def _save_assemble(ctx, inputs: tuple, output: Tensor) -> None:
+    _, _, ctx.rows, ctx.columns = inputs
+
+
+def _assemble_backward(ctx, grad: Tensor) -> tuple:
+    return _tiles(grad, ctx.rows, ctx.columns), None, None, None
+
+
+_assemble.register_autograd(_assemble_backward, setup_context=_save_assemble)
