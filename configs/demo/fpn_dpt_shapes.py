@@ -1,4 +1,4 @@
-_base_ = './fpn_pvt_shapes.py'
+_base_ = './fpn_pvtv2_shapes.py'
 
 model = dict(backbone=_base_.small_dpt)
 optim_wrapper = _base_.small_dpt_optim_wrapper

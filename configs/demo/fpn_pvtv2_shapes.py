@@ -1,3 +1,10 @@
-_base_ = './fpn_pvt_shapes.py'
+_base_ = [
+    '../_base_/backbones/small.py',
+    '../_base_/models/small_semantic_fpn.py',
+    '../_base_/datasets/shapes_semantic.py',
+    '../_base_/schedules/shapes_semantic.py',
+    'mmseg::_base_/default_runtime.py',
+]
+custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
-model = dict(backbone=_base_.small_pvtv2)
+model = dict(backbone=_base_.small_pvtv2, neck=dict(in_channels=_base_.small_channels))

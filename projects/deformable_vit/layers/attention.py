@@ -42,10 +42,8 @@ class SpatialReductionAttention(nn.Module):
 
     def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """(B, N, C) -> (B, N, C) with N = H * W, or one more at ``sr_ratio`` 1, where order does not matter."""
-        q = self.q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, C / heads)
-        kv = self.kv(self.reduce(x, hw)).unflatten(-1, (2, self.num_heads, -1))
-        k, v = kv.transpose(1, 3).unbind(2)  # 2 x (B, heads, M, C / heads)
-        x = dense_attention(q, k, v)
+        qkv = self.q(x), *self.kv(self.reduce(x, hw)).chunk(2, dim=-1)
+        x = dense_attention(*(t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in qkv))  # (B, heads, N, d)
         return self.proj(x.transpose(1, 2).flatten(2))
 
 
