@@ -1,6 +1,7 @@
 """Time and memory of one backbone, and how idle the machine was meanwhile."""
 
 import gc
+import importlib
 import os
 import statistics
 import time
@@ -10,15 +11,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from mmdet.registry import MODELS
+from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from deformable_vit.engine import UserError, load_config
+from deformable_vit.engine import UserError, adapt_to_device, load_config
 from deformable_vit.ops import deformable_attention, query_coordinates, use_path
 from deformable_vit.ops.paths import PATHS
 
-_SWIN_T = dict(embed_dims=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), window_size=7)
-# Without stochastic depth, so that all blocks run in training. `attention` is one of DAT-T's stage 3.
+# Without stochastic depth, so that all blocks run in training.
+_HOSTS = {
+    'mmdet-pvt-t': dict(type='mmdet.PyramidVisionTransformer', num_layers=[2, 2, 2, 2], drop_path_rate=0.0),
+    'mmdet-pvtv2-b2': dict(
+        type='mmdet.PyramidVisionTransformerV2', embed_dims=64, num_layers=[3, 4, 6, 3], drop_path_rate=0.0
+    ),
+    'swin-t': dict(
+        type='mmdet.SwinTransformer',
+        embed_dims=96,
+        depths=(2, 2, 6, 2),
+        num_heads=(3, 6, 12, 24),
+        window_size=7,
+        drop_path_rate=0.0,
+    ),
+    'r50': dict(type='mmdet.ResNet', depth=50, norm_cfg=dict(type='BN', requires_grad=True)),
+}
+# `attention` is one of DAT-T's stage 3.
 ZOO = {
     **{f'pvt-{size[0]}': dict(type='PVT', arch=size) for size in ('tiny', 'small', 'medium', 'large')},
     **{f'pvtv2-{size}': dict(type='PVTv2', arch=size) for size in ('b0', 'b1', 'b2', 'b2-li')},
@@ -26,12 +42,7 @@ ZOO = {
     **{f'dat-{size[0]}': dict(type='DAT', arch=size) for size in ('tiny', 'small', 'base')},
     **{f'dat-{size[0]}-pp': dict(type='DAT', arch=f'{size}++') for size in ('tiny', 'small', 'base')},
     'attention': None,
-    'mmdet-pvt-t': dict(type='mmdet.PyramidVisionTransformer', num_layers=[2, 2, 2, 2], drop_path_rate=0.0),
-    'mmdet-pvtv2-b2': dict(
-        type='mmdet.PyramidVisionTransformerV2', embed_dims=64, num_layers=[3, 4, 6, 3], drop_path_rate=0.0
-    ),
-    'swin-t': dict(type='mmdet.SwinTransformer', drop_path_rate=0.0, **_SWIN_T),
-    'r50': dict(type='mmdet.ResNet', depth=50, norm_cfg=dict(type='BN', requires_grad=True)),
+    **_HOSTS,
 }
 
 
@@ -56,16 +67,17 @@ class Case:
 
 @dataclass
 class Measurement:
-    """Seconds of the first call and of the repeats, and the peak of memory in MiB, where it was measured."""
+    """Seconds of the first call and of the repeats, MiB of the peak where it was measured, and what failed."""
 
     case: Case
     first: float = 0.0
     seconds: list[float] = field(default_factory=list)
     peak: float | None = None
+    error: str | None = None
 
     @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
+    def median(self) -> float | None:
+        return statistics.median(self.seconds) if self.seconds else None
 
 
 class Attention(nn.Module):
@@ -92,13 +104,20 @@ def parse_model(text: str) -> tuple[str, str]:
     """``NAME[:PATH]`` -> (name or config file, the operators' way).
 
     Raises:
-        UserError: There is neither such a model, nor such a file or way.
+        UserError: There is neither such a model, nor such a file or way, or the file is not of a model with a backbone.
     """
     name, _, path = text.partition(':')
-    if name not in ZOO and not Path(name).is_file():
-        raise UserError(f'{name} is neither a config file nor one of {", ".join(ZOO)}')
+    if name in _HOSTS and path:
+        raise UserError(f'{text}: {name} is of a host and goes one way only')
     if path and path not in PATHS:
         raise UserError(f'{text}: behind the colon goes one of {", ".join(PATHS)}')
+    if path in ('blocks', 'products') and name in ZOO and not name.startswith(('dat', 'attention')):
+        raise UserError(f'{text}: {path} is a way of deformable attention, which {name} has not')
+    if name not in ZOO:
+        if not name.endswith('.py'):
+            raise UserError(f'{name} is neither a config file nor one of {", ".join(ZOO)}')
+        if not isinstance(load_config(name, {}).model.get('backbone'), dict):
+            raise UserError(f'the model of {name} has no backbone')
     return name, path or 'auto'
 
 
@@ -107,13 +126,25 @@ def build(case: Case) -> nn.Module:
     torch.manual_seed(0)
     if case.model == 'attention':
         model = Attention(case.batch, case.height, case.width)
+    elif case.model in ZOO:
+        model = _build('mmdet', ZOO[case.model])
     else:
-        cfg = ZOO.get(case.model) or dict(load_config(case.model).model.backbone, init_cfg=None)
-        model = MODELS.build(dict(cfg))
+        config = load_config(case.model, {})
+        adapt_to_device(config, 'none')
+        model = _build(config.default_scope, dict(config.model.backbone, init_cfg=None))
     model.to(case.device)
     model.train(case.mode == 'training')  # some of the hosts' return nothing
-    # Dynamic from the start: one compilation for all sizes.
-    return torch.compile(model, dynamic=True) if case.compile else model
+    if not case.compile:
+        return model
+    # All models here share their backbone's code; what is compiled for one counts as another's compiling again.
+    torch._dynamo.config.recompile_limit = 1000
+    torch._inductor.config.compile_threads = 1  # in this process, whose time is not taken for others'
+    return torch.compile(model, dynamic=True)
+
+
+def _build(scope: str, backbone: dict) -> nn.Module:
+    init_default_scope(scope)
+    return importlib.import_module(f'{scope}.registry').MODELS.build(dict(backbone))
 
 
 class Runner:
@@ -146,18 +177,32 @@ class Runner:
 
 def measure_times(cases: list[Case], warmup: int, repeats: int, report: Callable[[], None]) -> list[Measurement]:
     """Run the cases in turns, so that a disturbance hits all of them; ``report`` is called after every step."""
+    torch._dynamo.reset()  # the first call of each compiles
     runners = [Runner(case) for case in cases]
     results = [Measurement(case) for case in cases]
     for turn in range(warmup + repeats):
         for runner, result in zip(runners, results, strict=True):
-            seconds = runner.step()
-            if turn == 0:
-                result.first = seconds
-            if turn >= warmup:
-                result.seconds.append(seconds)
+            if result.error is None:
+                try:
+                    seconds = runner.step()
+                except RuntimeError as error:
+                    if not _is_out_of_memory(error):
+                        raise
+                    result.error, result.seconds = 'out of memory', []
+                else:
+                    result.first = result.first or seconds
+                    if turn >= warmup:
+                        result.seconds.append(seconds)
             gc.collect()
             report()
+    del runners, runner
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # the fresh processes need it
     return results
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def measure_peak(case: Case) -> float:
@@ -173,6 +218,8 @@ def measure_peak(case: Case) -> float:
         return torch.cuda.max_memory_allocated() / 2**20
     before = _resident('VmRSS')
     runner = Runner(case)
+    if case.compile:
+        runner.step()  # what the compiler needs is not the model's
     Path('/proc/self/clear_refs').write_text('5')  # forget the peak of the imports
     runner.step()
     return _resident('VmHWM') - before
@@ -184,18 +231,24 @@ def _resident(key: str) -> float:
 
 
 @contextmanager
-def watch_others() -> Iterator[Callable[[], float]]:
+def watch_others() -> Iterator[Callable[[], float | None]]:
     """Yields a function that says, when the context is left, how many cores others kept busy on average.
 
-    Others are processes beside this one and its finished children, on the cores that this one may use.
+    Others are processes beside this one and its finished children, on the cores that this one may use. ``None`` where
+    the system does not tell.
     """
     start, busy, own = time.perf_counter(), _busy_seconds(), _own_seconds()
-    others = 0.0
+    others: float | None = None
     yield lambda: others
-    others = max(0.0, (_busy_seconds() - busy - _own_seconds() + own) / (time.perf_counter() - start))
+    end = _busy_seconds()
+    if busy is not None and end is not None:
+        others = max(0.0, (end - busy - _own_seconds() + own) / (time.perf_counter() - start))
 
 
-def _busy_seconds() -> float:
+def _busy_seconds() -> float | None:
+    """Of the cores that this process may use, since the system was started."""
+    if not Path('/proc/stat').exists():
+        return None
     cores = {f'cpu{n}' for n in os.sched_getaffinity(0)}
     ticks = 0
     for line in Path('/proc/stat').read_text().splitlines():

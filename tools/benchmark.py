@@ -74,16 +74,19 @@ def parse_shape(text: str) -> tuple[int, int]:
 
 def list_cases(args: argparse.Namespace) -> list[list[Case]]:
     """The cases that are run in turns with each other, a list for each size, batch, dtype and mode."""
-    for name in ('warmup', 'repeats'):
-        if getattr(args, name) < (name == 'repeats'):
-            raise UserError(f'--{name} must be at least {int(name == "repeats")}, got {getattr(args, name)}')
+    for name, least in (('warmup', 0), ('repeats', 1)):
+        if getattr(args, name) < least:
+            raise UserError(f'--{name} must be at least {least}, got {getattr(args, name)}')
     if min(args.batch) < 1 or (args.threads is not None and args.threads < 1):
         raise UserError(f'--batch and --threads must be at least 1, got {args.batch} and {args.threads}')
     if args.device == 'cuda' and not torch.cuda.is_available():
         raise UserError('--device cuda: torch sees no CUDA device')
     for file in (args.json, args.plot):
-        if file and not Path(file).absolute().parent.is_dir():
-            raise UserError(f'{file}: its folder does not exist')
+        if file and (not Path(file).absolute().parent.is_dir() or Path(file).is_dir()):
+            raise UserError(f'{file}: its folder does not exist, or it is one itself')
+    formats = plt.figure().canvas.get_supported_filetypes()
+    if args.plot and Path(args.plot).suffix[1:] not in formats:
+        raise UserError(f'--plot {args.plot}: name a picture that ends with one of {", ".join(formats)}')
     models = [parse_model(text) for text in args.models or DEFAULT]
     sizes = [parse_shape(text) for text in args.shape]
     return [
@@ -95,14 +98,18 @@ def list_cases(args: argparse.Namespace) -> list[list[Case]]:
     ]
 
 
-def peak_in_fresh_process(case: Case, threads: int) -> float:
+def add_peak(result: Measurement, threads: int) -> None:
+    """Fill in the peak of memory, or what went wrong in the process that was to measure it."""
+    case = result.case
     command = [sys.executable, str(Path(__file__).resolve()), '--peak-of', json.dumps(asdict(case))]
     done = subprocess.run(
         [*command, '--threads', str(threads)], capture_output=True, text=True, env=os.environ, check=False
     )
-    if done.returncode:
-        raise UserError(f'{case.title} failed in a process of its own:\n{done.stderr.strip()[-2000:]}')
-    return float(done.stdout.split()[-1])
+    if done.returncode == 0:
+        result.peak = float(done.stdout.split()[-1])
+    else:
+        lines = done.stderr.strip().splitlines() or ['no message']
+        result.error = f'no peak: {lines[-1][:100]} (exit status {done.returncode})'
 
 
 def table(results: list[Measurement]) -> str:
@@ -113,10 +120,13 @@ def table(results: list[Measurement]) -> str:
     ]
     for r in results:
         c = r.case
-        spread = f'{min(r.seconds):.4g} to {max(r.seconds):.4g}'
+        if r.seconds:
+            times = [f'{r.median:.4g}', f'{min(r.seconds):.4g} to {max(r.seconds):.4g}', f'{r.first:.3g}']
+        else:
+            times = [r.error, '', '']
         peak = '' if r.peak is None else f'{r.peak:.0f}'
         cells = [c.title, f'{c.height} x {c.width}', str(c.batch), c.dtype, c.mode]
-        lines.append('| ' + ' | '.join([*cells, f'{r.median:.4g}', spread, f'{r.first:.3g}', peak]) + ' |')
+        lines.append('| ' + ' | '.join([*cells, *times, peak]) + ' |')
     return '\n'.join(lines)
 
 
@@ -127,7 +137,7 @@ def comparison(results: list[Measurement]) -> str:
     for ours, theirs in VERSUS:
         for condition in dict.fromkeys(_condition(r.case) for r in results):
             a, b = conditions.get((ours, *condition)), conditions.get((theirs, *condition))
-            if a and b:
+            if a and b and a.seconds and b.seconds:
                 mode, height, width, batch, dtype = condition
                 memory = '' if a.peak is None or b.peak is None else f'{a.peak / b.peak:.2f}'
                 cells = [f'{ours} against {theirs}', f'{height} x {width}', str(batch), dtype, mode]
@@ -179,34 +189,44 @@ def main() -> None:
     if args.list:
         print('\n'.join(ZOO))
         return
-    if args.threads:
-        torch.set_num_threads(args.threads)
     if args.peak_of:
+        torch.set_num_threads(args.threads)
         print(measure_peak(Case(**json.loads(args.peak_of))))
         return
     groups = list_cases(args)
-    with_memory = not args.no_memory and (args.device == 'cuda' or Path('/proc/self/clear_refs').exists())
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    with_memory = not args.no_memory and (args.device == 'cuda' or os.access('/proc/self/clear_refs', os.W_OK))
     if not args.no_memory and not with_memory:
         print('no figures of memory: on a CPU they need /proc, which is not here')
 
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     results: list[Measurement] = []
     total = sum(len(group) * (args.warmup + args.repeats + with_memory) for group in groups)
+    machine = f'{device_name(args.device)}; torch {torch.__version__}'
     with watch_others() as others, Progress(*columns, disable=not sys.stdout.isatty()) as progress:
         task = progress.add_task('steps', total=total)
-        for group in groups:
-            progress.update(task, description=f'{group[0].mode}, {group[0].height} x {group[0].width}')
-            measured = measure_times(group, args.warmup, args.repeats, lambda: progress.advance(task))
-            for result in measured if with_memory else ():
-                result.peak = peak_in_fresh_process(result.case, torch.get_num_threads())
-                progress.advance(task)
-            results += measured
+        try:
+            for group in groups:
+                progress.update(task, description=f'{group[0].mode}, {group[0].height} x {group[0].width}')
+                measured = measure_times(group, args.warmup, args.repeats, lambda: progress.advance(task))
+                results += measured
+                for result in measured if with_memory else ():
+                    if result.seconds:
+                        add_peak(result, torch.get_num_threads())
+                    progress.advance(task)
+        except KeyboardInterrupt:
+            progress.console.print('stopped; what follows was measured before')
 
-    machine = f'{device_name(args.device)}; torch {torch.__version__}'
     print(f'{machine}; medians of {args.repeats}\n\n{table(results)}')
     if ratios := comparison(results):
         print(f'\n{ratios}')
-    if others() > IDLE:
+    for result in results:
+        if result.error:
+            print(f'\n{result.case.title}, {result.case.mode}: {result.error}')
+    if others() is None:
+        print('\nWhether others were at work on the machine is not known here.')
+    elif others() > IDLE:
         print(
             f'\nThe machine was not idle: others kept {others():.2f} cores busy on average. Do not trust these figures.'
         )

@@ -275,8 +275,9 @@ def main() -> None:
         except KeyboardInterrupt as error:
             raise UserError('stopped; the same command goes on from here') from error
         finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # first, or another one starts when the one that runs stops
             stop.set()
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown()
 
     print(table(finished(out)))
     print(f'table   {out / "table.md"}\ncurves  {out / "curves.png"}')

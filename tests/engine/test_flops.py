@@ -18,6 +18,8 @@ from deformable_vit.layers import (
     PatchEmbed,
     WindowAttention,
 )
+from deformable_vit.ops import use_path
+from deformable_vit.ops.paths import PATHS
 
 # From papers.md's sources: M parameters, G FLOPs of the classifier at 224 x 224; the ablation's rows to the last digit.
 PUBLISHED = {
@@ -114,9 +116,10 @@ def test_windows_by_hand() -> None:
     assert layer(torch.zeros(1, 70, 8)) == 70 * (8 * 24 + 24 + 8 * 8 + 8) + 2 * pairs * 8
 
 
+@pytest.mark.parametrize('path', PATHS)
 @pytest.mark.parametrize('block', [2**24, 1])
-def test_deformable_attention_by_hand(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same number for small and large maps, which go different ways."""
+def test_deformable_attention_by_hand(block: int, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same number for small and large maps, which go different ways, and whatever way is set."""
     monkeypatch.setattr(import_module('deformable_vit.ops.deformable_attention'), '_BLOCK', block)
     queries, keys, dim, heads, groups = 6 * 8, 3 * 4, 8, 4, 2
     layer = DeformableAttention(dim, heads, groups, stride=2, offset_kernel=3, table_size=(5, 7))
@@ -124,7 +127,8 @@ def test_deformable_attention_by_hand(block: int, monkeypatch: pytest.MonkeyPatc
     projections = queries * 2 * (dim * dim + dim)  # of queries and of what comes out
     key_value = keys * (dim * 2 * dim + 2 * dim + 4 * dim)
     attention = queries * keys * (2 * dim + 2 * heads)  # products, and the bias read in two steps
-    counted = flops_of(layer, (6, 8))(torch.zeros(1, queries, dim))
+    with use_path(path):
+        counted = flops_of(layer, (6, 8))(torch.zeros(1, queries, dim))
     assert counted == offsets + projections + key_value + attention
 
 

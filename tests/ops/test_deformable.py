@@ -7,6 +7,7 @@ import pytest
 import torch
 from devices import DEVICES, assert_same_function
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 
 from deformable_vit.ops import (
     decode_boxes,
@@ -144,6 +145,65 @@ def test_path_on_the_cpu(block: int, path: str, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(ATTENTION, name, lambda *_, name=name: called.append(name))
     deformable_attention(*attention_case(*ATTENTION_CASES['square']))
     assert called == [path]
+
+
+@pytest.mark.usefixtures('each_attention')
+def test_backward_within_autocast() -> None:
+    """As in a training loop that wraps all of its step."""
+    args = [a.requires_grad_() for a in attention_case(*ATTENTION_CASES['batch'])]
+    wanted = torch.autograd.grad(reference.deformable_attention(*args).sum(), args[:5])
+    with torch.autocast('cpu', torch.bfloat16):
+        q, k, v = (a.bfloat16() for a in args[:3])
+        grads = torch.autograd.grad(deformable_attention(q, k, v, *args[3:]).float().sum(), args[:5])
+    for grad, want in zip(grads, wanted, strict=True):
+        torch.testing.assert_close(grad, want, atol=0.05 * want.abs().max().item(), rtol=0.1)
+
+
+@pytest.mark.usefixtures('each_attention')
+@pytest.mark.parametrize('number', [torch.nan, torch.inf])
+def test_what_is_not_a_number_is_handed_on(number: float) -> None:
+    """Training's own checks look at the loss: no operator may stop before."""
+    args = attention_case(*ATTENTION_CASES['batch'])
+    args[4][0, 0, 0] = number
+    out = deformable_attention(*args)
+    assert not out[1:].isnan().any()
+    if number != number:
+        assert out[0, 0].isnan().all()
+
+
+def test_strides_are_as_torch_compile_is_told() -> None:
+    """Of the gradients too, whatever those of the arguments are."""
+    q, k, v, table = attention_case(*ATTENTION_CASES['batch'])[:4]
+    y, x = torch.rand(3, 4, 6, 3) * 4, torch.rand(3, 4, 6, 5) * 8
+    args = [t.transpose(-1, -2).contiguous().transpose(-1, -2) for t in (q, k, v, table, y, x)]
+    forward, backward = torch.ops.deformable_vit.biased_attention, torch.ops.deformable_vit.biased_attention_backward
+    real = forward(*args)
+    grads = backward(args[0], *args, *real)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        fake = forward(*args)
+        fake_grads = backward(args[0], *args, *real)
+    for a, b in zip((*real, *grads), (*fake, *fake_grads), strict=True):
+        assert a.stride() == b.stride()
+
+
+@pytest.mark.usefixtures('each_attention')
+def test_what_is_kept_for_backward_grows_with_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with their square: four times the queries and keys keep about four times the numbers."""
+    limit_blocks(monkeypatch, 4096)
+    kept = []
+    for edge in (12, 24):
+        saved: dict[int, int] = {}
+
+        def keep(tensor: Tensor, saved: dict[int, int] = saved) -> Tensor:
+            storage = tensor.untyped_storage()
+            saved[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        args = [a.requires_grad_() for a in attention_case(1, (edge, edge), edge**2, 2, (23, 23))]
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            deformable_attention(*args)
+        kept.append(sum(saved.values()))
+    assert kept[1] < 5 * kept[0]
 
 
 def test_slope_on_an_entry_is_that_of_grid_sample() -> None:

@@ -7,7 +7,7 @@ from importlib import import_module
 import pytest
 import torch
 from mmengine.registry import MODELS
-from running import ENVIRONMENT
+from running import ENVIRONMENT, ROOT
 
 from deformable_vit.ops import current_path, deformable_attention, use_path
 
@@ -39,7 +39,35 @@ def test_backbones_by_reference(name: str, precision: torch.dtype, monkeypatch: 
         with use_path('reference'):
             slow = model(x)
     for a, b in zip(fast, slow, strict=True):
-        torch.testing.assert_close(a, b, **tolerance, check_dtype=False)
+        torch.testing.assert_close(a, b, **tolerance)
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+def test_half_precision_throughout(name: str) -> None:
+    """Weights and pictures in bfloat16, without autocast; coordinates stay in float32."""
+    model = MODELS.build(dict(BACKBONES[name], pretrain_img_size=64)).bfloat16()
+    x = torch.randn(1, 3, 64, 64, dtype=torch.bfloat16)
+    with torch.no_grad():
+        fast = model(x)
+        with use_path('reference'):
+            slow = model(x)
+    for a, b in zip(fast, slow, strict=True):
+        torch.testing.assert_close(a, b, rtol=0.1, atol=0.2)
+
+
+@pytest.mark.parametrize('path', ['reference', 'products'])
+def test_checkpointed_blocks_are_repeated_the_same_way(path: str) -> None:
+    """Also where backward comes after the context."""
+    gradients = []
+    for with_cp in (False, True):
+        torch.manual_seed(0)
+        model = MODELS.build(dict(BACKBONES['DAT'], pretrain_img_size=64, with_cp=with_cp))
+        with use_path(path):
+            out = model(torch.ones(1, 3, 64, 64))[-1]
+        out.square().sum().backward()
+        gradients.append([p.grad for p in model.stages.parameters()])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize(('path', 'function'), [('blocks', 'by_blocks'), ('products', 'by_matrix_products')])
@@ -65,13 +93,18 @@ def test_the_setting_ends_with_its_context() -> None:
         use_path('fast').__enter__()
 
 
-@pytest.mark.parametrize('path', ['reference', 'slow'])
-def test_environment_variable(path: str) -> None:
+@pytest.mark.parametrize(('value', 'path'), [('reference', 'reference'), ('', 'auto')])
+def test_environment_variable(value: str, path: str) -> None:
     code = 'from deformable_vit.ops import current_path; print(current_path())'
-    done = subprocess.run(
-        [sys.executable, '-c', code], env=ENVIRONMENT | {'DEFORMABLE_VIT_PATH': path}, capture_output=True, text=True
-    )
-    if path == 'reference':
-        assert done.stdout.strip() == 'reference'
-    else:
-        assert "DEFORMABLE_VIT_PATH must be one of auto, reference, blocks, products, got 'slow'" in done.stderr
+    env = ENVIRONMENT | {'DEFORMABLE_VIT_PATH': value}
+    done = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == path
+
+
+def test_wrong_environment_variable_of_a_tool() -> None:
+    env = ENVIRONMENT | {'DEFORMABLE_VIT_PATH': 'slow'}
+    command = [sys.executable, ROOT / 'tools' / 'learn.py', '--list']
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    wanted = "learn.py: error: DEFORMABLE_VIT_PATH must be one of auto, reference, blocks, products, got 'slow'"
+    assert done.stderr.strip() == wanted

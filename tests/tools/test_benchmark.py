@@ -3,14 +3,14 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import _measure
 import pytest
 import torch
-from _measure import Case, Measurement, Runner, measure_peak, measure_times, watch_others
+from _measure import Case, Measurement, Runner, measure_peak, measure_times, parse_model, watch_others
 from benchmark import comparison, plot, table
+from running import ROOT
 from torch import Tensor, nn
 
 from deformable_vit.ops import current_path
@@ -32,13 +32,18 @@ class Witness(nn.Module):
         return (x * self.weight,)
 
 
+class Tupled(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (x,)
+
+
 def replace(**changes: object) -> Case:
     return Case(**{**CASE.__dict__, **changes})
 
 
 def test_how_a_case_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list = []
-    monkeypatch.setattr(_measure.MODELS, 'build', lambda _: Witness(seen))
+    monkeypatch.setattr(_measure, '_build', lambda *_: Witness(seen))
     cases = [CASE, replace(mode='forward', path='reference', dtype='bfloat16')]
     steps: list = []
     results = measure_times(cases, warmup=1, repeats=2, report=lambda: steps.append(1))
@@ -55,7 +60,7 @@ def test_backward_is_part_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
     gradients: list = []
     model = Witness([])
     model.weight.register_hook(gradients.append)
-    monkeypatch.setattr(_measure.MODELS, 'build', lambda _: model)
+    monkeypatch.setattr(_measure, '_build', lambda *_: model)
     Runner(CASE).step()
     assert len(gradients) == 1
     assert model.weight.grad is None
@@ -76,7 +81,9 @@ def test_the_tables() -> None:
         Measurement(replace(model='dat-t'), 9.0, [1.0, 2.0, 6.0], 100.0),
         Measurement(replace(model='dat-t', path='reference'), 9.0, [8.0], 400.0),
         Measurement(replace(model='swin-t', batch=1), 9.0, [8.0], 400.0),
+        Measurement(replace(model='swin-t'), error='out of memory'),
     ]
+    assert '| swin-t | 64 x 96 | 2 | float32 | training | out of memory |  |  |  |' in table(results)
     assert '| dat-t | 64 x 96 | 2 | float32 | training | 2 | 1 to 6 | 9 | 100 |' in table(results)
     rows = comparison(results).splitlines()[2:]  # swin-t was run with another batch
     assert rows == ['| dat-t against dat-t:reference | 64 x 96 | 2 | float32 | training | 4.00 | 0.25 | 0.25 |']
@@ -94,18 +101,70 @@ def test_peak_holds_what_a_step_needs(monkeypatch: pytest.MonkeyPatch) -> None:
         def forward(self, x: Tensor) -> tuple[Tensor]:
             return (torch.ones(100, 2**18) * self.weight,)  # 100 MiB, once more in the loss's square
 
-    monkeypatch.setattr(_measure.MODELS, 'build', lambda _: Large([]))
+    monkeypatch.setattr(_measure, '_build', lambda *_: Large([]))
     assert 180 < measure_peak(CASE) < 700
 
 
-def test_others_are_noticed() -> None:
-    spin = [sys.executable, '-c', 'while True: pass']
+@pytest.mark.parametrize(('own', 'share'), [(4.0, 0.0), (1.0, 1.5)])
+def test_others_are_what_keeps_cores_busy_beside_oneself(
+    own: float, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four seconds of work on the machine in two seconds, ``own`` of them one's own."""
+    clocks = {'_busy_seconds': [10.0, 14.0], '_own_seconds': [3.0, 3.0 + own]}
+    for name, values in clocks.items():
+        monkeypatch.setattr(_measure, name, lambda values=values: values.pop(0))
+    monkeypatch.setattr(_measure.time, 'perf_counter', lambda: 102.0)
     with watch_others() as others:
-        process = subprocess.Popen(spin)
-        time.sleep(3)
-    process.kill()
-    process.wait()
-    assert others() > 0.2
+        monkeypatch.setattr(_measure.time, 'perf_counter', lambda: 104.0)
+    assert others() == pytest.approx(share)
+
+
+def test_clocks_run() -> None:
+    """A child that spins is seen by the system's clock, and by the own one when it is finished."""
+    busy, own = _measure._busy_seconds(), _measure._own_seconds()
+    subprocess.run([sys.executable, '-c', 'import time\nwhile time.process_time() < 1: pass'], check=True)
+    assert _measure._busy_seconds() - busy > 0.9
+    assert _measure._own_seconds() - own > 0.9
+
+
+def test_what_runs_out_of_memory_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Huge(Witness):
+        def forward(self, x: Tensor) -> tuple[Tensor]:
+            if len(self.seen) == 1:
+                return (torch.empty(2**50) * self.weight,)
+            return super().forward(x)
+
+    seen: list = []
+    monkeypatch.setattr(_measure, '_build', lambda *_: Huge(seen))
+    (result,) = measure_times([CASE], warmup=0, repeats=3, report=lambda: None)
+    assert (result.error, result.seconds, result.median) == ('out of memory', [], None)
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    'config', ['pvt/retinanet_pvt-t_fpn_1x_coco.py', 'demo/fpn_dpt_shapes.py', 'demo/dat_shapes.py']
+)
+def test_the_backbone_of_a_config(config: str) -> None:
+    name, path = parse_model(f'{ROOT}/configs/{config}:reference')
+    assert path == 'reference'
+    assert Runner(replace(model=name, height=64, width=64)).step() > 0
+
+
+def test_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each model is, however many share their code; the first call says what it takes."""
+    compiled: list = []
+
+    def backend(graph: torch.fx.GraphModule, _inputs: list) -> object:
+        compiled.append(graph)
+        return graph.forward
+
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, 'compile', lambda model, **kwargs: compile_(model, backend=backend, **kwargs))
+    monkeypatch.setattr(_measure, '_build', lambda *_: nn.Sequential(nn.Conv2d(3, next(channels), 1), Tupled()))
+    channels = iter(range(1, 13))
+    cases = [replace(mode='forward', compile=True)] * 12
+    assert all(r.error is None for r in measure_times(cases, warmup=0, repeats=1, report=lambda: None))
+    assert len(compiled) >= len(cases)
 
 
 def test_the_whole_tool(tool, tmp_path: Path) -> None:
@@ -129,6 +188,11 @@ def test_the_whole_tool(tool, tmp_path: Path) -> None:
         (['pvt-t', '--shape', '64,64'], '--shape 64,64: a height and a width'),
         (['pvt-t', '--repeats', '0'], '--repeats must be at least 1, got 0'),
         (['pvt-t', '--batch', '0'], '--batch and --threads must be at least 1'),
+        (['pvt-t', '--threads', '-1'], '--batch and --threads must be at least 1'),
+        (['swin-t:reference'], 'swin-t:reference: swin-t is of a host and goes one way only'),
+        (['pvt-t:blocks'], 'blocks is a way of deformable attention, which pvt-t has not'),
+        (['gone.py'], 'config gone.py does not exist'),
+        (['pvt-t', '--plot', 'all.foo'], '--plot all.foo: name a picture that ends with one of '),
         (['pvt-t', '--device', 'cuda'], '--device cuda: torch sees no CUDA device'),
         (['pvt-t', '--json', 'gone/all.json'], 'gone/all.json: its folder does not exist'),
     ],

@@ -1,12 +1,13 @@
 """One stage of a pyramid: a patch embedding and transformer blocks."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..ops import tokens_to_map
+from ..ops import current_path, tokens_to_map, use_path
 
 
 class TransformerStage(nn.Module):
@@ -36,7 +37,7 @@ class TransformerStage(nn.Module):
         x, hw = self.embed(x)
         for block in self.blocks:
             if self.with_cp and torch.is_grad_enabled():
-                x = checkpoint(block, x, hw, use_reentrant=False)
+                x = checkpoint(block, x, hw, use_reentrant=False, context_fn=_same_path)
             else:
                 x = block(x, hw)
         return self.read_out(self.norm(x), hw)
@@ -44,3 +45,10 @@ class TransformerStage(nn.Module):
     def read_out(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         # Contiguous, because mmcv 2.1's CPU RoIAlign reads a channels-last map as if it were not, and says nothing.
         return tokens_to_map(x, hw).contiguous()
+
+
+def _same_path() -> tuple[AbstractContextManager, AbstractContextManager]:
+    """For forward and for its repetition in backward, which must go the operators' same way."""
+    if torch.compiler.is_compiling():  # both are in one graph, and contexts in a graph are not for this
+        return nullcontext(), nullcontext()
+    return nullcontext(), use_path(current_path())

@@ -10,6 +10,7 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 from ..checkpoints import CheckpointError
+from ..ops import current_path
 
 TRACEBACK = 'DEFORMABLE_VIT_TRACEBACK'
 
@@ -31,6 +32,7 @@ def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
     @wraps(main)
     def wrapped() -> None:
         try:
+            _check_environment()
             main()
         except (UserError, CheckpointError) as error:
             if os.environ.get(TRACEBACK):
@@ -40,6 +42,13 @@ def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
             sys.exit(2)
 
     return wrapped
+
+
+def _check_environment() -> None:
+    try:
+        current_path()
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def common_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ..layers import DeformableAttention, DeformablePatchEmbed, NeighborhoodAttention
+from ..ops import use_path
 from ..ops.tiled_attention import surplus_pairs
 
 _READ = 4
@@ -110,7 +111,8 @@ def count_flops(model: nn.Module, inputs: Tensor, **kwargs: object) -> int:
         parameter.requires_grad_(False)
     torch.backends.mha.set_fastpath_enabled(False)  # one fused operator whose products the counter would not see
     try:
-        with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
+        # The formulas are of the fast operators; the function, and so its FLOPs, are the same by any way.
+        with use_path('auto'), FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
             model(inputs, **kwargs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)

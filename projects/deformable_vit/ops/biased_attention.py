@@ -61,7 +61,8 @@ class _Group:
 
     def __init__(self, q: Tensor, k: Tensor, v: Tensor, table: Tensor, y: Tensor, x: Tensor) -> None:
         """(heads, H * W, d), (heads, N, d), (heads, N, d), (heads, Ty, Tx), (N, H), (N, W)."""
-        first, last = (edge.floor() for edge in torch.aminmax(x, dim=1))
+        # What is not a number stays so in the scores; here it may be anywhere.
+        first, last = torch.aminmax(x.nan_to_num(0).clamp(-1, table.shape[2]).floor(), dim=1)
         width = min(table.shape[2], int((last - first).max()) + 2)
         first = first.clamp(0, table.shape[2] - width)
         self.order = first.argsort()
@@ -69,7 +70,9 @@ class _Group:
         self.y, self.x = y[self.order], x[self.order]
         self.scale = q.shape[-1] ** -0.5
         self.blocks: list[tuple[slice, slice]] = []  # keys, columns of the table
-        size, start = max(1, _SCORES // q.shape[:2].numel()), 0
+        # Of a key: its scores, and what interpolates along y, which is more where the map is narrow.
+        numbers = max(q.shape[:2].numel(), y.shape[1] * table.shape[1])
+        size, start = max(1, _SCORES // numbers), 0
         for column, count in zip(*(t.tolist() for t in first.unique(return_counts=True)), strict=True):
             columns = slice(int(column), int(column) + width)
             for begin in range(start, start + count, size):
@@ -156,7 +159,7 @@ def _attention_backward(
     log_sum: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     grad, q = grad.contiguous(), q.contiguous()
-    d_q, d_table = torch.zeros_like(q), torch.zeros_like(table)
+    d_q, d_table = (torch.zeros_like(t, memory_format=torch.contiguous_format) for t in (q, table))
     d_k, d_v, d_y, d_x = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (k, v, y, x))
     share = (grad * out).sum(-1)  # (B, heads, H * W), what the softmax takes off every score
     for b, g, heads, group in _groups(q, k, v, table, y, x):
@@ -172,8 +175,8 @@ def _attention_backward(
             d_keys[:, keys] = torch.bmm(d_scores.transpose(0, 1), group.q)
             d_queries.baddbmm_(d_scores.permute(1, 2, 0), group.k[:, keys], alpha=group.scale)
             d_bias = d_scores.view(len(read), -1, along_x.shape[1])
-            d_rows[keys], d_columns[keys], d_read = _bias_backward(group, keys, columns, d_bias, read, along_x)
-            d_table[heads, :, columns] += d_read
+            d_rows[keys], d_columns[keys], d_part = _bias_backward(group, keys, columns, d_bias, read, along_x)
+            d_table[heads, :, columns] += d_part
         d_k[b, heads] = group.unsorted(1, d_keys.mul_(group.scale))
         d_v[b, heads] = group.unsorted(1, d_values)
         d_y[b, g], d_x[b, g] = group.unsorted(0, d_rows), group.unsorted(0, d_columns)
@@ -211,7 +214,8 @@ def _save(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
 
 
 def _backward(ctx, grad: Tensor, _: Tensor) -> tuple[Tensor, ...]:
-    return _attention_backward(grad, *ctx.saved_tensors)
+    with torch.autocast(grad.device.type, enabled=False):  # backward may be called within autocast
+        return _attention_backward(grad, *ctx.saved_tensors)
 
 
 _attention.register_autograd(_backward, setup_context=_save)

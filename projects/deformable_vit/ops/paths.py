@@ -27,17 +27,24 @@ def _check(path: str, what: str) -> str:
     return path
 
 
-_path = _check(os.environ.get(VARIABLE, 'auto'), VARIABLE)
+# Checked where it is used, so that a program can say what is wrong in its own way.
+_path = os.environ.get(VARIABLE) or 'auto'
 
 
 def current_path() -> str:
-    """The way that operators go now, one of ``PATHS``."""
-    return _path
+    """The way that operators go now, one of ``PATHS``.
+
+    Raises:
+        ValueError: The environment variable names no such way.
+    """
+    return _check(_path, VARIABLE)
 
 
 @contextmanager
 def use_path(path: str) -> Iterator[None]:
     """Send the operators another way, of ``PATHS``, in all threads until the context is left.
+
+    What backward needs is chosen in forward; it may come after the context.
 
     Raises:
         ValueError: There is no such way.
@@ -56,6 +63,6 @@ def with_reference(operator: Callable[_P, _T]) -> Callable[_P, _T]:
 
     @wraps(operator)
     def chosen(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        return (slow if _path == 'reference' else operator)(*args, **kwargs)
+        return (slow if current_path() == 'reference' else operator)(*args, **kwargs)
 
     return chosen

@@ -4,6 +4,9 @@ They follow the formulas, or the authors' code where a paper leaves a choice, st
 on the way.
 """
 
+from collections.abc import Callable
+from functools import reduce, wraps
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,6 +29,24 @@ def sample(x: Tensor, points: Tensor) -> Tensor:
     return out.view(*x.shape[:2], *points.shape[1:-1])
 
 
+def _in_dtype_of_coordinates(operator: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Compute in the widest dtype of the arguments, which is that of the coordinates; the result is as the first."""
+
+    @wraps(operator)
+    def widened(*args: Tensor | None, **kwargs: Tensor | None) -> Tensor:
+        given = [t for t in (*args, *kwargs.values()) if t is not None]
+        dtype = reduce(torch.promote_types, [t.dtype for t in given])
+        cast = [None if t is None else t.to(dtype) for t in args]
+        device = given[0].device.type
+        result = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else given[0].dtype
+        with torch.autocast(device, enabled=False):
+            out = operator(*cast, **{key: None if t is None else t.to(dtype) for key, t in kwargs.items()})
+        return out.to(result)
+
+    return widened
+
+
+@_in_dtype_of_coordinates
 def deformable_patch_projection(x: Tensor, boxes: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """See :func:`deformable_vit.ops.deformable_patch_projection`."""
     k, (h, w) = weight.shape[-1], x.shape[-2:]
@@ -39,6 +60,7 @@ def deformable_patch_projection(x: Tensor, boxes: Tensor, weight: Tensor, bias: 
     return torch.einsum('pbchw, dcp -> bdhw', torch.stack(read), weight.flatten(2)) + bias[:, None, None]
 
 
+@_in_dtype_of_coordinates
 def deformable_key_value(x: Tensor, points: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """See :func:`deformable_vit.ops.deformable_key_value`."""
     b, g, h, w, _ = points.shape
@@ -47,6 +69,7 @@ def deformable_key_value(x: Tensor, points: Tensor, weight: Tensor, bias: Tensor
     return F.linear(read.reshape(b, -1, h * w).transpose(1, 2), weight, bias)
 
 
+@_in_dtype_of_coordinates
 def deformable_attention(
     q: Tensor,
     k: Tensor,
