@@ -3,10 +3,10 @@ SHELL := /bin/bash
 # Not PYTHON: that is the interpreter that tools/setup.sh makes .venv with.
 VENV_PYTHON := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup demo learn test lint format real clean
+.PHONY: help setup demo learn test lint format real benchmark clean
 
 help:  ## what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 20
 
 setup:  ## .venv with the whole stack; builds mmcv's ops once per machine (about 12 minutes on 2 cores, later 1)
 	@bash tools/setup.sh
@@ -28,6 +28,9 @@ format: setup  ## let ruff format the code and fix what it can
 
 real: setup  ## the benchmark on real COCO and ADE20K pictures (slow; tools/benchmark_real.py says what it needs)
 	@$(VENV_PYTHON) tools/benchmark_real.py $(REAL_ARGS)
+
+benchmark: setup  ## time and memory of backbones against their slow forms and the hosts' (20 minutes on 2 idle cores)
+	@$(VENV_PYTHON) tools/benchmark.py $(BENCHMARK_ARGS)
 
 clean:  ## remove caches; keeps .venv, data and work_dirs
 	@find . -path ./.venv -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
