@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from mmengine.registry import init_default_scope
+from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from deformable_vit.engine import UserError, adapt_to_device, load_config
@@ -143,8 +143,8 @@ def build(case: Case) -> nn.Module:
 
 
 def _build(scope: str, backbone: dict) -> nn.Module:
-    init_default_scope(scope)
-    return importlib.import_module(f'{scope}.registry').MODELS.build(dict(backbone))
+    with DefaultScope.overwrite_default_scope(scope):
+        return importlib.import_module(f'{scope}.registry').MODELS.build(dict(backbone))
 
 
 class Runner:

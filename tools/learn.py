@@ -142,7 +142,11 @@ def train(head: Head, backbone: str, out: Path, progress: Progress, threads: int
     # mmdet has no figure at all for a detector that finds nothing.
     figures.setdefault(head.metric, 0.0)
     rose = bool(validations) and figures[head.metric] > validations[0].get(head.metric, 0.0)
-    result = Result(backbone, head.name, figures, rose, float(spent.read_text()), losses)
+    write_result(Result(backbone, head.name, figures, rose, float(spent.read_text()), losses), work_dir)
+
+
+def write_result(result: Result, work_dir: Path) -> None:
+    """Leave a pair's result, whole at once: other threads may be reading."""
     whole = work_dir / 'result.part'
     whole.write_text(json.dumps(asdict(result)))
     whole.rename(work_dir / 'result.json')

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from mmengine.registry import DefaultScope
 from numpy.random import default_rng
 from pycocotools.coco import COCO
 
@@ -127,17 +128,18 @@ def test_the_hosts_read_it(root: Path) -> None:
     assert detection.cat_ids == [1, 2, 3, 4, 5]
     assert all(len(detection.get_data_info(i)['instances']) >= 1 for i in range(6))
 
-    segmentation = BaseSegDataset(
-        data_root=str(root / 'ade'),
-        data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'),
-        metainfo=dict(classes=ADE_CLASSES),
-        reduce_zero_label=True,
-        pipeline=[
-            dict(type='mmseg.LoadImageFromFile'),
-            dict(type='mmseg.LoadAnnotations', reduce_zero_label=True),
-            dict(type='mmseg.PackSegInputs'),
-        ],
-    )
+    with DefaultScope.overwrite_default_scope('mmseg'):  # whatever tests before left
+        segmentation = BaseSegDataset(
+            data_root=str(root / 'ade'),
+            data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'),
+            metainfo=dict(classes=ADE_CLASSES),
+            reduce_zero_label=True,
+            pipeline=[
+                dict(type='LoadImageFromFile'),
+                dict(type='LoadAnnotations', reduce_zero_label=True),
+                dict(type='PackSegInputs'),
+            ],
+        )
     assert len(segmentation) == 3
     labels = np.unique(np.concatenate([d['data_samples'].gt_sem_seg.data.numpy().ravel() for d in segmentation]))
     assert set(labels) <= {0, 1, 2, 3, 4, 5, 255}

@@ -5,12 +5,11 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import learn
 import pytest
-from learn import HEADS, Head, Result, plot, read_config, read_log, set_aside, steps, table
+from learn import HEADS, Head, Result, plot, read_config, read_log, set_aside, steps, table, write_result
 from running import ROOT
 
 from deformable_vit.engine import UserError
@@ -109,7 +108,7 @@ def run_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
             figures = {head.metric: train(backbone, stop)}
             (out / head.config(backbone)).mkdir(parents=True)
             result = Result(backbone, head.name, figures, True, 60.0, [(1, 2.0), (2, 1.0)])
-            (out / head.config(backbone) / 'result.json').write_text(json.dumps(asdict(result)))
+            write_result(result, out / head.config(backbone))
 
         monkeypatch.setattr(learn, 'run_tool', lambda *_: None)
         monkeypatch.setattr(learn.signal, 'signal', lambda *_: None)
