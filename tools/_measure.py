@@ -177,7 +177,8 @@ class Runner:
 
 def measure_times(cases: list[Case], warmup: int, repeats: int, report: Callable[[], None]) -> list[Measurement]:
     """Run the cases in turns, so that a disturbance hits all of them; ``report`` is called after every step."""
-    torch._dynamo.reset()  # the first call of each compiles
+    if any(case.compile for case in cases):
+        torch._dynamo.reset()  # the first call of each compiles
     runners = [Runner(case) for case in cases]
     results = [Measurement(case) for case in cases]
     for turn in range(warmup + repeats):

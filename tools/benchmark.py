@@ -18,6 +18,7 @@ from pathlib import Path
 import matplotlib
 import torch
 from _measure import ZOO, Case, Measurement, measure_peak, measure_times, parse_model, watch_others
+from matplotlib.backend_bases import FigureCanvasBase
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from deformable_vit.engine import UserError, one_line_errors
@@ -82,9 +83,11 @@ def list_cases(args: argparse.Namespace) -> list[list[Case]]:
     if args.device == 'cuda' and not torch.cuda.is_available():
         raise UserError('--device cuda: torch sees no CUDA device')
     for file in (args.json, args.plot):
-        if file and (not Path(file).absolute().parent.is_dir() or Path(file).is_dir()):
-            raise UserError(f'{file}: its folder does not exist, or it is one itself')
-    formats = plt.figure().canvas.get_supported_filetypes()
+        if file and not Path(file).absolute().parent.is_dir():
+            raise UserError(f'{file}: its folder does not exist')
+        if file and Path(file).exists():
+            raise UserError(f'{file} is there already; name another file')
+    formats = FigureCanvasBase.get_supported_filetypes()
     if args.plot and Path(args.plot).suffix[1:] not in formats:
         raise UserError(f'--plot {args.plot}: name a picture that ends with one of {", ".join(formats)}')
     models = [parse_model(text) for text in args.models or DEFAULT]

@@ -165,11 +165,11 @@ def test_places_are_float32_even_in_a_half_model(name: str) -> None:
     assert all(out.isfinite().all() for out in backbone(torch.randn(1, 3, 64, 64).bfloat16()))
 
 
-@each_backbone
-def test_compiled(name: str) -> None:
+@pytest.mark.parametrize(('name', 'with_cp'), [*((name, False) for name in SMALL), ('DAT', True)])
+def test_compiled(name: str, with_cp: bool) -> None:
     """torch.compile computes the same; the graph is traced and run without a C++ compiler's minutes."""
     torch._dynamo.reset()
-    backbone, x = build(name), torch.randn(1, 3, 64, 64)
+    backbone, x = build(name, with_cp=with_cp), torch.randn(1, 3, 64, 64)
     compiled = torch.compile(backbone, backend='aot_eager')
     results = []
     for model in (backbone, compiled):

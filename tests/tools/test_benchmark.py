@@ -9,7 +9,7 @@ import _measure
 import pytest
 import torch
 from _measure import Case, Measurement, Runner, measure_peak, measure_times, parse_model, watch_others
-from benchmark import comparison, plot, table
+from benchmark import add_peak, comparison, plot, table
 from running import ROOT
 from torch import Tensor, nn
 
@@ -105,6 +105,38 @@ def test_peak_holds_what_a_step_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 180 < measure_peak(CASE) < 700
 
 
+def test_a_peak_that_cannot_be_measured() -> None:
+    """The process that is to measure it fails; the times stay."""
+    result = Measurement(replace(model='gone'), 1.0, [1.0])
+    add_peak(result, threads=1)
+    assert result.peak is None
+    assert result.error == 'no peak: benchmark.py: error: config gone does not exist (exit status 2)'
+
+
+def test_stopped_in_between(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    """What was measured before Ctrl-C is shown and written; the system does not tell what others do."""
+    import benchmark
+
+    def measure(cases: list[Case], *_: object) -> list[Measurement]:
+        if cases[0].mode == 'training':
+            raise KeyboardInterrupt
+        return [Measurement(case, 3.0, [1.5, 2.5]) for case in cases]
+
+    monkeypatch.setattr(benchmark, 'measure_times', measure)
+    monkeypatch.setattr(_measure, '_busy_seconds', lambda: None)
+    file = tmp_path / 'all.json'
+    arguments = ['pvt-t', '--shape', '64x96', '--no-memory', '--json', str(file)]
+    monkeypatch.setattr(sys, 'argv', ['benchmark.py', *arguments])
+    benchmark.main()
+    printed = capsys.readouterr().out
+    assert 'stopped; what follows was measured before' in printed
+    assert '| pvt-t | 64 x 96 | 1 | float32 | forward | 2 | 1.5 to 2.5 | 3 |  |' in printed
+    assert 'Whether others were at work on the machine is not known here.' in printed
+    written = json.loads(file.read_text())
+    assert [m['case']['mode'] for m in written['measurements']] == ['forward']
+    assert written['others_busy_cores'] is None
+
+
 @pytest.mark.parametrize(('own', 'share'), [(4.0, 0.0), (1.0, 1.5)])
 def test_others_are_what_keeps_cores_busy_beside_oneself(
     own: float, share: float, monkeypatch: pytest.MonkeyPatch
@@ -195,6 +227,7 @@ def test_the_whole_tool(tool, tmp_path: Path) -> None:
         (['pvt-t', '--plot', 'all.foo'], '--plot all.foo: name a picture that ends with one of '),
         (['pvt-t', '--device', 'cuda'], '--device cuda: torch sees no CUDA device'),
         (['pvt-t', '--json', 'gone/all.json'], 'gone/all.json: its folder does not exist'),
+        (['pvt-t', '--json', __file__], f'{__file__} is there already; name another file'),
     ],
 )
 def test_errors(args: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

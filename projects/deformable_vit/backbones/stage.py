@@ -37,7 +37,9 @@ class TransformerStage(nn.Module):
         x, hw = self.embed(x)
         for block in self.blocks:
             if self.with_cp and torch.is_grad_enabled():
-                x = checkpoint(block, x, hw, use_reentrant=False, context_fn=_same_path)
+                # Compiled, both are in one graph, for which the path was chosen when it was traced.
+                context = {} if torch.compiler.is_compiling() else dict(context_fn=_same_path)
+                x = checkpoint(block, x, hw, use_reentrant=False, **context)
             else:
                 x = block(x, hw)
         return self.read_out(self.norm(x), hw)
@@ -49,6 +51,4 @@ class TransformerStage(nn.Module):
 
 def _same_path() -> tuple[AbstractContextManager, AbstractContextManager]:
     """For forward and for its repetition in backward, which must go the operators' same way."""
-    if torch.compiler.is_compiling():  # both are in one graph, and contexts in a graph are not for this
-        return nullcontext(), nullcontext()
     return nullcontext(), use_path(current_path())

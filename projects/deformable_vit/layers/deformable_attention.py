@@ -110,8 +110,8 @@ class DeformableAttention(nn.Module):
         points = self.points(q, hw)
         weight, bias = torch.cat([self.k.weight, self.v.weight]), torch.cat([self.k.bias, self.v.bias])
         kv = deformable_key_value(tokens_to_map(x, hw), points, weight, bias)
-        heads = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (q, *kv.chunk(2, dim=-1)))
-        q, k, v = heads  # (B, heads, N, d) each
+        qkv = q, *kv.chunk(2, dim=-1)
+        q, k, v = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in qkv)  # (B, heads, N, d) each
         if self.rpe_table is None:
             out = deformable_attention(q, k, v)
         else:

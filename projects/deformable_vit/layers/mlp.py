@@ -1,9 +1,11 @@
 """The two-layer perceptron of a transformer block, plain and with a depthwise convolution (PVT v2, section 3.1)."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from ..ops import map_to_tokens, tokens_to_map
+from ..ops import current_path, map_to_tokens, tokens_to_map
 
 
 class MLP(nn.Module):
@@ -21,7 +23,15 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """(B, N, C) -> (B, N, C)."""
-        return self.fc2(F.gelu(self.mix(self.fc1(x), hw)))
+        x = self.mix(self.fc1(x), hw)
+        if torch.is_grad_enabled() and current_path() != 'reference':
+            # Backward needs the hidden tokens before and after the activation. Keeping those before alone saves an
+            # eighth of DAT-T's memory, for an activation more.
+            return checkpoint(self.activate, x, use_reentrant=False, preserve_rng_state=False)
+        return self.activate(x)
+
+    def activate(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(x))
 
     def mix(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """What happens to the hidden tokens (B, N, hidden) before the activation: nothing here."""

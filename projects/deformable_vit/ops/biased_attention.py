@@ -90,13 +90,14 @@ class _Group:
         """(Ty, heads * columns): one product interpolates along y for all heads."""
         return self.table[:, :, columns].transpose(0, 1).flatten(1)
 
-    def interpolate(self, keys: slice, columns: slice) -> tuple[Tensor, Tensor]:
-        """The table between its rows (keys, heads * H, columns), and the weights (keys, W, columns) between these."""
-        read = hat(self.y[keys], self.table.shape[1]) @ self.tables(columns)  # (keys, H, heads * columns)
-        read = read.unflatten(2, (len(self.table), -1)).transpose(1, 2).flatten(1, 2)
-        return read, hat(self.x[keys] - columns.start, columns.stop - columns.start)
+    def interpolate(self, keys: slice, columns: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights (keys, H, Ty) and (keys, W, columns), and the table between its rows (keys, heads * H, columns)."""
+        along_y = hat(self.y[keys], self.table.shape[1])
+        along_x = hat(self.x[keys] - columns.start, columns.stop - columns.start)
+        read = along_y @ self.tables(columns)  # (keys, H, heads * columns)
+        return along_y, along_x, read.unflatten(2, (len(self.table), -1)).transpose(1, 2).flatten(1, 2)
 
-    def scores(self, keys: slice, read: Tensor, along_x: Tensor) -> Tensor:
+    def scores(self, keys: slice, along_x: Tensor, read: Tensor) -> Tensor:
         """(keys, heads, H * W)."""
         scores = self.buffer(0, keys)
         torch.bmm(read, along_x.transpose(1, 2), out=scores.view(*read.shape[:2], -1))
@@ -130,7 +131,8 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, y: Tensor, x: Ten
         # The softmax of what has been seen of the keys: with a new largest score all of it fades.
         largest, total = q.new_full(outs.shape[:2], -torch.inf), q.new_zeros(outs.shape[:2])
         for keys, columns in group.blocks:
-            scores = group.scores(keys, *group.interpolate(keys, columns))
+            _, along_x, read = group.interpolate(keys, columns)
+            scores = group.scores(keys, along_x, read)
             before, largest = largest, torch.maximum(largest, scores.amax(0))
             fade = before.sub_(largest).exp_()
             scores.sub_(largest).exp_()
@@ -166,8 +168,8 @@ def _attention_backward(
         grads, d_queries = grad[b, heads], d_q[b, heads]
         d_keys, d_values, d_rows, d_columns = (torch.empty_like(t) for t in (group.k, group.v, group.y, group.x))
         for keys, columns in group.blocks:
-            read, along_x = group.interpolate(keys, columns)
-            weights = group.scores(keys, read, along_x).sub_(log_sum[b, heads]).exp_()
+            along_y, along_x, read = group.interpolate(keys, columns)
+            weights = group.scores(keys, along_x, read).sub_(log_sum[b, heads]).exp_()
             d_scores = group.buffer(1, keys)
             d_values[:, keys] = torch.bmm(weights.transpose(0, 1), grads)
             torch.bmm(group.v[:, keys], grads.transpose(1, 2), out=d_scores.transpose(0, 1))
@@ -175,7 +177,8 @@ def _attention_backward(
             d_keys[:, keys] = torch.bmm(d_scores.transpose(0, 1), group.q)
             d_queries.baddbmm_(d_scores.permute(1, 2, 0), group.k[:, keys], alpha=group.scale)
             d_bias = d_scores.view(len(read), -1, along_x.shape[1])
-            d_rows[keys], d_columns[keys], d_part = _bias_backward(group, keys, columns, d_bias, read, along_x)
+            grads_of_bias = _bias_backward(group, keys, columns, d_bias, along_y, along_x, read)
+            d_rows[keys], d_columns[keys], d_part = grads_of_bias
             d_table[heads, :, columns] += d_part
         d_k[b, heads] = group.unsorted(1, d_keys.mul_(group.scale))
         d_v[b, heads] = group.unsorted(1, d_values)
@@ -184,7 +187,7 @@ def _attention_backward(
 
 
 def _bias_backward(
-    group: _Group, keys: slice, columns: slice, d_bias: Tensor, read: Tensor, along_x: Tensor
+    group: _Group, keys: slice, columns: slice, d_bias: Tensor, along_y: Tensor, along_x: Tensor, read: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the rows (keys, H) and columns (keys, W) of a block of keys, and of the table's part that it reads.
 
@@ -199,7 +202,7 @@ def _bias_backward(
     d_read = d_read.permute(0, 3, 2, 1).flatten(2).flatten(0, 1)  # (keys * H, heads * columns)
     d_along_y = (d_read @ group.tables(columns).T).view(*y.shape, table_rows)
     d_y = (d_along_y * hat_slope(y, table_rows)).sum(-1)
-    d_table = hat(y, table_rows).flatten(0, 1).T @ d_read
+    d_table = along_y.flatten(0, 1).T @ d_read
     return d_y, d_x, d_table.unflatten(1, (heads, -1)).transpose(0, 1)
 
 

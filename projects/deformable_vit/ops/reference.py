@@ -30,7 +30,10 @@ def sample(x: Tensor, points: Tensor) -> Tensor:
 
 
 def _in_dtype_of_coordinates(operator: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Compute in the widest dtype of the arguments, which is that of the coordinates; the result is as the first."""
+    """Compute in the widest dtype of the arguments, which is that of the coordinates.
+
+    The result is in the dtype of the first argument, or of autocast where that is on.
+    """
 
     @wraps(operator)
     def widened(*args: Tensor | None, **kwargs: Tensor | None) -> Tensor:

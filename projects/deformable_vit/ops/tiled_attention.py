@@ -170,19 +170,28 @@ def _tiles(t: Tensor, rows: list[int], columns: list[int]) -> list[Tensor]:
 @torch.library.custom_op('deformable_vit::assemble', mutates_args=())
 def _assemble(tiles: list[Tensor], batch: int, rows: list[int], columns: list[int]) -> Tensor:
     """The map (B, heads, H, W, d) of which these are the tiles; where some overlap, their sum."""
-    heads, _, d = tiles[0].shape[1:]
-    h, w = (max(start + (count - 1) * step + edge for start, count, step, edge in _quads(a)) for a in (rows, columns))
-    # Heads behind pixels in memory, as they come from a projection and go to one.
-    out = tiles[0].new_zeros(batch, h, w, heads, d).permute(0, 3, 1, 2, 4)
+    out = _empty_map(tiles[0], batch, rows, columns)
+    # Without overlap every number is written once.
+    alone = out.shape[2] * out.shape[3] == sum(r[1] * r[3] * c[1] * c[3] for r, c in _rectangles(rows, columns))
+    place = Tensor.copy_ if alone else Tensor.add_
+    if not alone:
+        out.zero_()
+    heads, d = out.shape[1], out.shape[-1]
     for tile, (row, column) in zip(tiles, _rectangles(rows, columns), strict=True):
         tile = tile.view(batch, row[1], column[1], heads, row[3], column[3], d)
         # Every other tile at a time, or every third, ...: those do not overlap.
         apart = [min(count, -(-edge // step)) for _, count, step, edge in (row, column)]
         for i, j in product(*map(range, apart)):
-            _view(out, _thinned(row, i, apart[0]), _thinned(column, j, apart[1])).add_(
-                tile[:, i :: apart[0], j :: apart[1]]
-            )
+            view = _view(out, _thinned(row, i, apart[0]), _thinned(column, j, apart[1]))
+            place(view, tile[:, i :: apart[0], j :: apart[1]])
     return out
+
+
+def _empty_map(tile: Tensor, batch: int, rows: list[int], columns: list[int]) -> Tensor:
+    """(B, heads, H, W, d), in memory heads behind pixels, as they come from a projection and go to one."""
+    heads, _, d = tile.shape[1:]
+    h, w = (max(start + (count - 1) * step + edge for start, count, step, edge in _quads(a)) for a in (rows, columns))
+    return tile.new_empty(batch, h, w, heads, d).permute(0, 3, 1, 2, 4)
 
 
 def _quads(axis: list[int]) -> list[tuple[int, ...]]:
@@ -214,9 +223,7 @@ def _(t: Tensor, rows: list[int], columns: list[int]) -> list[Tensor]:
 
 @_assemble.register_fake
 def _(tiles: list[Tensor], batch: int, rows: list[int], columns: list[int]) -> Tensor:
-    heads, _, d = tiles[0].shape[1:]
-    h, w = (max(start + (count - 1) * step + edge for start, count, step, edge in _quads(a)) for a in (rows, columns))
-    return tiles[0].new_empty(batch, h, w, heads, d).permute(0, 3, 1, 2, 4)
+    return _empty_map(tiles[0], batch, rows, columns)
 
 
 def _save_tiles(ctx, inputs: tuple, output: list[Tensor]) -> None:
