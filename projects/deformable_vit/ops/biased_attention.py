@@ -5,9 +5,11 @@ interpolation as matrices A[n] (rows x table rows) and B[n] (columns x table col
 A[n] T B[n]', for the rows of queries and all heads of a group together. So are its gradients: of T the sum over keys of
 A[n]' dS[n] B[n], of A[n] and B[n] dS[n] times the other two. Nothing is gathered or scattered entry by entry.
 
-The scores are kept keys first, as (key, head, row, column), the layout in which those products come out.
+The scores are kept keys first, as (key, head, row, column), the layout in which those products come out, and in units
+of ln 2: powers of two take a quarter of the time of powers of e.
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -98,11 +100,11 @@ class _Group:
         return along_y, along_x, read.unflatten(2, (len(self.table), -1)).transpose(1, 2).flatten(1, 2)
 
     def scores(self, keys: slice, along_x: Tensor, read: Tensor) -> Tensor:
-        """(keys, heads, H * W)."""
+        """(keys, heads, H * W), in units of ln 2."""
         scores = self.buffer(0, keys)
-        torch.bmm(read, along_x.transpose(1, 2), out=scores.view(*read.shape[:2], -1))
-        by_head = scores.transpose(0, 1)
-        torch.baddbmm(by_head, self.k[:, keys], self.q.transpose(1, 2), alpha=self.scale, out=by_head)
+        bias, by_head, unit = scores.view(*read.shape[:2], -1), scores.transpose(0, 1), math.log2(math.e)
+        torch.baddbmm(bias, read, along_x.transpose(1, 2), beta=0, alpha=unit, out=bias)
+        torch.baddbmm(by_head, self.k[:, keys], self.q.transpose(1, 2), alpha=self.scale * unit, out=by_head)
         return scores
 
     def unsorted(self, dim: int, sorted_keys: Tensor) -> Tensor:
@@ -123,7 +125,7 @@ def _groups(
 
 @torch.library.custom_op('deformable_vit::biased_attention', mutates_args=())
 def _attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The result, and the logarithm of each query's sum of exponentials (B, heads, H * W)."""
+    """The result, and the logarithm to base 2 of each query's sum of exponentials (B, heads, H * W)."""
     q = q.contiguous()
     out, log_sum = torch.zeros_like(q), q.new_empty(q.shape[:3])
     for b, _, heads, group in _groups(q, k, v, table, y, x):
@@ -134,12 +136,12 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, y: Tensor, x: Ten
             _, along_x, read = group.interpolate(keys, columns)
             scores = group.scores(keys, along_x, read)
             before, largest = largest, torch.maximum(largest, scores.amax(0))
-            fade = before.sub_(largest).exp_()
-            scores.sub_(largest).exp_()
+            fade = before.sub_(largest).exp2_()
+            scores.sub_(largest).exp2_()
             total.mul_(fade).add_(scores.sum(0))
             outs.mul_(fade.unsqueeze(-1)).baddbmm_(scores.permute(1, 2, 0), group.v[:, keys])
         outs.div_(total.unsqueeze(-1))
-        log_sum[b, heads] = largest.add_(total.log_())
+        log_sum[b, heads] = largest.add_(total.log2_())
     return out, log_sum
 
 
@@ -169,7 +171,7 @@ def _attention_backward(
         d_keys, d_values, d_rows, d_columns = (torch.empty_like(t) for t in (group.k, group.v, group.y, group.x))
         for keys, columns in group.blocks:
             along_y, along_x, read = group.interpolate(keys, columns)
-            weights = group.scores(keys, along_x, read).sub_(log_sum[b, heads]).exp_()
+            weights = group.scores(keys, along_x, read).sub_(log_sum[b, heads]).exp2_()
             d_scores = group.buffer(1, keys)
             d_values[:, keys] = torch.bmm(weights.transpose(0, 1), grads)
             torch.bmm(group.v[:, keys], grads.transpose(1, 2), out=d_scores.transpose(0, 1))
