@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/backbones/small.py',
     'mmseg::_base_/models/upernet_swin.py',
     '../_base_/datasets/shapes_semantic.py',
-    '../_base_/schedules/shapes_semantic.py',
+    '../_base_/schedules/shapes_semantic_long.py',
     'mmseg::_base_/default_runtime.py',
 ]
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
