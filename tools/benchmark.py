@@ -59,8 +59,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--warmup', type=int, default=1, help='turns before what counts (default: 1)')
     parser.add_argument('--repeats', type=int, default=5, help='turns that count (default: 5)')
     parser.add_argument('--no-memory', action='store_true', help='leave out the peaks of memory')
-    parser.add_argument('--json', metavar='FILE', help='write every figure')
-    parser.add_argument('--plot', metavar='FILE', help='draw time and memory against pixels')
+    parser.add_argument('--json', metavar='FILE', help='write every figure to a new file')
+    parser.add_argument('--plot', metavar='FILE', help='draw time and memory against pixels in a new file')
     parser.add_argument('--peak-of', help=argparse.SUPPRESS)  # what the fresh processes are told
     return parser.parse_args()
 
@@ -85,8 +85,10 @@ def list_cases(args: argparse.Namespace) -> list[list[Case]]:
     for file in (args.json, args.plot):
         if file and not Path(file).absolute().parent.is_dir():
             raise UserError(f'{file}: its folder does not exist')
-        if file and Path(file).exists():
+        if file and (Path(file).is_file() or Path(file).is_dir()):
             raise UserError(f'{file} is there already; name another file')
+    if args.json and args.plot and Path(args.json).resolve() == Path(args.plot).resolve():
+        raise UserError(f'--json and --plot both name {args.json}')
     formats = FigureCanvasBase.get_supported_filetypes()
     if args.plot and Path(args.plot).suffix[1:] not in formats:
         raise UserError(f'--plot {args.plot}: name a picture that ends with one of {", ".join(formats)}')

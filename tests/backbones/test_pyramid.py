@@ -101,6 +101,16 @@ def test_frozen_stages(name: str, stages: int) -> None:
 
 
 @each_backbone
+def test_stages_that_nobody_reads_do_not_run(name: str) -> None:
+    backbone = build(name, out_indices=(0, 1))
+    ran = []
+    for i, stage in enumerate(backbone.stages):
+        stage.register_forward_hook(lambda *_, i=i: ran.append(i))
+    assert len(backbone(torch.randn(1, 3, 64, 64))) == 2
+    assert ran == [0, 1]
+
+
+@each_backbone
 def test_out_indices(name: str) -> None:
     some, every = build(name, out_indices=(1, 3)).eval(), build(name).eval()
     assert not some.load_state_dict(every.state_dict(), strict=False).missing_keys
@@ -170,7 +180,7 @@ def test_compiled(name: str, with_cp: bool) -> None:
     """torch.compile computes the same; the graph is traced and run without a C++ compiler's minutes."""
     torch._dynamo.reset()
     backbone, x = build(name, with_cp=with_cp), torch.randn(1, 3, 64, 64)
-    compiled = torch.compile(backbone, backend='aot_eager')
+    compiled = torch.compile(backbone, backend='aot_eager', fullgraph=True)
     results = []
     for model in (backbone, compiled):
         backbone.zero_grad()

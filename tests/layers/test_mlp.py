@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from deformable_vit.layers.mlp import MLP, ConvMLP, ResidualConvMLP
+from deformable_vit.layers.mlp import MLP, ConvMLP, LinearConvMLP, ResidualConvMLP
 from deformable_vit.ops import use_path
 
 
-@pytest.mark.parametrize('kind', [MLP, ConvMLP, ResidualConvMLP])
+@pytest.mark.parametrize('kind', [MLP, ConvMLP, LinearConvMLP, ResidualConvMLP])
 def test_activated_tokens_are_not_kept(kind: type[MLP]) -> None:
     """A tensor of the hidden size less than the plain way has; the result and the gradients are the same."""
     torch.manual_seed(0)
@@ -31,3 +31,16 @@ def test_activated_tokens_are_not_kept(kind: type[MLP]) -> None:
     assert kept[0] == kept[1] - 1
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_chance_is_the_same_in_backward() -> None:
+    """With a second layer that draws numbers, as an adapter with dropout does."""
+    mlp = MLP(8, 32)
+    mlp.fc2 = torch.nn.Sequential(mlp.fc2, torch.nn.Dropout(0.5))
+    x = torch.randn(2, 24, 8, requires_grad=True)
+    torch.manual_seed(0)
+    (dropped,) = torch.autograd.grad(mlp(x, (4, 6)).square().sum(), x)
+    torch.manual_seed(0)
+    with use_path('reference'):
+        (expected,) = torch.autograd.grad(mlp(x, (4, 6)).square().sum(), x)
+    torch.testing.assert_close(dropped, expected)

@@ -156,3 +156,11 @@ def test_compiled_without_unfold(function: Callable) -> None:
     assert len(graphs) == 2  # forward and backward
     assert 'aten.bmm' in graphs[0]  # it is the graph of the attention
     assert not any('aten.unfold' in graph for graph in graphs)
+
+
+def test_compiled_for_sizes_that_are_not_known() -> None:
+    torch._dynamo.reset()
+    compiled = torch.compile(window_attention, backend='eager', fullgraph=True, dynamic=True)
+    for size in ((14, 21), (15, 29)):
+        args = case(1, size, 7)
+        torch.testing.assert_close(compiled(*args), window_attention(*args))

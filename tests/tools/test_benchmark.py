@@ -227,6 +227,7 @@ def test_the_whole_tool(tool, tmp_path: Path) -> None:
         (['pvt-t', '--plot', 'all.foo'], '--plot all.foo: name a picture that ends with one of '),
         (['pvt-t', '--device', 'cuda'], '--device cuda: torch sees no CUDA device'),
         (['pvt-t', '--json', 'gone/all.json'], 'gone/all.json: its folder does not exist'),
+        (['pvt-t', '--json', 'a.png', '--plot', './a.png'], '--json and --plot both name a.png'),
         (['pvt-t', '--json', __file__], f'{__file__} is there already; name another file'),
     ],
 )

@@ -57,7 +57,7 @@ class PyramidBackbone(BaseModule):
                 f'got height x width {x.shape[-2]} x {x.shape[-1]}: resize or pad them'
             )
         outs = []
-        for i, stage in enumerate(self.stages):
+        for i, stage in enumerate(self.stages[: max(self.out_indices) + 1]):
             x = stage(x)
             if i in self.out_indices:
                 outs.append(self.read_out(i, x))

@@ -26,8 +26,9 @@ class MLP(nn.Module):
         x = self.mix(self.fc1(x), hw)
         if torch.is_grad_enabled() and current_path() != 'reference':
             # Backward needs the hidden tokens before and after the activation. Keeping those before alone saves an
-            # eighth of DAT-T's memory, for an activation more.
-            return checkpoint(self.activate, x, use_reentrant=False, preserve_rng_state=False)
+            # eighth of DAT-T's memory, for an activation more. By module, not by weight: `fc2` may have been replaced,
+            # such as by LoRA with dropout.
+            return checkpoint(self.activate, x, use_reentrant=False)
         return self.activate(x)
 
     def activate(self, x: Tensor) -> Tensor:

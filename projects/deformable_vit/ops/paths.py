@@ -1,8 +1,9 @@
 """Which way the operators go: one setting, for all of them.
 
 ``auto``, the default, is the fast way for the device and the size. ``reference`` is the slow, obvious form of each
-operator, in :mod:`.reference`. ``blocks`` and ``products`` are the two fast ways of deformable attention with a bias
-(see :mod:`.deformable_attention`); everything else goes its fast way.
+operator, in :mod:`.reference`; perceptrons then keep all that they need for backward. ``blocks`` and ``products`` are
+the two fast ways of deformable attention with a bias (see :mod:`.deformable_attention`); everything else goes its fast
+way.
 
 Set it for a program with the environment variable ``DEFORMABLE_VIT_PATH``, for a part of one with :func:`use_path`.
 """

@@ -80,7 +80,7 @@ def neighborhood_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Te
 def window_runs(n: int, window: int, shift: int) -> tuple[Run, ...]:
     """How windows cut an axis of ``n``."""
     first = min(shift, n)
-    count, rest = divmod(n - first, window)
+    count, rest = (n - first) // window, (n - first) % window  # torch.compile has no divmod of sizes
     runs = (
         Run(0, 1, first, 0, first),
         Run(first, count, window, first, window),
