@@ -14,7 +14,7 @@ setup:  ## .venv with the whole stack; builds mmcv's ops once per machine (about
 demo: setup  ## the main job on built-in data: train, test, pictures (under 10 minutes on 2 cores)
 	@$(VENV_PYTHON) tools/demo.py $(DEMO_ARGS)
 
-learn: setup  ## train every pairing of backbone and head, small ones on built-in data (2 to 3 hours on 2 cores; resumable)
+learn: setup  ## train every pairing of backbone and head, small ones on built-in data (about 3 hours on 2 cores; resumable)
 	@$(VENV_PYTHON) tools/learn.py $(LEARN_ARGS)
 
 test: setup lint  ## lint and the whole test suite (at most 15 minutes on 2 cores)

@@ -8,7 +8,6 @@ _base_ = [
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
 # Of stride 16, not 32: pictures of 128 x 128 would be 16 tokens.
-find_unused_parameters = True  # the last stage does not run
 model = dict(
     _base_.small_detr,
     backbone=dict(_base_.small_dat, out_indices=(2,)),

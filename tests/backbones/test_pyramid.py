@@ -101,13 +101,15 @@ def test_frozen_stages(name: str, stages: int) -> None:
 
 
 @each_backbone
-def test_stages_that_nobody_reads_do_not_run(name: str) -> None:
-    backbone = build(name, out_indices=(0, 1))
+def test_stages_that_nobody_reads_neither_run_nor_train(name: str) -> None:
+    backbone = build(name, out_indices=(0, 1)).train()
     ran = []
     for i, stage in enumerate(backbone.stages):
         stage.register_forward_hook(lambda *_, i=i: ran.append(i))
     assert len(backbone(torch.randn(1, 3, 64, 64))) == 2
     assert ran == [0, 1]
+    assert [any(p.requires_grad for p in stage.parameters()) for stage in backbone.stages] == [True, True, False, False]
+    assert [stage.training for stage in backbone.stages] == [True, True, False, False]
 
 
 @each_backbone

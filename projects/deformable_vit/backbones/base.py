@@ -23,7 +23,7 @@ class PyramidBackbone(BaseModule):
     :mod:`deformable_vit.checkpoints`).
 
     Args:
-        out_indices: Stages whose maps are returned, of 0 to 3.
+        out_indices: Stages whose maps are returned, of 0 to 3. Those after the last neither run nor train.
         frozen_stages: -1: none; 0: the first patch embedding; n: stages 1 to n whole, and the first patch embedding.
         norm_eval: Keep batch normalisation layers in evaluation mode while training (the PVT family has none).
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` takes a file of the authors or of this project.
@@ -68,10 +68,11 @@ class PyramidBackbone(BaseModule):
         return x
 
     def frozen_modules(self) -> list[nn.Module]:
-        """The modules that ``frozen_stages`` freezes."""
+        """The modules that ``frozen_stages`` freezes, and the stages that do not run."""
+        idle = self.stages[max(self.out_indices) + 1 :]
         if self.frozen_stages < 0:
-            return []
-        return [self.stages[0].patch_embed, *self.stages[: self.frozen_stages]]
+            return [*idle]
+        return [self.stages[0].patch_embed, *self.stages[: self.frozen_stages], *idle]
 
     def freeze(self) -> None:
         """Take the frozen stages out of training; a subclass calls it when its stages are there."""
