@@ -11,7 +11,7 @@ help:  ## what there is
 setup:  ## .venv with the whole stack; builds mmcv's ops once per machine (about 12 minutes on 2 cores, later 1)
 	@bash tools/setup.sh
 
-demo: setup  ## the main job on built-in data: train, test, pictures (under 10 minutes on 2 cores)
+demo: setup  ## the main job on built-in data: train, test, pictures (about 10 minutes on 2 cores)
 	@$(VENV_PYTHON) tools/demo.py $(DEMO_ARGS)
 
 learn: setup  ## train every pairing of backbone and head, small ones on built-in data (about 3 hours on 2 cores; resumable)
