@@ -1,24 +1,25 @@
-"""Can the whole pipeline learn real pictures by heart? From scratch, through tools/train.py and tools/test.py.
+"""Check that the whole pipeline can overfit a few real images, from scratch, with tools/train.py and tools/test.py.
 
-RetinaNet with PVT-Tiny is trained on a few COCO pictures and Semantic FPN with PVT-Tiny on a few ADE20K pictures, then
-tested on the same ones. Both must come close to perfect: anything less is a defect in the data path, the model, the
-losses or the metric. The folder needs
+Train RetinaNet with PVT-Tiny on COCO images and Semantic FPN with PVT-Tiny on ADE20K images, and test them on the same
+images. Both must come close to perfect: anything less is a defect in the data pipeline, the model, the losses or the
+metrics. The data directory needs
 
-    coco/*.jpg and one coco/*.json of COCO instances,
-    ade/images/validation/*.jpg and ade/annotations/validation/*.png in ADE20K's layout.
+    coco/*.jpg and one coco/*.json with COCO instances,
+    ade/images/validation/*.jpg and ade/annotations/validation/*.png in the layout of ADE20K.
 """
 
 import argparse
 import time
 from pathlib import Path
 
-from _jobs import ROOT, run_tool
+from _processes import ROOT, run_tool
 
 from deformable_vit.engine import UserError, one_line_errors, read_metrics
 
 MINIMUM = {'coco/bbox_mAP_50': 0.85, 'mIoU': 90.0}
 
-# Nothing random, so that the same pictures come back in every step; a learning rate for training from scratch.
+# No random order or augmentation, so that each epoch repeats the same batches. The learning rate is for training from
+# scratch.
 DETECTION = """
 _base_ = {base!r}
 scale = (512, 384)
@@ -44,7 +45,7 @@ val_dataloader = dict(num_workers=1, dataset=dict(pipeline=test_pipeline, **data
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file={annotations!r})
 test_evaluator = val_evaluator
-# Group norm in the head, because nothing here is pre-trained (Rethinking ImageNet Pre-training, section 3.1).
+# Group norm in the head, for training from scratch (Rethinking ImageNet Pre-training, ICCV 2019, section 3.1).
 model = dict(
     backbone=dict(init_cfg=None, drop_path_rate=0.0), bbox_head=dict(norm_cfg=dict(type='GN', num_groups=32))
 )
@@ -80,10 +81,9 @@ data = dict(
 train_dataloader = dict(batch_size=1, num_workers=1, dataset=dict(pipeline=train_pipeline, **data))
 val_dataloader = dict(num_workers=1, dataset=dict(pipeline=test_pipeline, **data))
 test_dataloader = val_dataloader
-# Padded to the same multiple of 32 as in testing: PVT's position embeddings span the padded picture. Picture by
-# picture, so that the head needs a norm that does not look at the batch. Each class of a picture counts alike in the
-# Lovasz loss (CVPR 2018, https://arxiv.org/abs/1705.08790): a street light has 200 pixels, one or two wide, which the
-# mean over all hardly sees.
+# Pad to a multiple of 32 as in testing, because PVT's position embeddings span the padded image. Group norm suits a
+# batch of one image. The Lovasz loss (CVPR 2018, https://arxiv.org/abs/1705.08790) weights all classes of an image
+# equally: a street light has 200 pixels, which hardly count in the mean over all pixels.
 model = dict(
     data_preprocessor=dict(size=None, size_divisor=32),
     backbone=dict(init_cfg=None, drop_path_rate=0.0),
@@ -104,52 +104,52 @@ randomness = dict(seed=0)
 """
 
 
-def learn(out: Path, name: str, text: str, iters: int) -> tuple[dict[str, float], float]:
-    """Train and test; returns the figures and the minutes that it took."""
+def train_and_test(out: Path, name: str, text: str, iters: int) -> tuple[dict[str, float], float]:
+    """Return the metrics, and the minutes of training and testing."""
     config = out / f'{name}.py'
     config.write_text(text)
     start = time.monotonic()
     run_tool('train.py', config, '--work-dir', out / name)
-    tested = out / name / 'test'
-    run_tool(
-        'test.py', config, out / name / f'iter_{iters}.pth', '--work-dir', tested, '--show-dir', out / name / 'pictures'
-    )
+    checkpoint, tested = out / name / f'iter_{iters}.pth', out / name / 'test'
+    run_tool('test.py', config, checkpoint, '--work-dir', tested, '--show-dir', out / name / 'images')
     return read_metrics(tested), (time.monotonic() - start) / 60
 
 
 @one_line_errors
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--data', default='../shared/real', help='folder with coco/ and ade/ (default: %(default)s)')
-    parser.add_argument('--out', default='work_dirs/real', help='where logs and pictures go (default: %(default)s)')
-    parser.add_argument('--only', choices=['detection', 'segmentation'], help='one of the two')
-    parser.add_argument('--det-iters', type=int, default=400, help='steps of the detector (default: %(default)s)')
-    parser.add_argument('--seg-iters', type=int, default=1200, help='steps of the segmentor (default: %(default)s)')
+    parser.add_argument('--data', default='data/real', help='directory with coco/ and ade/ (default: %(default)s)')
+    parser.add_argument('--out', default='work_dirs/real', help='directory for logs and images (default: %(default)s)')
+    parser.add_argument('--only', choices=['detection', 'segmentation'], help='train this one only')
+    parser.add_argument('--det-iters', type=int, default=400, help='iterations of the detector (default: %(default)s)')
+    parser.add_argument(
+        '--seg-iters', type=int, default=1200, help='iterations of the segmentor (default: %(default)s)'
+    )
     args = parser.parse_args()
 
     data, out = Path(args.data).resolve(), Path(args.out).resolve()
     annotations = sorted((data / 'coco').glob('*.json'))
     if len(annotations) != 1 or not (data / 'ade' / 'images' / 'validation').is_dir():
-        raise UserError(f'--data {data} does not hold coco/*.json and ade/images/validation; see --help')
+        raise UserError(f'--data {data} must contain one coco/*.json and ade/images/validation; see --help')
     out.mkdir(parents=True, exist_ok=True)
 
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     if args.only != 'segmentation':
         base = str(ROOT / 'configs' / 'pvt' / 'retinanet_pvt-t_fpn_1x_coco.py')
         fields = dict(base=base, data=f'{data}/coco/', annotations=str(annotations[0]), iters=args.det_iters)
-        found, minutes = learn(out, 'detection', DETECTION.format(**fields), args.det_iters)
-        figures['coco/bbox_mAP_50'] = found['coco/bbox_mAP_50']
+        found, minutes = train_and_test(out, 'detection', DETECTION.format(**fields), args.det_iters)
+        metrics['coco/bbox_mAP_50'] = found['coco/bbox_mAP_50']
         print(f'RetinaNet, PVT-Tiny: box AP50 {found["coco/bbox_mAP_50"]:.3f} in {minutes:.1f} minutes', flush=True)
     if args.only != 'detection':
         base = str(ROOT / 'configs' / 'pvt' / 'fpn_pvt-t_8xb4-40k_ade20k-512x512.py')
         fields = dict(base=base, data=str(data / 'ade'), iters=args.seg_iters)
-        found, minutes = learn(out, 'segmentation', SEGMENTATION.format(**fields), args.seg_iters)
-        figures['mIoU'] = found['mIoU']
+        found, minutes = train_and_test(out, 'segmentation', SEGMENTATION.format(**fields), args.seg_iters)
+        metrics['mIoU'] = found['mIoU']
         print(f'Semantic FPN, PVT-Tiny: mIoU {found["mIoU"]:.2f} in {minutes:.1f} minutes', flush=True)
 
-    missed = [f'{key} {value} < {MINIMUM[key]}' for key, value in figures.items() if not value >= MINIMUM[key]]
+    missed = [f'{key} {value} < {MINIMUM[key]}' for key, value in metrics.items() if not value >= MINIMUM[key]]
     if missed:
-        raise UserError(f'below what the pictures allow: {", ".join(missed)}')
+        raise UserError(f'expected higher metrics when overfitting: {", ".join(missed)}')
 
 
 if __name__ == '__main__':

@@ -1,19 +1,19 @@
-"""The main job on built-in data: train, test and look, for detection and for segmentation, on a CPU in ten minutes."""
+"""Train, test and visualize a detector and a segmentor on synthetic images, on a CPU in ten minutes."""
 
 import argparse
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from _jobs import run_tool
+from _contact_sheet import contact_sheet
+from _processes import run_tool
 
 from deformable_vit.engine import UserError, one_line_errors, read_metrics
-from deformable_vit.visualization import contact_sheet
 
 
 @dataclass(frozen=True)
 class Job:
-    """One model to train and test, and what it has to reach on scenes that it has not seen."""
+    """One model to train and test, and the minimum of its metrics on the validation images."""
 
     name: str
     config: str
@@ -37,32 +37,34 @@ def say(text: str) -> None:
 
 
 def train_and_test(job: Job, out: Path) -> tuple[dict[str, float], Path, Path]:
-    """Train, test, and put the pictures together; returns figures, checkpoint and contact sheet."""
+    """Return the metrics, the checkpoint, and a contact sheet of the predictions."""
     name = Path(job.config).stem
-    work_dir, tested, seen = out / name, out / name / 'test', out / name / 'pictures'
+    work_dir, tested, images = out / name, out / name / 'test', out / name / 'images'
     say(f'{job.name}: training (a few minutes)')
-    # The test that follows looks at the last checkpoint; nothing is gained by looking on the way.
+    # No validation during training: the test that follows takes the last checkpoint.
     options = ['randomness.seed=0', 'default_hooks.checkpoint.max_keep_ckpts=1', 'train_cfg.val_interval=100000']
     run_tool('train.py', job.config, '--work-dir', str(work_dir), '--cfg-options', *options)
     checkpoint = Path((work_dir / 'last_checkpoint').read_text().strip())
-    say(f'{job.name}: testing on scenes that it has not seen')
+    say(f'{job.name}: testing on the validation images')
     run_tool(
-        'test.py', job.config, str(checkpoint), '--work-dir', str(tested), '--show-dir', str(seen), *job.test_options
+        'test.py', job.config, str(checkpoint), '--work-dir', str(tested), '--show-dir', str(images), *job.test_options
     )
-    figures = read_metrics(tested)
+    metrics = read_metrics(tested)
     sheet = out / f'{name}.png'
-    contact_sheet(sorted(p for p in seen.rglob('*') if p.suffix in ('.jpg', '.png'))[:12], sheet)
-    return figures, checkpoint, sheet
+    contact_sheet(sorted(p for p in images.rglob('*') if p.suffix in ('.jpg', '.png'))[:12], sheet)
+    return metrics, checkpoint, sheet
 
 
 @one_line_errors
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--out', default='work_dirs/demo', help='where logs, checkpoints and pictures go')
+    parser.add_argument(
+        '--out', default='work_dirs/demo', help='directory for logs, checkpoints and images (default: %(default)s)'
+    )
     args = parser.parse_args()
     out = Path(args.out).resolve()
 
-    say('drawing the data set (a few seconds)')
+    say('drawing the dataset (a few seconds)')
     run_tool('make_shapes.py', 'data/shapes')
     start = time.monotonic()
     results = [(job, *train_and_test(job, out)) for job in JOBS]
@@ -70,18 +72,18 @@ def main() -> None:
 
     say(f'done: trained and tested in {minutes:.1f} minutes')
     missed = []
-    for job, figures, checkpoint, sheet in results:
-        reached = ', '.join(f'{key} {figures[key]:.3g} (at least {low:g})' for key, low in job.minimum.items())
-        missed += [f'{job.name} {key}' for key, low in job.minimum.items() if not figures[key] >= low]
+    for job, metrics, checkpoint, sheet in results:
+        reached = ', '.join(f'{key} {metrics[key]:.3g} (at least {low:g})' for key, low in job.minimum.items())
+        missed += [f'{job.name} {key}' for key, low in job.minimum.items() if not metrics[key] >= low]
         print(f'{job.name}: {reached}')
-        print(f'  pictures     {sheet}  (ground truth left, prediction right)')
-        print(f'               {checkpoint.parent / "pictures"}  (one by one)')
+        print(f'  images       {sheet}  (left ground truth, right prediction)')
+        print(f'               {checkpoint.parent / "images"}  (one by one)')
         print(f'  checkpoint   {checkpoint}')
         print(f'  logs         {checkpoint.parent}/*/*.log')
-    print('\nNext: train RetinaNet with PVT-Tiny on COCO (see README.md for where the data goes):')
+    print('\nNext: train RetinaNet with PVT-Tiny on COCO (README.md says where the data goes):')
     print('  .venv/bin/python tools/train.py configs/pvt/retinanet_pvt-t_fpn_1x_coco.py')
     if missed:
-        raise UserError(f'below what was expected: {", ".join(missed)}')
+        raise UserError(f'expected higher metrics: {", ".join(missed)}')
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Test on several GPUs (or CPU processes):  tools/dist_test.sh CONFIG CHECKPOINT GPUS [arguments of test.py]
-# Several nodes: run it on each with NNODES, NODE_RANK, MASTER_ADDR and PORT set.
+# Test on several GPUs or CPU processes:  tools/dist_test.sh CONFIG CHECKPOINT GPUS [arguments of test.py]
+# On several nodes, run it on each of them with NNODES, NODE_RANK, MASTER_ADDR and PORT set.
 set -euo pipefail
 [ $# -ge 3 ] || { sed -n '2,3s/^# //p' "$0" >&2; exit 2; }
 config=$1 checkpoint=$2 gpus=$3

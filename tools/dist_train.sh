@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Train on several GPUs (or CPU processes):  tools/dist_train.sh CONFIG GPUS [arguments of train.py]
-# Several nodes: run it on each with NNODES, NODE_RANK, MASTER_ADDR and PORT set.
+# Train on several GPUs or CPU processes:  tools/dist_train.sh CONFIG GPUS [arguments of train.py]
+# On several nodes, run it on each of them with NNODES, NODE_RANK, MASTER_ADDR and PORT set.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,3s/^# //p' "$0" >&2; exit 2; }
 config=$1 gpus=$2

@@ -1,4 +1,4 @@
-"""Count the parameters and FLOPs of a config's model; see deformable_vit.engine.flops for what is counted."""
+"""Count the parameters and FLOPs of a model; deformable_vit.engine.flops says what counts as a FLOP."""
 
 import argparse
 import importlib
@@ -11,36 +11,43 @@ from deformable_vit.engine import UserError, load_config, one_line_errors
 from deformable_vit.engine.cli import first_line
 from deformable_vit.engine.flops import count_flops, count_parameters
 
-# Height and width that DAT's tables count at.
+# (height, width) of the FLOPs in the DAT paper's tables.
 SHAPES = {'mmdet': (800, 1280), 'mmseg': (512, 2048)}
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file; its default_scope decides which host it is for')
+    parser.add_argument('config', help='config of MMDetection, MMSegmentation or MMPreTrain')
     parser.add_argument(
         '--shape',
         type=int,
         nargs='+',
         metavar=('H', 'W'),
-        help='pixels of the picture, one number for a square (default: 800 1280 for detection, 512 2048 for '
-        'segmentation, and what the test pipeline makes for classification)',
+        help='image size in pixels, one number for a square (default: 800 1280 for detection, 512 2048 for '
+        'segmentation, the size of the test pipeline for classification)',
     )
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='override settings of the config',
+    )
     return parser.parse_args()
 
 
 def tested_shape(config: Config) -> tuple[int, int]:
-    """Height and width of the pictures that a classifier is tested on."""
-    for step in reversed(config.test_dataloader.dataset.pipeline):
-        if step['type'] in ('CenterCrop', 'Resize'):
-            size = step.get('crop_size', step.get('scale'))
+    """Return the (height, width) of the images that a classifier is tested on."""
+    for transform in reversed(config.test_dataloader.dataset.pipeline):
+        if transform['type'] in ('CenterCrop', 'Resize'):
+            size = transform.get('crop_size', transform.get('scale'))
             return (size, size) if isinstance(size, int) else (size[-1], size[0])
-    raise UserError('the test pipeline of this config neither crops nor resizes to one size; name it with --shape')
+    raise UserError('the test pipeline of this config has no CenterCrop or Resize to take the size from; set --shape')
 
 
 def forward_arguments(scope: str, shape: tuple[int, int]) -> dict:
-    """What the forward of a host's model needs beside the picture."""
+    """Return the arguments of a model's forward besides the images."""
     if scope != 'mmdet':
         return dict(mode='tensor')
     from mmdet.structures import DetDataSample
@@ -62,7 +69,7 @@ def main() -> None:
         shape = (args.shape[0], args.shape[-1])
 
     init_default_scope(scope)
-    config.model.backbone.pop('init_cfg', None)  # nothing is counted in the values
+    config.model.backbone.pop('init_cfg', None)  # FLOPs do not depend on the weights
     model = importlib.import_module(f'{scope}.registry').MODELS.build(config.model)
     inputs = torch.zeros(1, config.model.backbone.get('in_channels', 3), *shape)
     try:
@@ -70,10 +77,10 @@ def main() -> None:
     except ValueError as error:
         raise UserError(f'--shape {shape[0]} {shape[1]}: {first_line(error)}') from error
 
-    print(f'{type(model).__name__} with {type(model.backbone).__name__}, one picture of {shape[0]} x {shape[1]} pixels')
+    print(f'{type(model).__name__} with {type(model.backbone).__name__}, one image of {shape[0]} x {shape[1]} pixels')
     for name, child in model.named_children():
-        if own := count_parameters(child):
-            print(f'  {name}: {own / 1e6:.2f} M parameters')
+        if parameters := count_parameters(child):
+            print(f'  {name}: {parameters / 1e6:.2f} M parameters')
     print(f'Params: {count_parameters(model) / 1e6:.2f} M')
     print(f'FLOPs: {flops / 1e9:.2f} G')
 

@@ -1,4 +1,4 @@
-"""Write the built-in data set of drawn shapes, in the layouts of COCO, ADE20K and ImageNet."""
+"""Write the built-in dataset of synthetic images, in the layouts of COCO, ADE20K and ImageNet."""
 
 import argparse
 from dataclasses import fields
@@ -7,22 +7,22 @@ from deformable_vit.datasets import ShapesSettings, write_shapes
 from deformable_vit.engine import UserError, one_line_errors
 
 _HELP = dict(
-    seed='another seed draws other pictures',
-    train='scenes to train on',
-    val='scenes to test on',
-    portraits='classification pictures per class',
-    size='mean edge of a scene in pixels',
-    max_shapes='most shapes in a scene',
+    seed='random seed of the images',
+    train='training images for detection and segmentation',
+    val='validation images for detection and segmentation',
+    objects='single-object images per class for training classification; validation gets a quarter',
+    size='mean height and width of an image in pixels',
+    max_shapes='maximum number of shapes in an image',
 )
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('root', nargs='?', default='data/shapes', help='folder to make')
+    parser.add_argument('root', nargs='?', default='data/shapes', help='directory to write')
     for field in fields(ShapesSettings):
         flag = '--' + field.name.replace('_', '-')
         parser.add_argument(flag, type=int, default=field.default, help=_HELP[field.name])
-    parser.add_argument('--overwrite', action='store_true', help='replace shapes that were made with other settings')
+    parser.add_argument('--overwrite', action='store_true', help='replace a dataset with other settings')
     return parser.parse_args()
 
 
@@ -31,10 +31,10 @@ def main() -> None:
     args = vars(parse_args())
     root, overwrite = args.pop('root'), args.pop('overwrite')
     try:
-        made = write_shapes(root, ShapesSettings(**args), overwrite)
+        written = write_shapes(root, ShapesSettings(**args), overwrite)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
-    print(f'{root}: {"written" if made else "is there already, with these settings"}')
+    print(f'{root}: {"written" if written else "exists already, with these settings"}')
 
 
 if __name__ == '__main__':
