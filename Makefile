@@ -1,37 +1,40 @@
-# `make demo` and `make test` are all one needs: each sets up first what is missing.
+# Every target sets up what is missing first, so that a new clone needs only `make demo` or `make test`.
 SHELL := /bin/bash
-# Not PYTHON: that is the interpreter that tools/setup.sh makes .venv with.
+# Not PYTHON: tools/setup.sh uses that for the interpreter that creates .venv.
 VENV_PYTHON := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup demo learn test lint format real benchmark clean
+.PHONY: help setup demo convergence test test-fast lint format real benchmark clean
 
-help:  ## what there is
+help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 20
 
-setup:  ## .venv with the whole stack; builds mmcv's ops once per machine (about 12 minutes on 2 cores, later 1)
+setup:  ## create .venv with the whole stack; builds mmcv's ops once per machine (about 12 minutes on 2 cores, later 1)
 	@bash tools/setup.sh
 
-demo: setup  ## the main job on built-in data: train, test, pictures (about 10 minutes on 2 cores)
+demo: setup  ## train and test a detector and a segmentor on built-in data (about 10 minutes on 2 cores)
 	@$(VENV_PYTHON) tools/demo.py $(DEMO_ARGS)
 
-learn: setup  ## train every pairing of backbone and head, small ones on built-in data (about 3 hours on 2 cores; resumable)
-	@$(VENV_PYTHON) tools/learn.py $(LEARN_ARGS)
+convergence: setup  ## train every combination of backbone and head on built-in data (about 3 hours on 2 cores; resumable)
+	@$(VENV_PYTHON) tools/convergence_check.py $(CONVERGENCE_ARGS)
 
-test: setup lint  ## lint and the whole test suite (at most 15 minutes on 2 cores)
-	@$(VENV_PYTHON) -m pytest $(PYTEST_ARGS)
+test: setup lint  ## lint and the whole test suite with coverage (at most 15 minutes on 2 cores)
+	@$(VENV_PYTHON) -m pytest --cov --cov-report=term $(PYTEST_ARGS)
 
-lint: setup
-	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
+test-fast: setup  ## the tests that do not train (at most 2 minutes on 2 cores)
+	@$(VENV_PYTHON) -m pytest -m "not slow" $(PYTEST_ARGS)
 
-format: setup  ## let ruff format the code and fix what it can
+lint: setup  ## ruff, codespell and mypy
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/codespell && .venv/bin/mypy
+
+format: setup  ## format with ruff and apply its fixes
 	@.venv/bin/ruff format . && .venv/bin/ruff check --fix .
 
-real: setup  ## the benchmark on real COCO and ADE20K pictures (slow; tools/benchmark_real.py says what it needs)
+real: setup  ## overfit small sets of real COCO and ADE20K images (slow; tools/benchmark_real.py lists the data)
 	@$(VENV_PYTHON) tools/benchmark_real.py $(REAL_ARGS)
 
-benchmark: setup  ## time and memory of backbones against their slow forms and the hosts' (20 minutes on 2 idle cores)
+benchmark: setup  ## time and memory of backbones, reference implementations and mmdet's (20 minutes on 2 idle cores)
 	@$(VENV_PYTHON) tools/benchmark.py $(BENCHMARK_ARGS)
 
 clean:  ## remove caches; keeps .venv, data and work_dirs
 	@find . -path ./.venv -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
-	@rm -rf .pytest_cache .ruff_cache
+	@rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage*

@@ -1,7 +1,8 @@
 """Deformable pyramid backbones for MMDetection, MMSegmentation and MMPreTrain.
 
-Importing this package registers its backbones in ``mmengine.registry.MODELS``, where all three hosts find them, and
-makes checkpoint loading safe and resumable on current torch (see :mod:`deformable_vit.checkpoints`).
+Importing this package registers ``DAT``, ``DPT``, ``PVT`` and ``PVTv2`` in ``mmengine.registry.MODELS``, where mmdet,
+mmseg and mmpretrain find them, and makes mmengine load checkpoints safely (:func:`.checkpoints.enable_safe_loading`).
+It changes nothing else in the process.
 """
 
 import importlib.util
@@ -14,6 +15,10 @@ if importlib.util.find_spec('mmcv') is None or importlib.util.find_spec('mmcv._e
         'pip install --no-build-isolation --no-deps --no-cache-dir --no-binary mmcv --force-reinstall mmcv==2.1.0'
     )
 
-from . import backbones, checkpoints
+from .backbones import DAT, DPT, PVT, PVTv2
+from .checkpoints import enable_safe_loading
 
-__all__ = ['backbones', 'checkpoints']
+__version__ = '0.1.0'
+__all__ = ['DAT', 'DPT', 'PVT', 'PVTv2', '__version__']
+
+enable_safe_loading()

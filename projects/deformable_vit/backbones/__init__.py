@@ -1,4 +1,4 @@
-"""The backbones: an arch table, stages and a forward each."""
+"""The backbones: each has an arch table, its own layers and its stages."""
 
 from .base import PyramidBackbone
 from .dat import DAT

@@ -1,41 +1,138 @@
-"""Deformable Patch-based Transformer: PVT whose patches move and scale with the picture.
+"""Deformable Patch-based Transformer (DPT): PVT whose patches the network shifts and scales.
 
-Chen et al., ACM MM 2021, https://arxiv.org/abs/2107.14467; the authors' code is at https://github.com/CASIA-IVA-Lab/DPT.
+Chen et al., ACM MM 2021, https://arxiv.org/abs/2107.14467; official implementation:
+https://github.com/CASIA-IVA-Lab/DPT.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
+import torch.nn.functional as F
 from mmengine.registry import MODELS
-from torch import nn
+from torch import Tensor, nn
 
-from ..layers import DeformablePatchEmbed
+from ..layers import PatchEmbed
+from ..ops import (
+    coordinate_dtype,
+    decode_boxes,
+    deformable_patch_projection,
+    map_to_tokens,
+    pad_to_multiple,
+    tokens_to_map,
+)
 from .pvt import PVT
+
+
+class OffsetPredictor(nn.Linear):
+    """Linear layer that starts with zeros, so that training starts from undeformed patches."""
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+
+
+class DeformablePatchEmbed(nn.Module):
+    """Patch embedding with deformable patches (DPT, section 3.3).
+
+    A plain patch embedding predicts one box per patch; a token is projected from k x k sampling locations in its box.
+
+    Args:
+        in_channels: Number of input channels.
+        dim: Number of channels of the tokens.
+        stride: Size of the plain patches in pixels.
+        points: k, the number of sampling locations along each axis of a box.
+    """
+
+    def __init__(self, in_channels: int, dim: int, stride: int, points: int = 3) -> None:
+        super().__init__()
+        self.points = points
+        self.patch_embed = PatchEmbed(in_channels, dim, stride)
+        self.offset_predictor = OffsetPredictor(dim, 4, bias=False)
+        # Initial boxes extend by tanh(log(sqrt(5 / 3))) = 1 / 4 of a patch to each side (official implementation).
+        self.wh_bias = nn.Parameter(torch.full((2,), math.log(math.sqrt(5 / 3))))
+        self.output_proj = nn.Linear(in_channels * points**2, dim)
+        self.norm = nn.LayerNorm(dim)
+
+    def boxes(self, x: Tensor) -> Tensor:
+        """Return boxes (B, 4, H', W'), corners x0, y0, x1, y1 in [0, 1], for (B, in_channels, H, W)."""
+        x, hw = self.patch_embed(x)
+        dtype = coordinate_dtype(x)
+        with torch.autocast(x.device.type, enabled=False):  # half-precision offsets lose pixels
+            offsets = F.linear(F.gelu(x.to(dtype)), self.offset_predictor.weight.to(dtype))
+            return decode_boxes(tokens_to_map(offsets, hw), self.wh_bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Return tokens (B, H' * W', dim) and (H', W'), with H' = ceil(H / stride), for (B, in_channels, H, W)."""
+        x = pad_to_multiple(x, self.patch_embed.proj.stride[0])
+        boxes = self.boxes(x)
+        # Official checkpoints order the inputs by location, x-major, then channel; the op takes (dim, channel, y, x).
+        weight = self.output_proj.weight.unflatten(1, (self.points, self.points, -1)).permute(0, 3, 2, 1)
+        x = deformable_patch_projection(x, boxes, weight, self.output_proj.bias)
+        return self.norm(map_to_tokens(x)), (x.shape[-2], x.shape[-1])
+
+    def extra_flops(self, args: tuple[Any, ...], out: tuple[Tensor, tuple[int, int]]) -> int:
+        """Count what the shapes of ops do not show: the bias of the projection."""
+        return out[0].numel()
+
 
 _POINTS = dict(points=(0, 3, 3, 3))
 
 
 @MODELS.register_module()
 class DPT(PVT):
-    """Deformable Patch-based Transformer, equal to the authors' code in parameters, outputs and gradients.
+    """Deformable Patch-based Transformer, with the parameters, outputs and gradients of the official implementation.
 
-    It differs from :class:`PVT` in the patch embeddings of stages 2 to 4 alone, and takes the same arguments.
+    It differs from :class:`PVT` in the patch embeddings of stages 2 to 4.
 
     Args:
-        arch: ``tiny``, ``small``, ``medium``, or a dict with the keys of ``arch_zoo``'s rows, or with ``like``, a name,
-            and what differs. ``points`` is the number of points that are read along each axis of a patch; 0 stands for
-            PVT's plain patches.
+        arch: ``tiny``, ``small``, ``medium``, or a dict with the keys of a row of ``arch_zoo``, or with ``like``, a
+            name, and what differs. ``points`` is the number of sampling locations along each axis of a patch; 0 is
+            PVT's plain patch embedding.
+        in_channels: Number of image channels.
+        pretrain_img_size: Size, or (height, width), in pixels of the images that the position embeddings are trained
+            on.
+        out_type: ``featmap`` or ``cls_token``; see :class:`PVT`.
+        out_indices: Stages whose outputs are returned.
+        drop_path_rate: Stochastic depth rate of the last block, growing linearly from 0 at the first.
+        with_cp: Gradient checkpointing of each block: less memory, one more forward.
+        frozen_stages: -1: none; 0: the first patch embedding; n: also stages 1 to n.
+        recompute_activation: Recompute the MLPs' activations in backward; see :class:`deformable_vit.layers.MLP`.
+        init_cfg: ``dict(type='Pretrained', checkpoint=...)`` loads an official or converted checkpoint.
+
+    Raises:
+        ValueError: ``arch`` is unknown or inconsistent, or another argument is out of range.
     """
 
     arch_zoo: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         name: {**row, **_POINTS} for name, row in PVT.arch_zoo.items() if name != 'large'
     }
 
-    def __init__(self, arch: str | Mapping[str, Any] = 'tiny', **kwargs: Any) -> None:
-        super().__init__(arch, **kwargs)
-        for stage in self.stages:
-            if isinstance(stage.patch_embed, DeformablePatchEmbed):
-                stage.patch_embed.reset_offsets()
+    def __init__(
+        self,
+        arch: str | Mapping[str, Any] = 'tiny',
+        in_channels: int = 3,
+        pretrain_img_size: int | tuple[int, int] = 224,
+        out_type: str = 'featmap',
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        drop_path_rate: float = 0.0,
+        with_cp: bool = False,
+        frozen_stages: int = -1,
+        recompute_activation: bool = True,
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            arch,
+            in_channels,
+            pretrain_img_size,
+            out_type,
+            out_indices,
+            drop_path_rate,
+            with_cp,
+            frozen_stages,
+            recompute_activation,
+            init_cfg,
+        )
 
     def _build_patch_embed(self, i: int, in_channels: int, dim: int, stride: int) -> nn.Module:
         points = self.arch['points'][i]
@@ -44,3 +141,7 @@ class DPT(PVT):
         if points == 0:
             return super()._build_patch_embed(i, in_channels, dim, stride)
         return DeformablePatchEmbed(in_channels, dim, stride, points)
+
+    def _init_layer(self, module: nn.Module) -> None:
+        if not isinstance(module, OffsetPredictor):  # it initializes itself
+            super()._init_layer(module)

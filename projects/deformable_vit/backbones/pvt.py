@@ -1,6 +1,6 @@
-"""Pyramid Vision Transformer.
+"""Pyramid Vision Transformer (PVT).
 
-Wang et al., ICCV 2021, https://arxiv.org/abs/2102.12122; the authors' code is at https://github.com/whai362/PVT.
+Wang et al., ICCV 2021, https://arxiv.org/abs/2102.12122; official implementation: https://github.com/whai362/PVT.
 """
 
 import math
@@ -14,17 +14,19 @@ from torch.nn.init import trunc_normal_
 
 from ..layers import MLP, PatchEmbed, SpatialReductionAttention, TransformerBlock
 from ..ops import resize_position_embedding
-from .base import PyramidBackbone, check_arch, check_img_size, drop_path_rates
-from .stage import TransformerStage
+from .arch import check_arch, check_img_size, drop_path_rates
+from .base import PyramidBackbone, TransformerStage
+
+NORM_EPS = 1e-6
 
 
 class PositionedStage(TransformerStage):
-    """With a learned absolute position embedding, resized to the grid of the input.
+    """A stage with an absolute position embedding, resized to the grid of the input.
 
     Args:
         grid_size: (height, width) of the embedding's grid.
-        num_extra: Entries before the grid's. The authors keep one for the class token in the last stage, also where
-            no class token is used; it has no effect there.
+        num_extra: Entries before those of the grid. Official checkpoints hold one for the class token in the last
+            stage, also where no class token is used; it has no effect there.
     """
 
     def __init__(self, *args: Any, dim: int, grid_size: tuple[int, int], num_extra: int = 0, **kwargs: Any) -> None:
@@ -41,7 +43,7 @@ class PositionedStage(TransformerStage):
 
 
 class ClassTokenStage(PositionedStage):
-    """The last stage of a classifier: a class token goes through the blocks, and is all that comes out."""
+    """The last stage of a classifier: a class token passes through the blocks and is the output."""
 
     def __init__(self, *args: Any, dim: int, **kwargs: Any) -> None:
         super().__init__(*args, dim=dim, num_extra=1, **kwargs)
@@ -53,8 +55,8 @@ class ClassTokenStage(PositionedStage):
         embedding = resize_position_embedding(self.pos_embed, self.grid_size, hw, self.num_extra)
         return torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + embedding, hw
 
-    def read_out(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
-        """(B, 1 + N, C) -> (B, C)."""
+    def format_output(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        """Return the class token (B, C) of the tokens (B, 1 + N, C)."""
         return x[:, 0]
 
 
@@ -63,25 +65,25 @@ _COMMON = dict(embed_dims=(64, 128, 320, 512), num_heads=(1, 2, 5, 8), mlp_ratio
 
 @MODELS.register_module()
 class PVT(PyramidBackbone):
-    """Pyramid Vision Transformer, equal to the authors' code in parameters, outputs and gradients.
+    """Pyramid Vision Transformer, with the parameters, outputs and gradients of the official implementation.
 
     Args:
-        arch: ``tiny``, ``small``, ``medium``, ``large``, or a dict with the keys of ``arch_zoo``'s rows,
-            or with ``like``, a name, and what differs.
-        in_channels: Channels of the pictures.
-        pretrain_img_size: Edge (or height and width) in pixels of the pictures that the position embeddings were
-            learned on; they are resized to other sizes.
-        out_type: ``featmap`` returns the maps of ``out_indices``; ``cls_token`` adds the authors' class token and
-            final norm, and returns the token, (B, C), for the last stage: what mmpretrain's heads expect.
+        arch: ``tiny``, ``small``, ``medium``, ``large``, or a dict with the keys of a row of ``arch_zoo``, or with
+            ``like``, a name, and what differs.
+        in_channels: Number of image channels.
+        pretrain_img_size: Size, or (height, width), in pixels of the images that the position embeddings are trained
+            on. They are resized to other inputs.
+        out_type: ``featmap`` returns the feature maps of ``out_indices``. ``cls_token`` adds the class token and the
+            final norm, and returns the token (B, C) for the last stage, as mmpretrain's heads expect.
         out_indices: Stages whose outputs are returned.
-        drop_path_rate: Stochastic depth at the last block, growing linearly from 0 at the first.
+        drop_path_rate: Stochastic depth rate of the last block, growing linearly from 0 at the first.
         with_cp: Gradient checkpointing of each block: less memory, one more forward.
-        frozen_stages: -1: none; 0: the first patch embedding; n: stages 1 to n whole, too.
-        norm_eval: For the hosts' sake; PVT has no batch normalisation.
-        init_cfg: ``dict(type='Pretrained', checkpoint=...)`` takes a file of the authors or of this project.
+        frozen_stages: -1: none; 0: the first patch embedding; n: also stages 1 to n.
+        recompute_activation: Recompute the MLPs' activations in backward; see :class:`deformable_vit.layers.MLP`.
+        init_cfg: ``dict(type='Pretrained', checkpoint=...)`` loads an official or converted checkpoint.
 
     Raises:
-        ValueError: On an unknown arch or one that does not add up, and on pictures below 32 x 32.
+        ValueError: ``arch`` is unknown or inconsistent, or another argument is out of range.
     """
 
     arch_zoo: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -101,53 +103,56 @@ class PVT(PyramidBackbone):
         drop_path_rate: float = 0.0,
         with_cp: bool = False,
         frozen_stages: int = -1,
-        norm_eval: bool = False,
-        init_cfg: dict | None = None,
+        recompute_activation: bool = True,
+        init_cfg: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
-        arch = check_arch(type(self).__name__, arch, self.arch_zoo)
+        name = type(self).__name__
+        arch = check_arch(name, arch, self.arch_zoo)
+        super().__init__(arch, out_indices, frozen_stages, init_cfg)
         if out_type not in ('featmap', 'cls_token'):
             raise ValueError(f"out_type must be 'featmap' or 'cls_token', got {out_type!r}")
         if out_type == 'cls_token' and arch['sr_ratios'][-1] != 1:
-            raise ValueError(f'a class token needs sr_ratios[3] == 1 (it lies on no map), got {arch["sr_ratios"]}')
-        pretrain_img_size = check_img_size(type(self).__name__, pretrain_img_size)
-        self.arch = arch
+            raise ValueError(f'a class token needs sr_ratios[3] == 1, as it has no position, got {arch["sr_ratios"]}')
 
         rates = drop_path_rates(drop_path_rate, arch['depths'])
-        grid, channels = pretrain_img_size, in_channels
+        grid, channels = check_img_size(name, pretrain_img_size), in_channels
         for i, dim in enumerate(arch['embed_dims']):
             last = i == self.num_stages - 1
             stride = 4 if i == 0 else 2
-            grid = tuple(math.ceil(edge / stride) for edge in grid)
+            grid = math.ceil(grid[0] / stride), math.ceil(grid[1] / stride)
             stage = dict(
                 patch_embed=self._build_patch_embed(i, channels, dim, stride),
-                blocks=[self._build_block(i, dim, rate) for rate in rates[i]],
+                blocks=[self._build_block(i, dim, rate, recompute_activation) for rate in rates[i]],
                 with_cp=with_cp,
                 dim=dim,
                 grid_size=grid,
             )
             if last and out_type == 'cls_token':
-                self.stages.append(ClassTokenStage(norm=nn.LayerNorm(dim, eps=1e-6), **stage))
+                self.stages.append(ClassTokenStage(norm=nn.LayerNorm(dim, eps=NORM_EPS), **stage))
             else:
                 self.stages.append(PositionedStage(num_extra=int(last), **stage))
             channels = dim
-        self.apply(_init_linear)
+        self.apply(self._init_layer)
         self.freeze()
 
     def _build_patch_embed(self, i: int, in_channels: int, dim: int, stride: int) -> nn.Module:
         return PatchEmbed(in_channels, dim, stride)
 
-    def _build_block(self, i: int, dim: int, drop_path: float) -> nn.Module:
+    def _build_block(self, i: int, dim: int, drop_path: float, recompute_activation: bool) -> nn.Module:
         attn = SpatialReductionAttention(dim, self.arch['num_heads'][i], self.arch['sr_ratios'][i])
-        return TransformerBlock(dim, attn, MLP(dim, int(dim * self.arch['mlp_ratios'][i])), drop_path)
+        mlp = MLP(dim, int(dim * self.arch['mlp_ratios'][i]), recompute_activation)
+        return TransformerBlock(dim, attn, mlp, drop_path, NORM_EPS)
 
-    def num_extra_positions(self) -> dict[str, int]:
-        return {f'stages.{i}.pos_embed': stage.num_extra for i, stage in enumerate(self.stages)}
+    def _init_layer(self, module: nn.Module) -> None:
+        """Initialize a layer as the official implementation does; convolutions and norms keep torch's defaults."""
+        if isinstance(module, nn.Linear):
+            trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
-
-def _init_linear(module: nn.Module) -> None:
-    """The authors' initialisation, where it is not torch's default."""
-    if isinstance(module, nn.Linear):
-        trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+    def num_extra_tokens(self) -> dict[str, int]:
+        return {
+            f'stages.{i}.pos_embed': stage.num_extra
+            for i, stage in enumerate(self.stages)
+            if isinstance(stage, PositionedStage)
+        }

@@ -1,26 +1,49 @@
-"""PVT v2: overlapping patches, a convolution in the perceptron, and optionally attention of linear cost.
+"""PVT v2: overlapping patch embeddings, a convolution in the MLP, and optional attention of linear complexity.
 
-Wang et al., CVMJ 2022, https://arxiv.org/abs/2106.13797; the authors' code is at https://github.com/whai362/PVT.
+Wang et al., CVMJ 2022, https://arxiv.org/abs/2106.13797; official implementation: https://github.com/whai362/PVT.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch.nn.functional as F
 from mmengine.registry import MODELS
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.init import normal_, trunc_normal_, zeros_
 
-from ..layers import (
-    ConvMLP,
-    LinearConvMLP,
-    LinearSpatialReductionAttention,
-    OverlapPatchEmbed,
-    SpatialReductionAttention,
-    TransformerBlock,
-)
-from .base import PyramidBackbone, check_arch, drop_path_rates
-from .stage import TransformerStage
+from ..layers import ConvMLP, OverlapPatchEmbed, SpatialReductionAttention, TransformerBlock
+from ..ops import map_to_tokens, tokens_to_map
+from .arch import check_arch, drop_path_rates
+from .base import PyramidBackbone, TransformerStage
+
+NORM_EPS = 1e-6
+
+
+class LinearSpatialReductionAttention(SpatialReductionAttention):
+    """Attention to 7 x 7 pooled keys for any input size: linear complexity (PVT v2, section 3.1).
+
+    All stages pool, also the last one; there is no ``sr_ratio``.
+    """
+
+    pool_size = 7
+
+    def _build_reduction(self, dim: int) -> None:
+        self.sr = nn.Conv2d(dim, dim, 1)
+        self.norm = nn.LayerNorm(dim)
+
+    def reduce(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        """Return pooled tokens (B, 49, C) for tokens (B, N, C)."""
+        pooled = F.adaptive_avg_pool2d(tokens_to_map(x, hw), self.pool_size)
+        return F.gelu(self.norm(map_to_tokens(self.sr(pooled))))
+
+
+class LinearConvMLP(ConvMLP):
+    """The MLP that goes with linear attention: ReLU before the convolution."""
+
+    def mix(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        return super().mix(F.relu(x), hw)
+
 
 _COMMON = dict(
     embed_dims=(64, 128, 320, 512),
@@ -33,25 +56,24 @@ _COMMON = dict(
 
 @MODELS.register_module()
 class PVTv2(PyramidBackbone):
-    """PVT v2, equal to the authors' code in parameters, outputs and gradients.
+    """PVT v2, with the parameters, outputs and gradients of the official implementation.
 
-    There are no position embeddings: the zero padding of its convolutions tells positions apart. For classification
-    follow it with mmpretrain's ``GlobalAveragePooling`` and ``LinearClsHead``.
+    It has no position embeddings: the zero padding of its convolutions encodes positions. For classification, use
+    mmpretrain's ``GlobalAveragePooling`` and ``LinearClsHead``.
 
     Args:
-        arch: ``b0``, ``b1``, ``b2``, ``b2-li``, ``b3``, ``b4``, ``b5``, or a dict with the keys of ``arch_zoo``'s rows,
-            or with ``like``, a name, and what differs.
-        in_channels: Channels of the pictures.
-        out_indices: Stages whose maps are returned.
-        drop_path_rate: Stochastic depth at the last block, growing linearly from 0 at the first.
+        arch: ``b0``, ``b1``, ``b2``, ``b2-li``, ``b3``, ``b4``, ``b5``, or a dict with the keys of a row of
+            ``arch_zoo``, or with ``like``, a name, and what differs.
+        in_channels: Number of image channels.
+        out_indices: Stages whose feature maps are returned.
+        drop_path_rate: Stochastic depth rate of the last block, growing linearly from 0 at the first.
         with_cp: Gradient checkpointing of each block: less memory, one more forward.
-        frozen_stages: -1: none; 0: the first patch embedding; n: stages 1 to n whole, too.
-        norm_eval: For the hosts' sake; PVT v2 has no batch normalisation.
-        pretrain_img_size: For the sake of one signature; nothing in PVT v2 depends on it.
-        init_cfg: ``dict(type='Pretrained', checkpoint=...)`` takes a file of the authors or of this project.
+        frozen_stages: -1: none; 0: the first patch embedding; n: also stages 1 to n.
+        recompute_activation: Recompute the MLPs' activations in backward; see :class:`deformable_vit.layers.MLP`.
+        init_cfg: ``dict(type='Pretrained', checkpoint=...)`` loads an official or converted checkpoint.
 
     Raises:
-        ValueError: On an unknown arch or one that does not add up, and on pictures below 32 x 32.
+        ValueError: ``arch`` is unknown or inconsistent, or another argument is out of range.
     """
 
     arch_zoo: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -72,12 +94,11 @@ class PVTv2(PyramidBackbone):
         drop_path_rate: float = 0.0,
         with_cp: bool = False,
         frozen_stages: int = -1,
-        norm_eval: bool = False,
-        pretrain_img_size: int | tuple[int, int] = 224,
-        init_cfg: dict | None = None,
+        recompute_activation: bool = True,
+        init_cfg: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(out_indices, frozen_stages, norm_eval, init_cfg)
-        self.arch = arch = check_arch(type(self).__name__, arch, self.arch_zoo)
+        arch = check_arch(type(self).__name__, arch, self.arch_zoo)
+        super().__init__(arch, out_indices, frozen_stages, init_cfg)
 
         rates = drop_path_rates(drop_path_rate, arch['depths'])
         channels = in_channels
@@ -85,8 +106,8 @@ class PVTv2(PyramidBackbone):
             self.stages.append(
                 TransformerStage(
                     OverlapPatchEmbed(channels, dim, stride=4 if i == 0 else 2),
-                    [self._build_block(i, dim, rate) for rate in rates[i]],
-                    norm=nn.LayerNorm(dim, eps=1e-6),
+                    [self._build_block(i, dim, rate, recompute_activation) for rate in rates[i]],
+                    norm=nn.LayerNorm(dim, eps=NORM_EPS),
                     with_cp=with_cp,
                 )
             )
@@ -94,22 +115,25 @@ class PVTv2(PyramidBackbone):
         self.apply(_init_layer)
         self.freeze()
 
-    def _build_block(self, i: int, dim: int, drop_path: float) -> nn.Module:
+    def _build_block(self, i: int, dim: int, drop_path: float, recompute_activation: bool) -> nn.Module:
         heads, sr_ratio = self.arch['num_heads'][i], self.arch['sr_ratios'][i]
         hidden = int(dim * self.arch['mlp_ratios'][i])
+        attn: nn.Module
+        mlp: nn.Module
         if self.arch['linear']:
-            attn, mlp = LinearSpatialReductionAttention(dim, heads), LinearConvMLP(dim, hidden)
+            attn, mlp = LinearSpatialReductionAttention(dim, heads), LinearConvMLP(dim, hidden, recompute_activation)
         else:
-            attn, mlp = SpatialReductionAttention(dim, heads, sr_ratio), ConvMLP(dim, hidden)
-        return TransformerBlock(dim, attn, mlp, drop_path)
+            attn, mlp = SpatialReductionAttention(dim, heads, sr_ratio), ConvMLP(dim, hidden, recompute_activation)
+        return TransformerBlock(dim, attn, mlp, drop_path, NORM_EPS)
 
 
 def _init_layer(module: nn.Module) -> None:
-    """The authors' initialisation: truncated normal for linear layers, normal by fan-out for convolutions."""
+    """Initialize as the official implementation does: truncated normal for linear layers, fan-out for convolutions."""
     if isinstance(module, nn.Linear):
         trunc_normal_(module.weight, std=0.02)
         zeros_(module.bias)
     elif isinstance(module, nn.Conv2d):
         fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
         normal_(module.weight, std=math.sqrt(2 / fan_out))
-        zeros_(module.bias)
+        if module.bias is not None:
+            zeros_(module.bias)

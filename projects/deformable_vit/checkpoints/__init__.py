@@ -1,15 +1,24 @@
-"""Checkpoints: safe reading, and the authors' names turned into ours by pure functions on dicts."""
+"""Checkpoints: safe reading, and conversion from the official implementations.
 
-from .adapt import adapt_to_backbone, compare, to_classifier
-from .backbone import load_backbone_weights
-from .files import CheckpointError, read_checkpoint, read_state_dict
+Four independent parts: :mod:`.safe_loading` reads files, :mod:`.names` translates parameter names, :mod:`.resize`
+resizes position embeddings and bias tables, :mod:`.compare` reports what fits a model. :mod:`.convert` combines them
+for the load hook of the backbones. State dicts go in and out; no model classes are known here.
+"""
+
+from .compare import Difference, compare
+from .convert import adapt_to_backbone, convert_classifier, convert_state_dict
+from .load import load_backbone_weights
+from .safe_loading import CheckpointError, enable_safe_loading, read_checkpoint, read_state_dict
 
 __all__ = [
     'CheckpointError',
+    'Difference',
     'adapt_to_backbone',
     'compare',
+    'convert_classifier',
+    'convert_state_dict',
+    'enable_safe_loading',
     'load_backbone_weights',
     'read_checkpoint',
     'read_state_dict',
-    'to_classifier',
 ]

@@ -1,15 +1,15 @@
-"""Names in the DAT authors' files -> names in this project: DAT and DAT++, classifiers and backbones of hosts."""
+"""Names of official DAT and DAT++ checkpoints, classifiers and backbones, to those of this project."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-# The authors keep the layers of a stage's blocks in one list per kind; here each block holds its own. Their classes
-# wrap norms (``.norm.``) and put layers into sequences (numbers), which leaves traces in the names.
+# The official implementation keeps the layers of a stage in one list per type; here each block holds its own. Its norms
+# are wrapped (``.norm.``) and its layers are in sequences (numbers).
 _RULES = tuple(
-    (re.compile(pattern), form)
-    for pattern, form in (
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
         (r'^patch_proj\.0\.', 'stages.0.patch_embed.proj.'),
         (r'^patch_proj\.1\.norm\.', 'stages.0.patch_embed.norm.'),
         (r'^norms\.(\d)\.norm\.', r'norms.\1.'),
@@ -27,26 +27,26 @@ _RULES = tuple(
         (r'\.mlp\.dwc\.', '.mlp.dwconv.'),
     )
 )
-# The convolutional stem of DAT++ has other layers at the numbers of DAT's.
+# The convolutional stem of DAT++ has other layers at the numbers of DAT's patch embedding.
 _STEM = {'0': 'first.proj.', '1': 'first.norm.', '3': 'second.proj.', '4': 'second.norm.'}
-# 1 x 1 convolutions of theirs that are linear layers here.
+# 1 x 1 convolutions of the official implementation that are linear layers here.
 _LINEAR = re.compile(r'\.(attn\.(q|k|v|proj|offset\.proj)|mlp\.fc[12])\.weight$')
 
 
 def is_dat(names: Iterable[str]) -> bool:
-    """Whether these are names of a DAT authors' file."""
+    """Return whether these are the names of an official DAT checkpoint."""
     return any(name.startswith('patch_proj.') for name in names)
 
 
-def translate(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A whole state dict; names that have no other form here come back as they are."""
+def translate(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Translate a state dict; names that are the same here stay."""
     has_conv_stem = any(name.startswith('patch_proj.3.') for name in state_dict)
     translated = {}
     for name, value in state_dict.items():
-        ours = _rename(name, has_conv_stem)
-        if _LINEAR.search(ours) and value.ndim == 4 and value.shape[2:] == (1, 1):
+        renamed = _rename(name, has_conv_stem)
+        if _LINEAR.search(renamed) and value.ndim == 4 and value.shape[2:] == (1, 1):
             value = value.flatten(1)
-        translated[ours] = value
+        translated[renamed] = value
     return translated
 
 
@@ -57,9 +57,9 @@ def _rename(name: str, has_conv_stem: bool) -> str:
         part = 'norm' if found[2] else 'proj'
         return f'stages.{int(found[1]) + 1}.patch_embed.{part}.{name[found.end() :]}'
     if found := re.match(r'^(stages\.\d)\.(layer_norms|layer_scales)\.(\d+)\.(?:norm\.)?', name):
-        block, branch = divmod(int(found[3]), 2)  # two of each a block: before the attention and before the perceptron
+        block, branch = divmod(int(found[3]), 2)  # two per block, of attention and of the MLP
         kind = {'layer_norms': 'norm', 'layer_scales': 'scale'}[found[2]]
         return f'{found[1]}.blocks.{block}.{kind}{branch + 1}.{name[found.end() :]}'
-    for pattern, form in _RULES:
-        name = pattern.sub(form, name)
+    for pattern, replacement in _RULES:
+        name = pattern.sub(replacement, name)
     return name

@@ -1,9 +1,9 @@
-"""Names in the PVT and DPT authors' files -> names in this project; all their models and backbones share them."""
+"""Names of official PVT, PVT v2 and DPT checkpoints, classifiers and backbones, to those of this project."""
 
 import re
 from collections.abc import Iterable
 
-# The authors count stages from 1 and keep what belongs to a stage side by side; here each stage holds its own.
+# The official implementations count stages from 1 and keep the parts of a stage side by side; here a stage holds them.
 _RULES = (
     (re.compile(r'^patch_embed(\d)\.'), r'stages.{}.patch_embed.'),
     (re.compile(r'^pos_embed(\d)$'), r'stages.{}.pos_embed'),
@@ -13,12 +13,12 @@ _RULES = (
 
 
 def is_pvt(names: Iterable[str]) -> bool:
-    """Whether these are names of a PVT or DPT authors' file."""
+    """Return whether these are the names of an official PVT, PVT v2 or DPT checkpoint."""
     return any(name.startswith('patch_embed1.') for name in names)
 
 
 def rename(name: str) -> str:
-    """One name; those that have no other form here (``head.weight``) come back as they are."""
+    """Translate one name; those that are the same here (``head.weight``) stay."""
     for pattern, form in _RULES:
         if found := pattern.match(name):
             name = form.format(int(found[1]) - 1) + name[found.end() :]

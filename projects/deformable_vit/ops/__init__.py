@@ -1,19 +1,24 @@
-"""Functions of tensors: no parameters, no registry, no configs. Slow, obvious forms are in :mod:`.reference`."""
+"""Functions of tensors, without parameters; each takes ``backend=None``, see :mod:`.backends`."""
 
-from .coordinates import coordinate_dtype, key_coordinates, key_grid, key_spacing, query_coordinates
-from .deform_conv import deform_conv_at, mmcv_deform_conv, sample_and_project
-from .deformable_attention import deformable_attention, deformable_key_value
-from .deformable_patch import decode_boxes, deformable_patch_projection
-from .dense_attention import dense_attention
-from .paths import current_path, use_path
-from .tiled_attention import neighborhood_attention, window_attention
+from . import attention, deform_conv
+from .attention import deformable_attention, deformable_key_value, dense_attention
+from .backends import BACKENDS, current_backend, recompute_contexts, use_backend
+from .coordinates import CONVENTIONS, coordinate_dtype, key_coordinates, key_grid, key_spacing, query_coordinates
+from .deformable_patch import box_locations, decode_boxes, deformable_patch_projection
+from .local_attention import neighborhood_attention, surplus_pairs, window_attention
 from .tokens import map_to_tokens, pad_to_multiple, resize_position_embedding, tokens_to_map
 
+# Formulas of torch's own ops, for ``FlopCounterMode(custom_mapping=...)``; those of this package's ops are registered.
+FLOP_FORMULAS = attention.FLOP_FORMULAS | deform_conv.FLOP_FORMULAS
+
 __all__ = [
+    'BACKENDS',
+    'CONVENTIONS',
+    'FLOP_FORMULAS',
+    'box_locations',
     'coordinate_dtype',
-    'current_path',
+    'current_backend',
     'decode_boxes',
-    'deform_conv_at',
     'deformable_attention',
     'deformable_key_value',
     'deformable_patch_projection',
@@ -22,13 +27,13 @@ __all__ = [
     'key_grid',
     'key_spacing',
     'map_to_tokens',
-    'mmcv_deform_conv',
     'neighborhood_attention',
     'pad_to_multiple',
     'query_coordinates',
+    'recompute_contexts',
     'resize_position_embedding',
-    'sample_and_project',
+    'surplus_pairs',
     'tokens_to_map',
-    'use_path',
+    'use_backend',
     'window_attention',
 ]

@@ -1,12 +1,12 @@
-"""Where the queries and keys of deformable attention lie: normalised coordinates, -1 and 1 at the ends of an axis.
+"""Normalized coordinates of the queries and keys of deformable attention: -1 and 1 at the ends of an axis, (y, x).
 
-Every coordinate of this package is float32 or better, whatever autocast says: half-precision offsets lose whole pixels
-on large maps. Points are (y, x). Two conventions exist, of the two versions of the authors' code; in both, sampling
-takes -1 and 1 for the centres of the first and the last pixel.
+Coordinates are float32 or float64 whatever the autocast dtype: half-precision offsets lose whole pixels on large
+feature maps. There are two conventions, one for each version of the official implementation. In both, sampling takes -1
+and 1 for the centers of the first and last pixels.
 
-``centers`` (DAT, CVPR 2022): pixel i of n lies at (i + 0.5) / n * 2 - 1, for queries and keys.
-``corners`` (DAT++, 2023): query i of n lies at i / (n - 1) * 2 - 1, key i at (i + 0.5) / (n - 1) * 2 - 1. On an axis of
-one pixel, where that divides by zero, the pixel lies at 0.
+- ``centers`` (DAT, CVPR 2022): pixel i of n is at (i + 0.5) / n * 2 - 1, for queries and keys.
+- ``corners`` (DAT++, 2023): query i of n is at i / (n - 1) * 2 - 1, key i at (i + 0.5) / (n - 1) * 2 - 1. On an axis of
+  one pixel, where the official implementation divides by zero, the pixel is at 0.
 """
 
 import torch
@@ -16,35 +16,35 @@ CONVENTIONS = ('centers', 'corners')
 
 
 def query_coordinates(n: int, convention: str, like: Tensor) -> Tensor:
-    """(n,) coordinates of the queries along an axis, on the device of ``like``, in its precision or float32."""
+    """Return the coordinates (n,) of the queries along an axis, on the device of ``like``, in its dtype or float32."""
     return _positions(n, convention, 0.5 if _is_centers(convention) else 0.0, like)
 
 
 def key_coordinates(n: int, convention: str, like: Tensor) -> Tensor:
-    """(n,) coordinates of the keys along an axis before their offsets, as :func:`query_coordinates`."""
+    """Return the coordinates (n,) of the keys along an axis without offsets; see :func:`query_coordinates`."""
     return _positions(n, convention, 0.5, like)
 
 
 def key_grid(h: int, w: int, convention: str, like: Tensor) -> Tensor:
-    """(h, w, 2) coordinates (y, x) of a grid of keys before their offsets."""
+    """Return the coordinates (h, w, 2) of a grid of keys without offsets, (y, x)."""
     y, x = key_coordinates(h, convention, like), key_coordinates(w, convention, like)
     return torch.stack(torch.meshgrid(y, x, indexing='ij'), dim=-1)
 
 
 def key_spacing(h: int, w: int, convention: str, like: Tensor) -> Tensor:
-    """(2,) half the distance of neighbouring keys, (y, x): the unit of a bounded offset."""
+    """Return half the distance of adjacent keys (2,), (y, x): the unit of a bounded offset."""
     extents = (h, w) if _is_centers(convention) else (max(h - 1, 1), max(w - 1, 1))
     return 1 / torch.tensor(extents, dtype=coordinate_dtype(like), device=like.device)
 
 
 def coordinate_dtype(like: Tensor) -> torch.dtype:
-    """float32, or float64 for float64 tensors."""
+    """Return float64 for float64 tensors, else float32."""
     return torch.promote_types(like.dtype, torch.float32)
 
 
 def _is_centers(convention: str) -> bool:
     if convention not in CONVENTIONS:
-        raise ValueError(f'the convention of coordinates must be one of {CONVENTIONS}, got {convention!r}')
+        raise ValueError(f'the coordinate convention must be one of {CONVENTIONS}, got {convention!r}')
     return convention == 'centers'
 
 

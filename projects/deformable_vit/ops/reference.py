@@ -1,7 +1,7 @@
-"""Slow, obvious forms of the operators, of the same names and signatures: what the fast ones are tested against.
+"""Reference implementations of the ops, with the same names and arguments; the other backends are tested against them.
 
-They follow the formulas, or the authors' code where a paper leaves a choice, step by step; autograd keeps every tensor
-on the way.
+They follow the formulas step by step, or the official implementation where a paper leaves a choice. Autograd keeps
+every intermediate tensor.
 """
 
 from collections.abc import Callable
@@ -12,83 +12,72 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def sample(x: Tensor, points: Tensor) -> Tensor:
-    """(B, C, H, W) read at (B, ..., 2) points (y, x) in pixels -> (B, C, ...): bilinear, zero outside the map."""
+def sample(x: Tensor, locations: Tensor) -> Tensor:
+    """Read (B, C, H, W) at locations (B, ..., 2), (y, x) in pixels: (B, C, ...), bilinear, zero outside the map."""
     h, w = x.shape[-2:]
-    y, x_ = points.flatten(1, -2).unbind(-1)  # (B, P) each
+    y, x_ = locations.flatten(1, -2).unbind(-1)  # (B, P) each
     top, left = y.floor(), x_.floor()
     out = x.new_zeros(x.shape[0], x.shape[1], y.shape[1])
     for dy in (0, 1):
         for dx in (0, 1):
             row, column = top + dy, left + dx
-            share = (1 - (y - row).abs()) * (1 - (x_ - column).abs())
+            weight = (1 - (y - row).abs()) * (1 - (x_ - column).abs())
             inside = (row >= 0) & (row < h) & (column >= 0) & (column < w)
             index = (row.clamp(0, h - 1) * w + column.clamp(0, w - 1)).long()
             values = x.flatten(2).gather(2, index[:, None].expand(-1, x.shape[1], -1))
-            out = out + values * (share * inside)[:, None]
-    return out.view(*x.shape[:2], *points.shape[1:-1])
+            out = out + values * (weight * inside)[:, None]
+    return out.view(*x.shape[:2], *locations.shape[1:-1])
 
 
-def _in_dtype_of_coordinates(operator: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _in_coordinate_dtype(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Compute in the widest dtype of the arguments, which is that of the coordinates.
 
-    The result is in the dtype of the first argument, or of autocast where that is on.
+    The result is in the dtype of the first argument, or in that of autocast where it is enabled.
     """
 
-    @wraps(operator)
-    def widened(*args: Tensor | None, **kwargs: Tensor | None) -> Tensor:
-        given = [t for t in (*args, *kwargs.values()) if t is not None]
-        dtype = reduce(torch.promote_types, [t.dtype for t in given])
-        cast = [None if t is None else t.to(dtype) for t in args]
-        device = given[0].device.type
-        result = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else given[0].dtype
+    @wraps(op)
+    def widened(*args: Tensor) -> Tensor:
+        dtype = reduce(torch.promote_types, [t.dtype for t in args])
+        device = args[0].device.type
+        result = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else args[0].dtype
         with torch.autocast(device, enabled=False):
-            out = operator(*cast, **{key: None if t is None else t.to(dtype) for key, t in kwargs.items()})
-        return out.to(result)
+            return op(*(t.to(dtype) for t in args)).to(result)
 
     return widened
 
 
-@_in_dtype_of_coordinates
+@_in_coordinate_dtype
 def deformable_patch_projection(x: Tensor, boxes: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """See :func:`deformable_vit.ops.deformable_patch_projection`."""
     k, (h, w) = weight.shape[-1], x.shape[-2:]
     x0, y0, x1, y1 = boxes.unbind(1)
-    read = []
+    samples = []
     for j in range(k):
         for i in range(k):
-            share_y, share_x = (n / (k - 1) if k > 1 else 0.0 for n in (j, i))
-            y, x_ = y0 + (y1 - y0) * share_y, x0 + (x1 - x0) * share_x
-            read.append(sample(x, torch.stack([y * h - 0.5, x_ * w - 0.5], dim=-1)))
-    return torch.einsum('pbchw, dcp -> bdhw', torch.stack(read), weight.flatten(2)) + bias[:, None, None]
+            step_y, step_x = (n / (k - 1) if k > 1 else 0.0 for n in (j, i))
+            y, x_ = y0 + (y1 - y0) * step_y, x0 + (x1 - x0) * step_x
+            samples.append(sample(x, torch.stack([y * h - 0.5, x_ * w - 0.5], dim=-1)))
+    return torch.einsum('pbchw, dcp -> bdhw', torch.stack(samples), weight.flatten(2)) + bias[:, None, None]
 
 
-@_in_dtype_of_coordinates
-def deformable_key_value(x: Tensor, points: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+@_in_coordinate_dtype
+def deformable_key_value(x: Tensor, locations: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """See :func:`deformable_vit.ops.deformable_key_value`."""
-    b, g, h, w, _ = points.shape
+    b, g, h, w, _ = locations.shape
     groups = x.reshape(b * g, -1, *x.shape[-2:])
-    read = F.grid_sample(groups, points.flip(-1).reshape(b * g, h, w, 2), align_corners=True)
-    return F.linear(read.reshape(b, -1, h * w).transpose(1, 2), weight, bias)
+    samples = F.grid_sample(groups, locations.flip(-1).reshape(b * g, h, w, 2), align_corners=True)
+    return F.linear(samples.reshape(b, -1, h * w).transpose(1, 2), weight, bias)
 
 
-@_in_dtype_of_coordinates
+@_in_coordinate_dtype
 def deformable_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    table: Tensor | None = None,
-    points: Tensor | None = None,
-    query_y: Tensor | None = None,
-    query_x: Tensor | None = None,
+    q: Tensor, k: Tensor, v: Tensor, table: Tensor, key_locations: Tensor, query_y: Tensor, query_x: Tensor
 ) -> Tensor:
     """See :func:`deformable_vit.ops.deformable_attention`."""
-    if table is None:
-        return dense_attention(q, k, v)
     scores = torch.einsum('bhmc, bhnc -> bhmn', q, k) * q.shape[-1] ** -0.5
-    b, g, n, _ = points.shape
+    b, g, n, _ = key_locations.shape
     queries = torch.stack(torch.meshgrid(query_y, query_x, indexing='ij'), dim=-1).view(1, -1, 1, 2)
-    displacement = (queries - points.reshape(b * g, 1, n, 2)) / 2  # (B * G, H * W, N, 2)
+    displacement = (queries - key_locations.reshape(b * g, 1, n, 2)) / 2  # (B * G, H * W, N, 2)
     tables = table[None].expand(b, -1, -1, -1).reshape(b * g, -1, *table.shape[1:])
     bias = F.grid_sample(tables, displacement.flip(-1), align_corners=True)
     scores = scores + bias.reshape(scores.shape)
@@ -102,10 +91,10 @@ def dense_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def window_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, shift: int = 0) -> Tensor:
-    """See :func:`deformable_vit.ops.window_attention`: whole windows over a padded map, and a mask over the padding."""
+    """See :func:`deformable_vit.ops.window_attention`: windows over a padded feature map, with the padding masked."""
     h, w = q.shape[2:4]
     window = (table.shape[-1] + 1) // 2
-    first = -shift % window  # rows and columns before the map, so that windows begin shift pixels in
+    first = -shift % window  # rows and columns of padding before the map, so that windows start shift pixels in
     last_y, last_x = (-(first + n) % window for n in (h, w))
     q, k, v = (
         F.pad(t, (0, 0, first, last_x, first, last_y))
@@ -117,8 +106,8 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, shift: int 
     )
     inside = F.pad(torch.ones(h, w, dtype=torch.bool, device=q.device), (first, last_x, first, last_y))
     inside = inside.unflatten(1, (-1, window)).unflatten(0, (-1, window)).transpose(1, 2).flatten(2)
-    place = torch.arange(window, device=q.device)
-    offset = place - place[:, None] + window - 1  # key - query
+    pixel = torch.arange(window, device=q.device)
+    offset = pixel - pixel[:, None] + window - 1  # key - query
     bias = table[:, offset[:, None, :, None], offset[None, :, None, :]].flatten(3).flatten(1, 2)
     scores = torch.einsum('brchmd, brchnd -> brchmn', q, k) * q.shape[-1] ** -0.5 + bias
     scores = scores.masked_fill(~inside[:, :, None, None, :], -torch.inf)
@@ -128,7 +117,7 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, shift: int 
 
 
 def neighborhood_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
-    """See :func:`deformable_vit.ops.neighborhood_attention`: the keys of every pixel side by side."""
+    """See :func:`deformable_vit.ops.neighborhood_attention`: with the keys gathered for every query."""
     kernel, last = (table.shape[-1] + 1) // 2, table.shape[-1] - 1
     near = []  # along each axis, the keys of a query: (n, kernel)
     for n in q.shape[2:4]:

@@ -1,4 +1,4 @@
-"""Between feature maps (B, C, H, W) and token sequences (B, H * W, C), in row-major order."""
+"""Conversions between feature maps (B, C, H, W) and tokens (B, H * W, C) in row-major order."""
 
 import torch
 import torch.nn.functional as F
@@ -6,17 +6,17 @@ from torch import Tensor
 
 
 def map_to_tokens(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, H * W, C), a view."""
+    """Return (B, C, H, W) as (B, H * W, C), a view."""
     return x.flatten(2).transpose(1, 2)
 
 
 def tokens_to_map(x: Tensor, hw: tuple[int, int]) -> Tensor:
-    """(B, H * W, C) -> (B, C, H, W), a view: the result of contiguous tokens is in channels-last memory format."""
+    """Return (B, H * W, C) as (B, C, H, W), a view in channels-last memory format if the tokens are contiguous."""
     return x.transpose(1, 2).unflatten(2, hw)
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Pad (B, C, H, W) with zeros at the bottom and on the right, so that ``multiple`` divides H and W."""
+    """Pad (B, C, H, W) with zeros at the bottom and right so that ``multiple`` divides H and W."""
     pad_h, pad_w = -x.shape[-2] % multiple, -x.shape[-1] % multiple
     return F.pad(x, (0, pad_w, 0, pad_h)) if pad_h or pad_w else x
 
@@ -24,20 +24,21 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
 def resize_position_embedding(
     embedding: Tensor, source: tuple[int, int], target: tuple[int, int], num_extra: int = 0
 ) -> Tensor:
-    """Interpolate a learned absolute position embedding bilinearly to another grid, as PVT does.
+    """Resize an absolute position embedding bilinearly to another grid (official PVT implementation).
 
     Args:
         embedding: (1, num_extra + source_h * source_w, C).
-        source: (height, width) of the grid that the embedding was learned on.
-        target: (height, width) of the grid that is wanted.
-        num_extra: Leading entries that belong to no position (the class token's); kept as they are.
+        source: (height, width) of the embedding's grid.
+        target: (height, width) of the new grid.
+        num_extra: Leading entries without a position, such as the class token's; they are kept.
 
     Returns:
-        (1, num_extra + target_h * target_w, C); the same tensor when the grids agree.
+        (1, num_extra + target_h * target_w, C); the same tensor if the grids are equal.
     """
     if embedding.shape[1] != num_extra + source[0] * source[1]:
         raise ValueError(
-            f'a position embedding of {embedding.shape[1]} entries is not {num_extra} + {source[0]} x {source[1]}'
+            f'expected a position embedding of {num_extra} + {source[0]} x {source[1]} entries, '
+            f'got {embedding.shape[1]}'
         )
     if source == target:
         return embedding

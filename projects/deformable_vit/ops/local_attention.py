@@ -1,22 +1,23 @@
-"""Attention within shifted windows and within neighbourhoods, for maps of any size, without masks over padded maps.
+"""Attention within shifted windows and within neighborhoods, for feature maps of any size and without padding.
 
-Both are products of two axes: a tile of consecutive rows and columns of queries sees a span of consecutive rows and
-columns of keys. Along an axis, tiles that look alike follow each other in runs: a first one, many in the middle, a last
-one. A map is then at most a few rectangles of equal tiles, each of them one call of dense attention with one bias.
+Both separate into two axes: a tile of consecutive rows and columns of queries sees a span of consecutive rows and
+columns of keys. Along an axis, equal tiles follow each other in runs: a first tile, many in the middle, a last one. So
+a feature map is a few rectangles of equal tiles, and each rectangle is one call of dense attention with one bias.
 """
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .paths import with_reference
+from . import reference
+from .backends import select_backend
 
-# Queries per tile along an axis of neighbourhood attention. A tile of n queries computes n * (n + K - 1) products where
+# Queries per tile along an axis of neighborhood attention. A tile of n queries computes n * (n + K - 1) products where
 # n * K are needed, but small tiles copy more keys.
 _TILE = 7
 
@@ -31,12 +32,13 @@ class Run(NamedTuple):
     span: int
 
 
-@with_reference
-def window_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, shift: int = 0) -> Tensor:
-    """Attention within windows that tile the map, shifted (Swin Transformer, https://arxiv.org/abs/2103.14030, 3.2).
+def window_attention(
+    q: Tensor, k: Tensor, v: Tensor, table: Tensor, shift: int = 0, backend: str | None = None
+) -> Tensor:
+    """Compute attention within shifted windows (Swin Transformer, https://arxiv.org/abs/2103.14030, section 3.2).
 
-    A cyclic shift with its mask is the same as windows that begin ``shift`` pixels in, with cut ones at the borders;
-    cut windows also serve maps that the window does not divide.
+    Windows that start ``shift`` pixels in, with smaller ones at the borders, equal a cyclic shift with its mask.
+    Smaller windows also cover feature maps that the window size does not divide.
 
     Args:
         q: (B, heads, H, W, d).
@@ -44,41 +46,53 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, shift: int 
         v: (B, heads, H, W, d).
         table: (heads, 2 M - 1, 2 M - 1), the bias by (key - query) + M - 1 in y and x for windows of M x M.
         shift: Rows and columns that the windows are shifted by, 0 to M - 1.
+        backend: ``auto`` or ``reference``; see :mod:`.backends`.
 
     Returns:
         (B, heads, H, W, d).
+
+    Raises:
+        ValueError: The shift is out of range.
     """
     window = (table.shape[-1] + 1) // 2
     if not 0 <= shift < window:
-        raise ValueError(f'the shift of a window of {window} must be 0 to {window - 1}, got {shift}')
+        raise ValueError(f'shift must be 0 to {window - 1} for windows of {window} x {window}, got {shift}')
+    if select_backend('window_attention', backend, ('reference',)) == 'reference':
+        return reference.window_attention(q, k, v, table, shift)
     return _tiled(q, k, v, table, lambda n: window_runs(n, window, shift), kernel=None)
 
 
-@with_reference
-def neighborhood_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
-    """Each pixel attends to the K x K pixels around it (NAT, https://arxiv.org/abs/2204.07143, equations 1 to 3).
+def neighborhood_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, backend: str | None = None) -> Tensor:
+    """Compute attention of each pixel to its K x K neighborhood (NAT, https://arxiv.org/abs/2204.07143, equations 1 to
+    3).
 
-    At a border the neighbourhood is shifted inside the map, so that it is always full. Along an axis that is shorter
-    than K it is the whole axis; what the authors' code pads there with zeros is left out.
+    At a border the neighborhood is shifted inside, so that it is always full. An axis shorter than K is its own
+    neighborhood; the official DAT++ implementation pads it with zeros instead.
 
     Args:
         q: (B, heads, H, W, d).
         k: (B, heads, H, W, d).
         v: (B, heads, H, W, d).
         table: (heads, 2 K - 1, 2 K - 1), the bias by (key - query) + K - 1 in y and x; K is odd.
+        backend: ``auto`` or ``reference``; see :mod:`.backends`.
 
     Returns:
         (B, heads, H, W, d).
+
+    Raises:
+        ValueError: K is even.
     """
     kernel = (table.shape[-1] + 1) // 2
     if kernel % 2 == 0:
-        raise ValueError(f'the kernel of neighbourhood attention must be odd, got {kernel}')
+        raise ValueError(f'the kernel size of neighborhood attention must be odd, got {kernel}')
+    if select_backend('neighborhood_attention', backend, ('reference',)) == 'reference':
+        return reference.neighborhood_attention(q, k, v, table)
     return _tiled(q, k, v, table, lambda n: neighborhood_runs(n, kernel), kernel)
 
 
 @lru_cache
 def window_runs(n: int, window: int, shift: int) -> tuple[Run, ...]:
-    """How windows cut an axis of ``n``."""
+    """Divide an axis of ``n`` pixels into runs of windows."""
     first = min(shift, n)
     count, rest = (n - first) // window, (n - first) % window  # torch.compile has no divmod of sizes
     runs = (
@@ -91,11 +105,11 @@ def window_runs(n: int, window: int, shift: int) -> tuple[Run, ...]:
 
 @lru_cache
 def neighborhood_runs(n: int, kernel: int) -> tuple[Run, ...]:
-    """How neighbourhoods cut an axis of ``n``."""
+    """Divide an axis of ``n`` pixels into runs of tiles and their neighborhoods."""
     runs: list[Run] = []
     for start in range(0, n, _TILE):
         size = min(_TILE, n - start)
-        # The neighbourhoods of the first and of the last query, shifted inside the axis.
+        # The neighborhoods of the first and last queries, shifted inside the axis.
         key, last = (min(max(i - kernel // 2, 0), max(n - kernel, 0)) for i in (start, start + size - 1))
         span = min(last + kernel, n) - key
         before = runs[-1] if runs else None
@@ -107,7 +121,7 @@ def neighborhood_runs(n: int, kernel: int) -> tuple[Run, ...]:
 
 
 def surplus_pairs(hw: tuple[int, int], kernel: int) -> int:
-    """Pairs of query and key on a map that :func:`neighborhood_attention` computes and no neighbourhood has."""
+    """Count the (query, key) products that tiles compute beyond the neighborhoods, on a map of (height, width)."""
     computed, needed = 1, 1
     for n in hw:
         computed *= sum(run.count * run.size * run.span for run in neighborhood_runs(n, kernel))
@@ -118,22 +132,22 @@ def surplus_pairs(hw: tuple[int, int], kernel: int) -> int:
 def _tiled(
     q: Tensor, k: Tensor, v: Tensor, table: Tensor, runs: Callable[[int], tuple[Run, ...]], kernel: int | None
 ) -> Tensor:
-    """``kernel``: what a query sees of its tile's span; None: all of it."""
+    """Attend tile by tile; a query sees ``kernel`` keys of its tile's span along an axis, all of them if None."""
     h, w = q.shape[2:4]
     rows, columns = runs(h), runs(w)
     table = table.to(q.dtype)
-    own = [[n for run in axis for n in (run.start, run.count, run.size, run.size)] for axis in (rows, columns)]
-    seen = [[n for run in axis for n in (run.key, run.count, run.size, run.span)] for axis in (rows, columns)]
-    pieces = zip(product(rows, columns), _tiles(q, *own), _tiles(k, *seen), _tiles(v, *seen), strict=True)
+    queries = [[n for run in axis for n in (run.start, run.count, run.size, run.size)] for axis in (rows, columns)]
+    keys = [[n for run in axis for n in (run.key, run.count, run.size, run.span)] for axis in (rows, columns)]
+    pieces = zip(product(rows, columns), _tiles(q, *queries), _tiles(k, *keys), _tiles(v, *keys), strict=True)
     outs = [
         F.scaled_dot_product_attention(*qkv, attn_mask=_bias(table, row, h, column, w, kernel))
         for (row, column), *qkv in pieces
     ]
-    return _assemble(outs, len(q), *own)
+    return _assemble(outs, len(q), *queries)
 
 
 def _bias(table: Tensor, row: Run, h: int, column: Run, w: int, kernel: int | None) -> Tensor:
-    """The bias of the tiles of a rectangle, all alike: (1, heads, queries, keys)."""
+    """Return the bias (1, heads, queries, keys) of a rectangle, the same for all of its tiles."""
     y, bias_y = _relative(row, h, kernel, table)
     x, bias_x = _relative(column, w, kernel, table)
     bias = table[:, y[:, None, :, None], x[None, :, None, :]] + (bias_y[:, None, :, None] + bias_x[None, :, None, :])
@@ -141,7 +155,7 @@ def _bias(table: Tensor, row: Run, h: int, column: Run, w: int, kernel: int | No
 
 
 def _relative(run: Run, n: int, kernel: int | None, table: Tensor) -> tuple[Tensor, Tensor]:
-    """(size, span) for the queries and keys of a run's tiles: the index into the table, and 0 or minus infinity."""
+    """Return the table index and the mask (0 or -inf) of a run's tiles, (size, span) each for queries and keys."""
     query = torch.arange(run.size, device=table.device)[:, None] + run.start
     key = torch.arange(run.span, device=table.device) + run.key
     last = table.shape[-1] - 1
@@ -153,44 +167,44 @@ def _relative(run: Run, n: int, kernel: int | None, table: Tensor) -> tuple[Tens
     return index.clamp(0, last), bias
 
 
-# Cutting and assembling are operators of torch. So cutting has one gradient of the map's size, where autograd adds up
-# one for every rectangle; and torch.compile does not look into them: in the C++ that inductor of torch 2.12 writes for
-# it, the gradient of an unfold of an unfold runs over the end of its buffer. An axis is given as the start, count, step
-# and edge of tiles, for each run.
+# Tiling and assembling are custom ops. Tiling then has one gradient of the map's size, where autograd would add one for
+# every rectangle. And torch.compile does not trace into them: the C++ that inductor of torch 2.12 generates for the
+# gradient of nested unfolds writes past the end of its buffer. An axis is given as the start, count, step and size of
+# tiles, for each run.
 
 
 @torch.library.custom_op('deformable_vit::tiles', mutates_args=())
 def _tiles(t: Tensor, rows: list[int], columns: list[int]) -> list[Tensor]:
-    """The tiles of all rectangles: (B, heads, H, W, d) -> (B * tiles, heads, height * width, d) each."""
+    """Cut (B, heads, H, W, d) into the tiles of each rectangle: (B * tiles, heads, height * width, d)."""
     views = [_view(t, *axes) for axes in _rectangles(rows, columns)]
-    # A copy also where a view would do: an operator's result is its own.
+    # Always a copy: the output of a custom op must not be a view of its input.
     return [t.new_empty(view.shape).copy_(view).flatten(4, 5).flatten(0, 2) for view in views]
 
 
 @torch.library.custom_op('deformable_vit::assemble', mutates_args=())
 def _assemble(tiles: list[Tensor], batch: int, rows: list[int], columns: list[int]) -> Tensor:
-    """The map (B, heads, H, W, d) of which these are the tiles; where some overlap, their sum."""
+    """Return the map (B, heads, H, W, d) of these tiles, and the sum where tiles overlap."""
     out = _empty_map(tiles[0], batch, rows, columns)
-    # Without overlap every number is written once.
-    alone = out.shape[2] * out.shape[3] == sum(r[1] * r[3] * c[1] * c[3] for r, c in _rectangles(rows, columns))
-    place = Tensor.copy_ if alone else Tensor.add_
-    if not alone:
+    # Without overlap every element is written once.
+    disjoint = out.shape[2] * out.shape[3] == sum(r[1] * r[3] * c[1] * c[3] for r, c in _rectangles(rows, columns))
+    write = Tensor.copy_ if disjoint else Tensor.add_
+    if not disjoint:
         out.zero_()
     heads, d = out.shape[1], out.shape[-1]
     for tile, (row, column) in zip(tiles, _rectangles(rows, columns), strict=True):
         tile = tile.view(batch, row[1], column[1], heads, row[3], column[3], d)
-        # Every other tile at a time, or every third, ...: those do not overlap.
-        apart = [min(count, -(-edge // step)) for _, count, step, edge in (row, column)]
-        for i, j in product(*map(range, apart)):
-            view = _view(out, _thinned(row, i, apart[0]), _thinned(column, j, apart[1]))
-            place(view, tile[:, i :: apart[0], j :: apart[1]])
+        # Every n-th tile at a time, such that they do not overlap.
+        every = [min(count, -(-size // step)) for _, count, step, size in (row, column)]
+        for i, j in product(*map(range, every)):
+            view = _view(out, _subsample(row, i, every[0]), _subsample(column, j, every[1]))
+            write(view, tile[:, i :: every[0], j :: every[1]])
     return out
 
 
 def _empty_map(tile: Tensor, batch: int, rows: list[int], columns: list[int]) -> Tensor:
-    """(B, heads, H, W, d), in memory heads behind pixels, as they come from a projection and go to one."""
+    """Return memory (B, heads, H, W, d) with heads after pixels, the layout of the projections before and after."""
     heads, _, d = tile.shape[1:]
-    h, w = (max(start + (count - 1) * step + edge for start, count, step, edge in _quads(a)) for a in (rows, columns))
+    h, w = (max(start + (count - 1) * step + size for start, count, step, size in _quads(a)) for a in (rows, columns))
     return tile.new_empty(batch, h, w, heads, d).permute(0, 3, 1, 2, 4)
 
 
@@ -202,14 +216,14 @@ def _rectangles(rows: list[int], columns: list[int]) -> Iterator[tuple[tuple[int
     return product(_quads(rows), _quads(columns))
 
 
-def _thinned(run: tuple[int, ...], first: int, by: int) -> tuple[int, ...]:
-    """Of a run of tiles the one at ``first`` and every one ``by`` further."""
-    start, count, step, edge = run
-    return start + first * step, len(range(first, count, by)), by * step, edge
+def _subsample(run: tuple[int, ...], first: int, every: int) -> tuple[int, ...]:
+    """Return the run of every ``every``-th tile from ``first`` on."""
+    start, count, step, size = run
+    return start + first * step, len(range(first, count, every)), every * step, size
 
 
 def _view(t: Tensor, row: tuple[int, ...], column: tuple[int, ...]) -> Tensor:
-    """(B, heads, H, W, d) -> (B, rows, columns, heads, height, width, d), a view."""
+    """View (B, heads, H, W, d) as tiles (B, rows, columns, heads, height, width, d)."""
     (y, n_y, step_y, height), (x, n_x, step_x, width) = row, column
     t = t[:, :, y : y + (n_y - 1) * step_y + height, x : x + (n_x - 1) * step_x + width]
     return t.unfold(2, height, step_y).unfold(3, width, step_x).permute(0, 2, 3, 1, 5, 6, 4)
@@ -226,23 +240,23 @@ def _(tiles: list[Tensor], batch: int, rows: list[int], columns: list[int]) -> T
     return _empty_map(tiles[0], batch, rows, columns)
 
 
-def _save_tiles(ctx, inputs: tuple, output: list[Tensor]) -> None:
+def _save_tiles(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     t, ctx.rows, ctx.columns = inputs
     ctx.batch = len(t)
 
 
-def _tiles_backward(ctx, grads: list[Tensor]) -> tuple:
+def _tiles_backward(ctx: Any, grads: list[Tensor]) -> tuple[Tensor | None, ...]:
     return _assemble([g.contiguous() for g in grads], ctx.batch, ctx.rows, ctx.columns), None, None
 
 
 _tiles.register_autograd(_tiles_backward, setup_context=_save_tiles)
 
 
-def _save_assemble(ctx, inputs: tuple, output: Tensor) -> None:
+def _save_assemble(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     _, _, ctx.rows, ctx.columns = inputs
 
 
-def _assemble_backward(ctx, grad: Tensor) -> tuple:
+def _assemble_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return _tiles(grad, ctx.rows, ctx.columns), None, None, None
 
 

@@ -1,0 +1,50 @@
+"""Comparison of the names and shapes of a state dict with those of a model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+_KINDS = ('missing', 'unexpected', 'mismatched')
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How the names and shapes of a state dict differ from those of a model."""
+
+    matched: int
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.mismatched)
+
+    def __str__(self) -> str:
+        parts = []
+        for kind in _KINDS:
+            names = getattr(self, kind)
+            if names:
+                rest = f' and {len(names) - 3} more' if len(names) > 3 else ''
+                parts.append(f'{len(names)} {kind} ({", ".join(names[:3])}{rest})')
+        return f'{self.matched} parameters match, ' + (', '.join(parts) or 'none is missing or unexpected')
+
+    def report(self) -> str:
+        """Return the summary, and below it each name on its own line, for logs."""
+        return '\n'.join([str(self), *(f'  {kind}: {name}' for kind in _KINDS for name in getattr(self, kind))])
+
+
+def compare(state_dict: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> Difference:
+    """Compare the names and shapes of ``state_dict`` with those of a model's ``state_dict()``."""
+    common = [key for key in model if key in state_dict]
+    fitting = {key for key in common if state_dict[key].shape == model[key].shape}
+    return Difference(
+        matched=len(fitting),
+        missing=tuple(key for key in model if key not in state_dict),
+        unexpected=tuple(key for key in state_dict if key not in model),
+        mismatched=tuple(
+            f'{key}: {tuple(state_dict[key].shape)} in the checkpoint, {tuple(model[key].shape)} in the model'
+            for key in common
+            if key not in fitting
+        ),
+    )

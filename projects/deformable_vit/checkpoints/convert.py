@@ -1,0 +1,68 @@
+"""Conversion of official state dicts to the names and sizes of this project's models."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from .names import is_official, translate_names
+from .resize import resize_to_shapes
+from .safe_loading import CheckpointError
+
+# Parameters of official classifiers that a feature backbone may lack.
+_CLASSIFIER_ONLY = ('head.', 'stages.3.norm.', 'stages.3.cls_token')
+
+
+def adapt_to_backbone(
+    state_dict: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], num_extra: Mapping[str, int]
+) -> dict[str, Tensor]:
+    """Return a state dict with the names of a backbone, and its position embeddings and tables in the backbone's sizes.
+
+    Args:
+        state_dict: An official classifier or backbone, or a converted backbone.
+        shapes: The shape of each parameter and buffer of the backbone, by name.
+        num_extra: Leading entries without a grid position of each position embedding of the backbone, by name.
+
+    Returns:
+        A new dict without what only classifiers have. Everything else that does not fit stays, for the caller to
+        report.
+    """
+    translated = translate_names(state_dict)
+    if is_official(state_dict):
+        # The last norm of an official detector has the same name here as a classifier's; it must be reported.
+        surplus = (*_CLASSIFIER_ONLY, 'norms.3.') if 'cls_norm.norm.weight' in state_dict else _CLASSIFIER_ONLY
+        translated = {k: v for k, v in translated.items() if k in shapes or not k.startswith(surplus)}
+    return resize_to_shapes(translated, shapes, num_extra)
+
+
+def convert_state_dict(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a state dict as the load hooks of a model's backbones pass it on, to compare it before loading.
+
+    Args:
+        model: A backbone of this project, or a model that contains one.
+        state_dict: Of the model, with official or converted names.
+    """
+    converted = dict(state_dict)
+    for name, module in model.named_modules():
+        adapt = getattr(module, 'adapt_state_dict', None)
+        if adapt is not None:
+            prefix = f'{name}.' if name else ''
+            part = {key[len(prefix) :]: converted.pop(key) for key in list(converted) if key.startswith(prefix)}
+            converted.update({prefix + key: value for key, value in adapt(part).items()})
+    return converted
+
+
+def convert_classifier(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return an official ImageNet classifier as the state dict of this project's ``ImageClassifier`` config.
+
+    Raises:
+        CheckpointError: The names are not those of an official classifier.
+    """
+    translated = translate_names(state_dict) if is_official(state_dict) else {}
+    if 'head.weight' not in translated:
+        first = ', '.join(list(state_dict)[:4])
+        raise CheckpointError(f'not an official PVT, DPT or DAT classifier; its names begin with {first}')
+    return {
+        key.replace('head.', 'head.fc.') if key.startswith('head.') else f'backbone.{key}': value.clone()
+        for key, value in translated.items()
+    }

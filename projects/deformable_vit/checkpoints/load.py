@@ -1,0 +1,51 @@
+"""``init_cfg=dict(type='Pretrained', checkpoint=...)`` of a backbone."""
+
+import logging
+from typing import Any
+
+from mmengine.logging import print_log
+from torch import nn
+
+from .compare import compare
+from .convert import convert_state_dict
+from .safe_loading import CheckpointError, read_state_dict
+
+
+def load_backbone_weights(
+    backbone: nn.Module, checkpoint: str, prefix: str | None = None, map_location: Any = 'cpu'
+) -> None:
+    """Load an official or converted checkpoint into a backbone, and log what was loaded.
+
+    Args:
+        backbone: A ``PyramidBackbone``.
+        checkpoint: Path or URL of a classifier, a backbone, or a whole detector or segmentor, whose names start with
+            ``backbone.``.
+        prefix: Load the names that start with this prefix, without it. ``backbone.`` is detected.
+        map_location: As in ``torch.load``.
+
+    Raises:
+        CheckpointError: The file cannot be read, or nothing in it fits.
+    """
+    try:
+        state_dict = read_state_dict(checkpoint, map_location)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}; the README.md of the config's directory links the official checkpoints, "
+            'and init_cfg=None trains from scratch'
+        ) from error
+    if prefix is None:
+        prefix = 'backbone.' if any(key.startswith('backbone.') for key in state_dict) else ''
+    elif prefix and not prefix.endswith('.'):
+        prefix += '.'
+    state_dict = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
+
+    own = backbone.state_dict()
+    converted = convert_state_dict(backbone, state_dict)
+    difference = compare(converted, own)
+    name = type(backbone).__name__
+    if not difference.matched:
+        raise CheckpointError(f'nothing in checkpoint {checkpoint} fits this {name}: {difference}')
+    fitting = {key: value for key, value in converted.items() if key in own and value.shape == own[key].shape}
+    backbone.load_state_dict(fitting, strict=False)
+    level = logging.WARNING if difference else logging.INFO
+    print_log(f'{name} from {checkpoint}: {difference.report()}', 'current', level)

@@ -1,0 +1,160 @@
+"""Reading of checkpoint files without running code from them.
+
+A checkpoint is a pickle, and a pickle can call any function when it is loaded. ``torch.load(weights_only=True)``
+refuses all but tensors and plain containers. mmengine 0.10 does not pass that argument: torch >= 2.6 then assumes True
+for local files, unless an environment variable disagrees, and False for downloads. mmengine's own checkpoints hold a
+class that torch refuses, so that it cannot resume from them. And ``resume`` evaluates the text of ``meta.config`` as a
+program, to look for a key that no current version writes; what is read here comes without it (mmengine keeps the config
+a second time, in ``meta.cfg``).
+
+:func:`enable_safe_loading` closes these gaps for ``init_cfg``, ``load_from`` and ``resume``, also in the tools of
+mmdet, mmseg and mmpretrain.
+"""
+
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlparse
+
+import mmengine.runner.checkpoint
+import numpy as np
+import torch
+from mmengine.dist import barrier, get_dist_info
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+from torch.hub import load_state_dict_from_url
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message names the file and the reason, on one line."""
+
+
+def enable_safe_loading() -> None:
+    """Make mmengine load checkpoints safely in this process. Importing ``deformable_vit`` calls it.
+
+    It changes two things: the loaders of mmengine's ``CheckpointLoader`` for local files and for HTTP(S), which now
+    always pass ``weights_only=True``; and the classes that ``torch.load(weights_only=True)`` accepts, to which those of
+    mmengine's own checkpoints are added: ``HistoryBuffer``, and numpy's arrays and numeric scalars. None of them runs
+    code when it is unpickled. Calling it again has no effect.
+    """
+    # Files written with numpy 1 name its private module differently.
+    reconstruct, scalar = np._core.multiarray._reconstruct, np._core.multiarray.scalar
+    torch.serialization.add_safe_globals(
+        [
+            HistoryBuffer,
+            (_statistic, 'builtins.getattr'),
+            np.ndarray,
+            np.dtype,
+            reconstruct,
+            scalar,
+            (reconstruct, 'numpy.core.multiarray._reconstruct'),
+            (scalar, 'numpy.core.multiarray.scalar'),
+            *{type(np.dtype(code)) for code in '?bBhHiIlLqQefd'},
+        ]
+    )
+    CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
+    CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), loader=load_from_http, force=True)
+    # mmengine calls this name for what it resolves to a URL itself, such as torchvision://resnet50.
+    mmengine.runner.checkpoint.load_from_http = load_from_http
+
+
+def _statistic(owner: type, name: str) -> Callable[..., Any]:
+    """Stand in for ``getattr`` in checkpoints, which log histories use to name their statistics; refuse all else."""
+    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
+        return getattr(HistoryBuffer, name)
+    raise pickle.UnpicklingError(f'Trying to call reduce for unsupported GLOBAL getattr({owner!r}, {name!r})')
+
+
+def load_from_local(filename: str, map_location: Any = None) -> Any:
+    """Load a local file for mmengine's ``CheckpointLoader``.
+
+    Raises:
+        CheckpointError: The file does not exist, is damaged, or needs unsafe unpickling.
+    """
+    path = Path(filename).expanduser()
+    if not path.is_file():
+        raise CheckpointError(f'checkpoint {filename} {"is a directory" if path.is_dir() else "does not exist"}')
+    return _load(filename, lambda: torch.load(path, map_location=map_location, weights_only=True))
+
+
+def load_from_http(filename: str, map_location: Any = None, model_dir: str | None = None) -> Any:
+    """Download a file into torch's cache and load it, for mmengine's ``CheckpointLoader``.
+
+    Raises:
+        CheckpointError: The URL is a web page, the download fails, or the file is damaged or needs unsafe unpickling.
+    """
+    # torch names the file in its cache after the URL; links to web pages of clouds have no such name.
+    if not Path(urlparse(filename).path).suffix:
+        raise CheckpointError(
+            f'checkpoint {filename} is a web page, not a file: download it with a browser and pass its path, for '
+            'example as init_cfg=dict(type="Pretrained", checkpoint="FILE")'
+        )
+
+    def load() -> Any:
+        return _load(filename, lambda: load_state_dict_from_url(filename, model_dir, map_location, weights_only=True))
+
+    # One process downloads; the others find the file in torch's cache.
+    rank, world_size = get_dist_info()
+    checkpoint = load() if rank == 0 else None
+    if world_size > 1:
+        barrier()
+    return load() if rank > 0 else checkpoint
+
+
+def _load(filename: str, load: Callable[[], Any]) -> Any:
+    try:
+        return _normalize(load())
+    except pickle.UnpicklingError as error:
+        _raise_unpickling_error(filename, error)
+    except OSError as error:  # no permission, no network, no such host or page
+        raise CheckpointError(f'checkpoint {filename} cannot be read: {error}') from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:  # what torch raises for damaged files
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f'checkpoint {filename} is damaged or not a checkpoint: {reason}') from error
+
+
+def _raise_unpickling_error(filename: str, error: pickle.UnpicklingError) -> NoReturn:
+    found = re.search(r'GLOBAL ([\w.]+)', str(error))
+    if not found:
+        raise CheckpointError(f'checkpoint {filename} is damaged or not a checkpoint that loads safely') from error
+    raise CheckpointError(
+        f'checkpoint {filename} is refused: it needs {found[1]}, and unpickling that could run code. '
+        'If you trust its origin, save its weights alone: torch.save(dict(state_dict=...), FILE)'
+    ) from error
+
+
+def _normalize(checkpoint: Any) -> Any:
+    """Drop the program in ``meta.config``, and move the weights to the key that mmengine expects."""
+    if not isinstance(checkpoint, dict):
+        return checkpoint
+    if isinstance(checkpoint.get('meta'), dict):
+        checkpoint['meta'].pop('config', None)
+    if 'state_dict' not in checkpoint and isinstance(checkpoint.get('model'), dict):
+        checkpoint['state_dict'] = checkpoint.pop('model')
+    return checkpoint
+
+
+def read_checkpoint(filename: str, map_location: Any = 'cpu') -> Any:
+    """Return the contents of the file at a path or URL.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, or needs unsafe unpickling.
+    """
+    return CheckpointLoader.load_checkpoint(str(filename), map_location)
+
+
+def read_state_dict(filename: str, map_location: Any = 'cpu') -> dict[str, torch.Tensor]:
+    """Return the state dict of a checkpoint: under ``state_dict`` (mmengine), under ``model`` (official), or bare.
+
+    Raises:
+        CheckpointError: As :func:`read_checkpoint`, or there is no state dict.
+    """
+    checkpoint = read_checkpoint(filename, map_location)
+    if isinstance(checkpoint, dict):
+        found = checkpoint.get('state_dict', checkpoint)
+        tensors = {k: v for k, v in found.items() if isinstance(v, torch.Tensor)} if isinstance(found, dict) else {}
+        if tensors:
+            return {key.removeprefix('module.'): value for key, value in tensors.items()}
+    raise CheckpointError(f'checkpoint {filename} holds no state dict, bare or under "state_dict" or "model"')

@@ -1,0 +1,163 @@
+"""Global attention: dense, and deformable with a continuous relative position bias.
+
+Dense: Vaswani et al., https://arxiv.org/abs/1706.03762, equation 1. Deformable: Xia et al., DAT, CVPR 2022,
+https://arxiv.org/abs/2201.00520, section 3.2; official implementation: https://github.com/LeapLabTHU/DAT.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import sdpa_flop_count
+
+from . import reference
+from .backends import select_backend
+from .deform_conv import deform_conv_at
+from .separable import separable_attention
+
+# Elements of the score matrix that the chunked backend holds at a time: 64 MiB in float32, small beside a detector's
+# feature maps and large enough for full speed.
+MAX_SCORES = 2**24
+
+
+def dense_attention(q: Tensor, k: Tensor, v: Tensor, backend: str | None = None) -> Tensor:
+    """Return softmax(Q K^T / sqrt(d)) V.
+
+    Args:
+        q: (B, heads, M, d).
+        k: (B, heads, N, d).
+        v: (B, heads, N, d).
+        backend: ``auto`` or ``reference``; see :mod:`.backends`.
+
+    Returns:
+        (B, heads, M, d).
+    """
+    if select_backend('dense_attention', backend, ('reference',)) == 'reference':
+        return reference.dense_attention(q, k, v)
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+def _sdpa_flops(q: torch.Size, k: torch.Size, v: torch.Size, *_args: Any, **_kwargs: Any) -> int:
+    return sdpa_flop_count(q, k, v)
+
+
+# For torch's counter, which knows the fused attention of CUDA but not that of the CPU.
+FLOP_FORMULAS = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _sdpa_flops}
+
+
+def deformable_key_value(
+    x: Tensor, locations: Tensor, weight: Tensor, bias: Tensor, backend: str | None = None
+) -> Tensor:
+    """Sample a feature map at given locations, in groups of channels, and project the samples to keys and values.
+
+    Args:
+        x: (B, C, H, W).
+        locations: (B, G, H', W', 2), for each of G groups of channels normalized (y, x), where -1 and 1 are the centers
+            of the corner pixels. Reads are bilinear, and zero outside the feature map.
+        weight: (D, C), the projections to keys and values side by side.
+        bias: (D,).
+        backend: ``auto``, ``reference``, ``grid_sample`` or ``mmcv``; see :mod:`.backends`.
+
+    Returns:
+        (B, H' * W', D).
+    """
+    backend = select_backend('deformable_key_value', backend, ('reference', 'grid_sample', 'mmcv'))
+    if backend == 'reference':
+        return reference.deformable_key_value(x, locations, weight, bias)
+    extent = torch.tensor([x.shape[-2] - 1, x.shape[-1] - 1], dtype=locations.dtype, device=locations.device)
+    pixels = ((locations + 1) / 2 * extent).permute(0, 1, 4, 2, 3)
+    projected = deform_conv_at(x, pixels.unsqueeze(2), weight[..., None, None], backend)
+    return projected.flatten(2).transpose(1, 2) + bias.to(projected.dtype)
+
+
+def deformable_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    table: Tensor,
+    key_locations: Tensor,
+    query_y: Tensor,
+    query_x: Tensor,
+    backend: str | None = None,
+) -> Tensor:
+    """Return softmax(Q K^T / sqrt(d) + bias) V with a relative position bias read between the entries of a table.
+
+    The bias of a query and a key is the table at (query - key) / 2, where -1 and 1 are the centers of the table's
+    corner
+    entries: bilinear, zero outside. Autograd keeps no tensor of size queries x keys beyond one chunk.
+
+    Args:
+        q: (B, heads, H * W, d), queries in row-major order.
+        k: (B, heads, N, d).
+        v: (B, heads, N, d).
+        table: (heads, Ty, Tx).
+        key_locations: (B, G, N, 2), normalized (y, x) in [-1, 1] of the keys of each group of heads; G divides
+            ``heads``.
+        query_y: (H,), normalized coordinates of the query rows.
+        query_x: (W,), normalized coordinates of the query columns.
+        backend: ``auto``, ``reference``, ``chunked`` or ``separable``; see :mod:`.backends`.
+
+    Returns:
+        (B, heads, H * W, d).
+    """
+    backend = select_backend('deformable_attention', backend, ('reference', 'chunked', 'separable'))
+    if backend == 'reference':
+        return reference.deformable_attention(q, k, v, table, key_locations, query_y, query_x)
+    # Inputs that fit one chunk are faster by grid_sample: 28 x 28 queries and 12 heads take 0.6 of the time.
+    is_large = q.shape[:3].numel() * k.shape[2] > MAX_SCORES
+    if backend == 'separable' or (backend == 'auto' and q.device.type == 'cpu' and is_large):
+        y = _table_index(query_y - key_locations[..., :1], table.shape[1])
+        x = _table_index(query_x - key_locations[..., 1:], table.shape[2])
+        return separable_attention(q, k, v, table, y, x)[0].to(q.dtype)
+    return chunked_attention(q, k, v, table, key_locations, query_y, query_x)
+
+
+def chunked_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    table: Tensor,
+    key_locations: Tensor,
+    query_y: Tensor,
+    query_x: Tensor,
+    max_scores: int = MAX_SCORES,
+) -> Tensor:
+    """Compute :func:`deformable_attention` by torch's attention, with the bias of a chunk of query rows as its mask.
+
+    ``max_scores`` bounds the elements of a chunk's score matrix; a chunk has at least one row. Backward recomputes each
+    chunk.
+    """
+    h, w = len(query_y), len(query_x)
+    rows = max(1, max_scores // (q.shape[0] * q.shape[1] * w * k.shape[2]))
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, table: Tensor, key_locations: Tensor, query_y: Tensor) -> Tensor:
+        bias = relative_position_bias(table, key_locations, query_y, query_x)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+
+    if rows >= h:
+        return attend(q, k, v, table, key_locations, query_y)
+    outs = []
+    for start in range(0, h, rows):
+        part = q[:, :, start * w : (start + rows) * w]
+        args = part, k, v, table, key_locations, query_y[start : start + rows]
+        outs.append(checkpoint(attend, *args, use_reentrant=False) if torch.is_grad_enabled() else attend(*args))
+    return torch.cat(outs, dim=2)
+
+
+def _table_index(displacement: Tensor, size: int) -> Tensor:
+    """Map query - key, -2 to 2 from end to end of an axis, to a fractional index into ``size`` table entries."""
+    return (displacement / 2 + 1) / 2 * (size - 1)
+
+
+def relative_position_bias(table: Tensor, key_locations: Tensor, query_y: Tensor, query_x: Tensor) -> Tensor:
+    """Return the bias (B, heads, H * W, N) of :func:`deformable_attention`, of the same arguments."""
+    b, g, n, _ = key_locations.shape
+    h, w = len(query_y), len(query_x)
+    key_y, key_x = key_locations.flatten(0, 1).unbind(-1)  # (B * G, N) each
+    y = (query_y[:, None, None] - key_y[:, None, None]) / 2  # (B * G, H, 1, N)
+    x = (query_x[:, None] - key_x[:, None, None]) / 2  # (B * G, 1, W, N)
+    grid = torch.stack(torch.broadcast_tensors(x, y), dim=-1).view(b * g, h * w, n, 2)
+    tables = table.to(key_locations.dtype).unflatten(0, (g, -1)).repeat(b, 1, 1, 1)  # (B * G, heads / G, Ty, Tx)
+    return F.grid_sample(tables, grid, align_corners=True).view(b, -1, h * w, n)

@@ -1,0 +1,85 @@
+"""Backend selection, shared by all ops.
+
+Every op takes ``backend=None``, which stands for the default. The default is ``auto`` unless the environment variable
+``DEFORMABLE_VIT_BACKEND`` or the context manager :func:`use_backend` names another one:
+
+- ``auto``: the fastest backend for the device and the input size.
+- ``reference``: plain PyTorch that follows the formulas step by step, see :mod:`.reference`.
+- ``chunked``: deformable attention by ``scaled_dot_product_attention``, a chunk of query rows at a time.
+- ``separable``: deformable attention with the relative position bias as matrix products, for large inputs on a CPU.
+- ``grid_sample``: deformable sampling by ``grid_sample`` and a matrix product.
+- ``mmcv``: deformable sampling and projection by mmcv's compiled deformable convolution.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+BACKENDS = ('auto', 'reference', 'chunked', 'separable', 'grid_sample', 'mmcv')
+VARIABLE = 'DEFORMABLE_VIT_BACKEND'
+OLD_VARIABLE = 'DEFORMABLE_VIT_PATH'
+
+# Validated on use rather than on import, so that a program can report a wrong value in its own way.
+_default = os.environ.get(VARIABLE) or 'auto'
+_old_variable_is_set = OLD_VARIABLE in os.environ
+
+
+def _validate(backend: str, name: str) -> str:
+    if backend not in BACKENDS:
+        raise ValueError(f'{name} must be one of {", ".join(BACKENDS)}, got {backend!r}')
+    return backend
+
+
+def current_backend() -> str:
+    """Return the default backend.
+
+    Raises:
+        ValueError: An environment variable names an unknown backend, or has its old name.
+    """
+    if _old_variable_is_set:
+        raise ValueError(f'{OLD_VARIABLE} was renamed: unset it and set {VARIABLE} to one of {", ".join(BACKENDS)}')
+    return _validate(_default, VARIABLE)
+
+
+@contextmanager
+def use_backend(backend: str) -> Iterator[None]:
+    """Set the default backend of all threads within a context.
+
+    An op without this backend runs ``auto``. Backward uses the backend of forward, also after the context has ended.
+
+    Raises:
+        ValueError: The backend is unknown.
+    """
+    global _default  # a plain global, because torch.compile guards on it and context variables break its graphs
+    before, _default = _default, _validate(backend, 'backend')
+    try:
+        yield
+    finally:
+        _default = before
+
+
+def select_backend(op: str, backend: str | None, available: tuple[str, ...]) -> str:
+    """Return the backend that a call of an op runs.
+
+    Args:
+        op: Name of the op, for messages.
+        backend: The caller's choice; None for the default.
+        available: Backends that the op has besides ``auto``.
+
+    Raises:
+        ValueError: The op does not have the caller's choice.
+    """
+    if backend is None:
+        backend = current_backend()
+        return backend if backend in available else 'auto'
+    if backend != 'auto' and backend not in available:
+        raise ValueError(f'{op} has the backends auto, {", ".join(available)}, got {backend!r}')
+    return backend
+
+
+def recompute_contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Return the contexts of forward and recomputation: recompute with the backend used in forward.
+
+    For ``context_fn`` of :func:`torch.utils.checkpoint.checkpoint`.
+    """
+    return nullcontext(), use_backend(current_backend())
