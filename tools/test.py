@@ -1,7 +1,9 @@
-"""Test a checkpoint: COCO mAP, ADE20K mIoU or ImageNet accuracy, as the config says."""
+"""Test a checkpoint with the evaluators of its config: COCO mAP, ADE20K mIoU or ImageNet accuracy."""
 
 import argparse
 from pathlib import Path
+
+from _processes import exit_distributed
 
 from deformable_vit.engine import (
     UserError,
@@ -20,17 +22,19 @@ from deformable_vit.engine import (
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file; its default_scope decides which host it is for')
-    parser.add_argument('checkpoint', help="checkpoint of that config's model")
+    parser.add_argument(
+        'config', help='config file; its default_scope says whether it is for mmdet, mmseg or mmpretrain'
+    )
+    parser.add_argument('checkpoint', help="checkpoint of the config's model")
     parser.add_argument(
         '--out',
         metavar='PATH',
-        help='save the predictions: a .pkl file for detection and classification, a folder of label maps (PNG) for '
+        help='save the predictions: a .pkl file for detection and classification, a directory of label maps (PNG) for '
         'segmentation',
     )
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
-    parser.add_argument('--show-dir', metavar='DIR', help='save pictures of predictions beside the ground truth')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows a picture')
+    parser.add_argument('--show-dir', metavar='DIR', help='save images of predictions beside the ground truth')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows an image')
     parser.add_argument(
         '--tta', action='store_true', help="test-time augmentation: the config's tta_model and tta_pipeline, else flips"
     )
@@ -59,6 +63,7 @@ def main() -> None:
 
     adapt_to_device(config, args.launcher)
     run(config, args.config, 'test')
+    exit_distributed()
 
 
 if __name__ == '__main__':

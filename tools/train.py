@@ -3,6 +3,7 @@
 import argparse
 
 import torch
+from _processes import exit_distributed
 from mmengine.logging import print_log
 
 from deformable_vit.engine import (
@@ -20,19 +21,21 @@ from deformable_vit.engine import (
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file; its default_scope decides which host it is for')
+    parser.add_argument(
+        'config', help='config file; its default_scope says whether it is for mmdet, mmseg or mmpretrain'
+    )
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
         metavar='PATH',
-        help="go on from a checkpoint; without a path (or with 'auto') from the last one in the work dir",
+        help="resume from a checkpoint; without a path (or with 'auto') from the last one in the work directory",
     )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision (needs a GPU)')
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help="scale the learning rate to the batch, by the config's auto_scale_lr",
+        help="scale the learning rate to the batch size, by the config's auto_scale_lr.base_batch_size",
     )
     common_arguments(parser)
     return parser.parse_args()
@@ -68,6 +71,7 @@ def main() -> None:
 
     adapt_to_device(config, args.launcher)
     run(config, args.config, 'train')
+    exit_distributed()
 
 
 if __name__ == '__main__':

@@ -1,22 +1,43 @@
-# A detector for your own pictures and boxes. Copy this file and set three variables: which detector, where the data is, and the
-# names of its classes. Any detector of configs/ will do as _base_ (with masks: the files need "segmentation").
-_base_ = '../dat/mask-rcnn_dat-t_fpn_1x_coco.py'
-# Holds train/ and val/ with the pictures, and train.json and val.json in COCO's format.
+# A detector for your own images and boxes. Copy this file and set `_base_`, `data_root` and `classes`.
+# _base_: any RetinaNet, DETR, Deformable DETR or DINO in configs/; detectors with masks: see instance_segmentation.py.
+_base_ = '../pvt/retinanet_pvt-t_fpn_1x_coco.py'
+# A directory with the images in train/ and val/, and with train.json and val.json in COCO's format.
 data_root = 'data/own'
-# Some or all of the names in the files' "categories", in the order that they have there.
+# All or some of the names in "categories" of these files, in their order; a single class is ('cat',).
 classes = ('cat', 'dog')
 
-_own = dict(num_classes=len(classes))
-if 'roi_head' not in _base_.model:
-    model = dict(bbox_head=_own)
-elif isinstance(_base_.model.roi_head.bbox_head, dict):
-    model = dict(roi_head=dict(bbox_head=_own, mask_head=_own))
-else:  # a cascade
-    model = dict(roi_head=dict(bbox_head=[dict(h, **_own) for h in _base_.model.roi_head.bbox_head], mask_head=_own))
+model = dict(bbox_head=dict(num_classes=len(classes)))
 
-_data = dict(data_root=data_root, metainfo=dict(classes=classes))
-train_dataloader = dict(dataset=dict(_data, ann_file='train.json', data_prefix=dict(img='train/')))
-val_dataloader = dict(dataset=dict(_data, ann_file='val.json', data_prefix=dict(img='val/')))
+train_dataloader = dict(
+    batch_size=4,
+    dataset=dict(
+        data_root=data_root,
+        metainfo=dict(classes=classes),
+        ann_file='train.json',
+        data_prefix=dict(img='train/'),
+    ),
+)
+val_dataloader = dict(
+    dataset=dict(
+        data_root=data_root,
+        metainfo=dict(classes=classes),
+        ann_file='val.json',
+        data_prefix=dict(img='val/'),
+    ),
+)
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=f'{data_root}/val.json')
 test_evaluator = val_evaluator
+
+# A schedule for hundreds to thousands of images. It counts in epochs, so that warm-up takes one epoch of any dataset and not
+# COCO's 500 or 1000 iterations. With fewer than about 300 images train for more epochs.
+train_cfg = dict(max_epochs=36, val_interval=3)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=0, by_epoch=True, begin=1, end=36, T_max=35, convert_to_iter_based=True),
+]
+# Half of COCO's 1e-4: the batch is a quarter of COCO's 16, and AdamW's learning rate goes with the square root of the batch size.
+# For several GPUs or another batch_size add --auto-scale-lr, which scales linearly from these 4.
+optim_wrapper = dict(optimizer=dict(lr=5e-5))
+auto_scale_lr = dict(base_batch_size=4)
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=2, save_best='coco/bbox_mAP'))

@@ -1,13 +1,15 @@
-"""From a command line to mmengine's ``Runner``: what ``tools/train.py`` and ``tools/test.py`` share."""
+"""From a command line to mmengine's ``Runner``: shared by ``tools/train.py``, ``tools/test.py`` and other tools."""
 
-from .cli import UserError, common_arguments, one_line_errors, set_local_rank
+from .cli import UserError, one_line_errors, set_local_rank
 from .config import check_checkpoint, latest_checkpoint, load_config, set_work_dir
 from .launch import adapt_to_device, run
+from .options import add_config_options, common_arguments
 from .testing import add_out, add_show, add_tta, read_metrics
 
 __all__ = [
     'UserError',
     'adapt_to_device',
+    'add_config_options',
     'add_out',
     'add_show',
     'add_tta',

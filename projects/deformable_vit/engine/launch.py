@@ -1,8 +1,7 @@
-"""Starting mmengine's ``Runner`` on whatever the machine has: many GPUs, one, or none."""
+"""Run mmengine's ``Runner`` on what the machine has: several GPUs, one, or none."""
 
 import logging
 import os
-import sys
 from typing import Any, Literal
 
 import torch
@@ -13,22 +12,24 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
 from torch import nn
+from torch.fx.proxy import TraceError
 
 from ..checkpoints import CheckpointError
 from .cli import TRACEBACK, UserError, first_line
 from .config import check_checkpoint, keep_previous_run
 from .data import check_data
+from .schedule import warmup_warning
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
 def adapt_to_device(config: Config, launcher: str) -> None:
-    """Change in a config what the hosts write for GPUs and a machine without any cannot do.
+    """Change a config that is written for GPUs so that it runs on a machine without one.
 
-    Without CUDA, processes talk through gloo instead of NCCL, and SyncBN becomes BN: they have the same parameters, and
-    torch has no SyncBN for the CPU.
+    Without CUDA, processes communicate by gloo instead of NCCL, and SyncBN becomes BN: both have the same parameters,
+    and torch has no SyncBN for the CPU.
 
     Raises:
         UserError: ``--launcher pytorch`` without torchrun; ``slurm`` or ``mpi`` without a GPU (mmengine counts GPUs to
@@ -36,7 +37,7 @@ def adapt_to_device(config: Config, launcher: str) -> None:
     """
     config.launcher = launcher
     if config.default_scope == 'mmpretrain':
-        # What mmpretrain's own tools add to its configs.
+        # mmpretrain's own tools add these to its configs.
         for loader in _LOADERS:
             if config.get(loader):
                 config[loader].setdefault('collate_fn', dict(type='default_collate'))
@@ -61,18 +62,22 @@ def adapt_to_device(config: Config, launcher: str) -> None:
     if launcher != 'pytorch':
         raise UserError(f'--launcher {launcher} needs GPUs, and there are none here; use --launcher pytorch (torchrun)')
     config.env_cfg = dict(config.get('env_cfg') or {}, dist_cfg=dict(backend='gloo'))
-    config.model_wrapper_cfg = dict(
+    wrapper = dict(
         type='MMDistributedDataParallel',
         device_ids=None,
         broadcast_buffers=False,
         find_unused_parameters=config.get('find_unused_parameters', False),
     )
-    if not torch.distributed.is_initialized():  # mmengine's own way calls torch.cuda.set_device
+    if config.get('runner_type') == 'FlexibleRunner':
+        config.setdefault('strategy', dict(type='DDPStrategy', model_wrapper=wrapper))
+    else:
+        config.model_wrapper_cfg = wrapper
+    if not torch.distributed.is_initialized():  # mmengine would call torch.cuda.set_device
         torch.distributed.init_process_group('gloo')
 
 
 def _replace_type(node: Any, old: str, new: str) -> int:
-    """Replace a ``type`` wherever it stands below ``node``; returns how often."""
+    """Replace a ``type`` everywhere below ``node`` and return how often."""
     if isinstance(node, dict):
         found = node.get('type') == old
         if found:
@@ -83,65 +88,67 @@ def _replace_type(node: Any, old: str, new: str) -> int:
     return 0
 
 
-class _Started(Hook):
-    """Knows whether the work itself has begun, when configuration is over and all weights are loaded."""
+class _StartHook(Hook):
+    """Prepare the work directory when training starts, and record that the work has started.
 
-    yes = False
+    At this time the configuration is complete and all weights are loaded.
+    """
+
+    started = False
 
     def before_train(self, runner: Runner) -> None:
-        self.yes = True
-        if not runner.cfg.get('resume'):
-            barrier()  # every process has read the checkpoint that it starts from
-            if previous := keep_previous_run(runner.work_dir, runner.timestamp):
-                print_log(f'the checkpoints of an earlier run in {runner.work_dir} are kept in {previous}', 'current')
+        self.started = True
+        if runner.cfg.get('resume'):
+            return
+        barrier()  # all processes have read the checkpoint that they start from
+        if previous := keep_previous_run(runner.work_dir, runner.timestamp):
+            print_log(f'the checkpoints of an earlier run in {runner.work_dir} were moved to {previous}', 'current')
+        if warning := warmup_warning(runner):
+            print_log(warning, 'current', logging.WARNING)
 
     def before_test(self, runner: Runner) -> None:
-        self.yes = True
+        self.started = True
 
 
 def bare_model(model: nn.Module) -> nn.Module:
-    """Without the wrappers of distributed training and test-time augmentation."""
-    if is_model_wrapper(model):
-        model = model.module
-    return model.module if isinstance(model, BaseTTAModel) else model
-
-
-def _leave_gloo() -> None:
-    """End a process whose work is done, without what the interpreter does on its way out.
-
-    On a busy machine a thread of gloo now and then outlives the process group, also a destroyed one, and C++ aborts the
-    process ("terminate called without an active exception"), which torchrun takes for a failure of the training.
-    """
-    barrier()
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    """Return a model without the wrappers of distributed training and test-time augmentation."""
+    inner: Any = model.module if is_model_wrapper(model) else model
+    return inner.module if isinstance(inner, BaseTTAModel) else inner
 
 
 def run(config: Config, path: str, task: Literal['train', 'test']) -> None:
-    """Build the runner and train or test.
+    """Build the runner, then train or test.
 
-    Whatever goes wrong before the first batch (a misspelt key, a missing annotation file, a checkpoint of another
-    model) is the config's, and becomes one line; what goes wrong later keeps its traceback.
+    An error before the first batch (a wrong key, a missing annotation file, a checkpoint of another model) is an error
+    in the config and becomes one line; later errors keep their traceback.
 
     Raises:
         UserError: Something in the config does not fit.
         CheckpointError: A checkpoint cannot be read.
     """
-    started = _Started()
+    hook = _StartHook()
     try:
         check_data(config, task)
         runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
-        runner.register_hook(started, priority='VERY_LOW')
+        runner.register_hook(hook, priority='VERY_LOW')
         if config.get('load_from'):
-            strict = task == 'test' or config.get('resume', False)
-            found = check_checkpoint(bare_model(runner.model), config.load_from, strict=strict)
-            print_log(f'{config.load_from}: {found}', 'current')
+            _check_load_from(runner, config, task)
         runner.train() if task == 'train' else runner.test()
-        if torch.distributed.is_initialized() and torch.distributed.get_backend() == 'gloo':
-            _leave_gloo()
     except Exception as error:
-        if started.yes or os.environ.get(TRACEBACK) or isinstance(error, (UserError, CheckpointError)):
+        if hook.started or os.environ.get(TRACEBACK) or isinstance(error, (UserError, CheckpointError)):
             raise
+        if isinstance(error, TraceError):
+            raise UserError(
+                f'efficient_conv_bn_eval={config.get("efficient_conv_bn_eval")!r}: torch.fx cannot trace this model; '
+                'remove it from the config (the backbones have no batch norm that it could fuse)'
+            ) from error
         raise UserError(f'config {path}: {first_line(error)} ({TRACEBACK}=1 shows the traceback)') from error
+
+
+def _check_load_from(runner: Runner | FlexibleRunner, config: Config, task: Literal['train', 'test']) -> None:
+    """Compare the checkpoint of ``load_from`` with the model, and log what matches."""
+    if isinstance(runner, FlexibleRunner):  # it would build the model later; its strategy then keeps this one
+        runner.model = runner.strategy.build_model(runner.model)
+    strict = task == 'test' or config.get('resume', False)
+    found = check_checkpoint(bare_model(runner.model), config.load_from, strict=strict)
+    print_log(f'{config.load_from}: {found}', 'current')

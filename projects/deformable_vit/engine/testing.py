@@ -1,4 +1,4 @@
-"""What ``tools/test.py`` adds to a config; each host has its own names for the same things."""
+"""Add the options of ``tools/test.py`` to a config; mmdet, mmseg and mmpretrain have different names for them."""
 
 import json
 from copy import deepcopy
@@ -10,16 +10,16 @@ from .cli import UserError
 
 
 def add_out(config: Config, out: str) -> None:
-    """Save predictions: a pickle for detection and classification, a folder of label maps for segmentation.
+    """Save predictions: a pickle for detection and classification, a directory of label maps for segmentation.
 
     Raises:
-        UserError: The path does not suit the task.
+        UserError: The path does not fit the task.
     """
     scope = config.default_scope
     evaluators = config.test_evaluator if isinstance(config.test_evaluator, list) else [config.test_evaluator]
     if scope == 'mmseg':
         if Path(out).suffix:
-            raise UserError(f'--out {out}: segmentation saves one label map per picture, so name a folder')
+            raise UserError(f'--out {out}: segmentation saves one label map per image, so name a directory')
         for evaluator in evaluators:
             evaluator.update(output_dir=out, keep_results=True)
         return
@@ -30,7 +30,7 @@ def add_out(config: Config, out: str) -> None:
 
 
 def add_show(config: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
-    """Draw predictions beside the ground truth, in a window or into a folder.
+    """Draw predictions beside the ground truth, in a window or to a directory.
 
     Raises:
         UserError: The config has no visualization hook.
@@ -38,27 +38,27 @@ def add_show(config: Config, show: bool, show_dir: str | None, wait_time: float)
     hook = config.get('default_hooks', {}).get('visualization')
     if hook is None:
         raise UserError("--show and --show-dir need the config's default_hooks.visualization, and it has none")
-    # An absolute path: the hosts put a relative one below the work dir, mmdet once more for each picture.
-    folder = str(Path(show_dir).absolute()) if show_dir else None
+    # An absolute path: OpenMMLab puts a relative one below the work directory, mmdet once more for each image.
+    directory = str(Path(show_dir).absolute()) if show_dir else None
     if show:
         hook.update(show=True, wait_time=wait_time)
     if config.default_scope == 'mmpretrain':
-        hook.update(enable=True, out_dir=folder, interval=1)
+        hook.update(enable=True, out_dir=directory, interval=1)
     else:
         hook.update(draw=True)
-        if folder and config.default_scope == 'mmdet':
-            hook.update(test_out_dir=folder)
-        elif folder:
+        if directory and config.default_scope == 'mmdet':
+            hook.update(test_out_dir=directory)
+        elif directory:
             hook.update(interval=1)
-            config.visualizer.update(save_dir=folder)
+            config.visualizer.update(save_dir=directory)
 
 
 def add_tta(config: Config) -> None:
-    """Test-time augmentation, as the config's ``tta_model`` and ``tta_pipeline`` say; where it has none, flips.
+    """Turn on test-time augmentation: the config's ``tta_model`` and ``tta_pipeline``, by default horizontal flips.
 
     Raises:
-        UserError: Segmentation without a ``tta_pipeline``: mmseg has no default to fall back on. A model with a mask
-            head: mmdet cannot merge masks.
+        UserError: Segmentation without a ``tta_pipeline``, for which mmseg has no default, or a model with a mask head,
+            whose masks mmdet cannot merge.
     """
     scope = config.default_scope
     if 'mask_head' in (config.model.get('roi_head') or {}) or 'mask_head' in config.model:
@@ -86,13 +86,14 @@ def add_tta(config: Config) -> None:
 
 
 def read_metrics(work_dir: str | Path) -> dict[str, float]:
-    """What the last test in a work dir measured; mmengine leaves it as a line of JSON.
+    """Return the metrics of the last test in a work directory, which mmengine writes as a line of JSON.
 
     Raises:
-        FileNotFoundError: There was no test.
+        FileNotFoundError: There are none.
     """
     files = list(Path(work_dir).glob('*/*.json'))
     if not files:
-        raise FileNotFoundError(f'{work_dir} holds no results of tools/test.py')
+        raise FileNotFoundError(f'{work_dir} has no results of tools/test.py')
     newest = max(files, key=lambda path: path.stat().st_mtime)
-    return json.loads(newest.read_text().splitlines()[-1])
+    metrics: dict[str, float] = json.loads(newest.read_text().splitlines()[-1])
+    return metrics

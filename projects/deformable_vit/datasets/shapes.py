@@ -1,7 +1,7 @@
-"""Drawn scenes: textured shapes, rotated, scaled, sheared, bent and overlapping, before textured backgrounds.
+"""Draw synthetic images: textured shapes, deformed and overlapping, in front of textured backgrounds.
 
-Colour and texture say nothing of the class, and no two outlines of a class are the same, so that a model has to follow
-the outline. All coordinates are (x, y) in pixels with the origin at the top left corner of the picture.
+Color and texture are independent of the class and no two outlines of a class are equal, so a model has to recognize the
+outline. Coordinates are (x, y) in pixels; the origin is the top left corner of the image.
 """
 
 from collections.abc import Callable
@@ -11,21 +11,23 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-Outline = list[np.ndarray]  # closed curves of (points, 2); inside is what an odd number of them surrounds
+# Closed curves of shape (points, 2). A pixel is inside if an odd number of curves surrounds it.
+Outline = list[np.ndarray]
 
 _SUBPIXEL_BITS = 4
-_FINER = 4
+_OVERSAMPLING = 4
 _MIN_VISIBLE = 0.75
 
 
 def _polygon(corners: np.ndarray, per_side: int = 12) -> np.ndarray:
-    """Corners -> a curve with points along each side, so that bending bends the sides too."""
+    """Sample points along the sides of a polygon, so that bending it bends the sides too."""
     steps = np.linspace(0, 1, per_side, endpoint=False)[:, None]
     sides = [a + steps * (b - a) for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True)]
     return np.concatenate(sides)
 
 
 def _on_circle(count: int, radii: tuple[float, ...] = (1.0,)) -> np.ndarray:
+    """Return ``count`` points around the origin, (count, 2), whose radii cycle through ``radii``."""
     angles = np.arange(count) * 2 * np.pi / count - np.pi / 2
     radius = np.resize(radii, count)
     return np.stack([radius * np.cos(angles), radius * np.sin(angles)], axis=1)
@@ -43,14 +45,14 @@ CLASSES = tuple(_OUTLINES)
 
 
 @dataclass(frozen=True)
-class Scene:
-    """A picture and what is in it.
+class SyntheticImage:
+    """An image and its annotations.
 
     Attributes:
         image: (H, W, 3) uint8, BGR.
-        labels: The class of each shape, an index into ``CLASSES``, from the farthest to the nearest.
+        labels: The class of each shape, an index into ``CLASSES``, from back to front.
         masks: (N, H, W) bool, the visible pixels of each shape; they do not overlap.
-        clutter: (H, W) bool, visible pixels of strokes that belong to no class.
+        clutter: (H, W) bool, the visible pixels of strokes, which belong to no class.
     """
 
     image: np.ndarray
@@ -59,8 +61,8 @@ class Scene:
     clutter: np.ndarray
 
 
-def deform(outline: Outline, rng: Generator, centre: tuple[float, float], radius: float) -> Outline:
-    """Bend, stretch, shear, rotate and place an outline of unit radius."""
+def deform(outline: Outline, rng: Generator, center: tuple[float, float], radius: float) -> Outline:
+    """Bend, stretch, shear and rotate an outline of unit radius, scale it to ``radius`` and move it to ``center``."""
     bend, shear, stretch = rng.uniform(-0.25, 0.25), rng.uniform(-0.25, 0.25), np.exp(rng.uniform(-0.25, 0.25))
     angle = rng.uniform(0, 2 * np.pi)
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -68,54 +70,54 @@ def deform(outline: Outline, rng: Generator, centre: tuple[float, float], radius
     curves = []
     for curve in outline:
         bent = np.stack([curve[:, 0] + bend * curve[:, 1] ** 2, curve[:, 1]], axis=1)
-        curves.append(radius * bent @ matrix.T + np.asarray(centre))
+        curves.append(radius * bent @ matrix.T + np.asarray(center))
     return curves
 
 
-def rasterise(outline: Outline, height: int, width: int) -> np.ndarray:
-    """(H, W) float32 in [0, 1]: how much of each pixel the outline covers."""
-    canvas = np.zeros((_FINER * height, _FINER * width), np.float32)
-    # Pixel i is centred at i, in the fine grid too. cv2 fills what the outline touches: draw larger, then average.
-    fine = [(curve + 0.5) * _FINER - 0.5 for curve in outline]
+def rasterize(outline: Outline, height: int, width: int) -> np.ndarray:
+    """Return the fraction of each pixel that the outline covers, (H, W) float32 in [0, 1]."""
+    canvas = np.zeros((_OVERSAMPLING * height, _OVERSAMPLING * width), np.float32)
+    # Pixel i is centered at i in both resolutions. cv2.fillPoly fills every pixel that it touches: hence oversampling.
+    fine = [(curve + 0.5) * _OVERSAMPLING - 0.5 for curve in outline]
     points = [np.round(curve * 2**_SUBPIXEL_BITS).astype(np.int32) for curve in fine]
     cv2.fillPoly(canvas, points, 1.0, shift=_SUBPIXEL_BITS)
     return cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def _noise(rng: Generator, height: int, width: int, cells: int) -> np.ndarray:
-    """(H, W, 3) smooth noise of about unit amplitude with ``cells`` bumps along the shorter side."""
+    """Return smooth noise of about unit amplitude, (H, W, 3), with ``cells`` bumps along the shorter side."""
     grid = rng.normal(size=(cells + 2, cells + 2, 3)).astype(np.float32)
     return cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
 def _stripes(rng: Generator, height: int, width: int) -> np.ndarray:
-    """(H, W, 1) waves in [-1, 1] of random direction and period."""
+    """Return a sine wave of random direction and period, (H, W, 1) in [-1, 1]."""
     angle, period = rng.uniform(0, np.pi), rng.uniform(5, 14)
     y, x = np.mgrid[:height, :width]
     phase = 2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period
     return np.sin(phase + rng.uniform(0, 6))[..., None].astype(np.float32)
 
 
-def _texture(rng: Generator, height: int, width: int, colour: np.ndarray) -> np.ndarray:
-    """(H, W, 3) float32 around a colour: smooth patches, grain, and sometimes stripes."""
-    out = colour + 10 * _noise(rng, height, width, int(rng.integers(2, 6))) + 3 * rng.normal(size=(height, width, 3))
+def _texture(rng: Generator, height: int, width: int, color: np.ndarray) -> np.ndarray:
+    """Return a texture around ``color``, (H, W, 3) float32: smooth patches, grain and sometimes stripes."""
+    out = color + 10 * _noise(rng, height, width, int(rng.integers(2, 6))) + 3 * rng.normal(size=(height, width, 3))
     if rng.random() < 0.5:
         out = out + rng.uniform(4, 10) * _stripes(rng, height, width)
     return out.astype(np.float32)
 
 
 def _dark(rng: Generator) -> np.ndarray:
-    """A colour for a background or clutter."""
+    """Sample a color for background or clutter."""
     return rng.uniform(20, 110, size=3)
 
 
 def _bright(rng: Generator) -> np.ndarray:
-    """A colour for a shape: what is a shape is quickly learnt, which one it is and where it ends is not."""
+    """Sample a color for a shape: finding shapes is easy, classifying and delineating them is the task."""
     return rng.uniform(110, 240, size=3)
 
 
 def _strokes(rng: Generator, image: np.ndarray) -> np.ndarray:
-    """Draw a few thin lines into ``image``; returns their pixels, (H, W) bool."""
+    """Draw up to two thin lines into ``image`` and return their pixels, (H, W) bool."""
     height, width = image.shape[:2]
     drawn = np.zeros((height, width), bool)
     for _ in range(int(rng.integers(0, 3))):
@@ -128,11 +130,21 @@ def _strokes(rng: Generator, image: np.ndarray) -> np.ndarray:
     return drawn
 
 
-def _place(
-    rng: Generator, masks: list[np.ndarray], areas: list[int], draw: Callable[[], np.ndarray]
+def _try_to_place(
+    masks: list[np.ndarray], areas: list[int], draw: Callable[[], np.ndarray], attempts: int = 20
 ) -> np.ndarray | None:
-    """A coverage map that leaves half of each earlier shape in sight, or ``None`` after some tries."""
-    for _ in range(20):
+    """Draw a shape until enough of every earlier one stays visible.
+
+    Args:
+        masks: The visible pixels of the earlier shapes.
+        areas: Their areas before anything was drawn over them.
+        draw: Returns the coverage of a random shape, (H, W).
+        attempts: How often to draw.
+
+    Returns:
+        The coverage, (H, W), or ``None`` if all attempts fail.
+    """
+    for _ in range(attempts):
         coverage = draw()
         inside = coverage > 0.5
         if all((mask & ~inside).sum() >= _MIN_VISIBLE * area for mask, area in zip(masks, areas, strict=True)):
@@ -140,8 +152,8 @@ def _place(
     return None
 
 
-def draw_scene(rng: Generator, height: int, width: int, max_shapes: int = 5) -> Scene:
-    """A scene of 1 to ``max_shapes`` shapes, each at least half visible."""
+def draw_image(rng: Generator, height: int, width: int, max_shapes: int = 5) -> SyntheticImage:
+    """Draw 1 to ``max_shapes`` shapes, each at least three quarters visible."""
     image = _texture(rng, height, width, _dark(rng))
     clutter = _strokes(rng, image)
     labels: list[int] = []
@@ -152,10 +164,10 @@ def draw_scene(rng: Generator, height: int, width: int, max_shapes: int = 5) -> 
 
         def draw(label: int = label) -> np.ndarray:
             radius = min(height, width) * rng.uniform(0.15, 0.25)
-            centre = tuple(rng.uniform(0.9 * radius, edge - 0.9 * radius) for edge in (width, height))
-            return rasterise(deform(_OUTLINES[CLASSES[label]], rng, centre, radius), height, width)
+            x, y = (rng.uniform(0.9 * radius, size - 0.9 * radius) for size in (width, height))
+            return rasterize(deform(_OUTLINES[CLASSES[label]], rng, (x, y), radius), height, width)
 
-        coverage = _place(rng, masks, areas, draw)
+        coverage = _try_to_place(masks, areas, draw)
         if coverage is None:
             continue
         inside = coverage > 0.5
@@ -164,17 +176,20 @@ def draw_scene(rng: Generator, height: int, width: int, max_shapes: int = 5) -> 
         labels.append(label)
         masks.append(inside)
         areas.append(int(inside.sum()))
-        fill = _texture(rng, height, width, _bright(rng))
-        image = image * (1 - coverage[..., None]) + fill * coverage[..., None]
-    return Scene(np.clip(image, 0, 255).astype(np.uint8), tuple(labels), np.stack(masks), clutter)
+        image = _blend(image, _texture(rng, height, width, _bright(rng)), coverage)
+    return SyntheticImage(np.clip(image, 0, 255).astype(np.uint8), tuple(labels), np.stack(masks), clutter)
 
 
-def draw_portrait(rng: Generator, label: int, size: int) -> np.ndarray:
-    """(size, size, 3) uint8, BGR: one shape that fills most of the picture, for classification."""
+def draw_object(rng: Generator, label: int, size: int) -> np.ndarray:
+    """Draw one shape that fills most of the image, for classification: (size, size, 3) uint8, BGR."""
     image = _texture(rng, size, size, _dark(rng))
     _strokes(rng, image)
-    centre = tuple(rng.uniform(0.42, 0.58, size=2) * size)
-    coverage = rasterise(deform(_OUTLINES[CLASSES[label]], rng, centre, size * rng.uniform(0.24, 0.36)), size, size)
-    fill = _texture(rng, size, size, _bright(rng))
-    image = image * (1 - coverage[..., None]) + fill * coverage[..., None]
+    x, y = rng.uniform(0.42, 0.58, size=2) * size
+    coverage = rasterize(deform(_OUTLINES[CLASSES[label]], rng, (x, y), size * rng.uniform(0.24, 0.36)), size, size)
+    image = _blend(image, _texture(rng, size, size, _bright(rng)), coverage)
     return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def _blend(image: np.ndarray, fill: np.ndarray, coverage: np.ndarray) -> np.ndarray:
+    """Draw ``fill`` over ``image``, both (H, W, 3), with the opacity ``coverage``, (H, W)."""
+    return image * (1 - coverage[..., None]) + fill * coverage[..., None]

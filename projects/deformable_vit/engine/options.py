@@ -1,0 +1,155 @@
+"""Command-line options that the tools share; an option of ``--cfg-options`` that nothing would read is an error."""
+
+import argparse
+import difflib
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config, DictAction
+from mmengine.runner import Runner
+
+from .cli import UserError
+
+# What OpenMMLab reads at the top level of a config: Runner's arguments and more.
+TOP_LEVEL = {
+    *inspect.signature(Runner.__init__).parameters,
+    *('activation_checkpointing', 'auto_scale_lr', 'compile', 'custom_imports', 'efficient_conv_bn_eval'),
+    *('find_unused_parameters', 'init_weights_for_test_or_val', 'model_wrapper_cfg', 'runner_type', 'strategy'),
+    *('sync_bn', 'tta_model', 'tta_pipeline'),
+} - {'self', 'cfg'}
+# `dict(...)` or `{...}` at the beginning of a value or of an element of a list.
+_DICT = re.compile(r'(^|[\[(,])\s*(dict\(|\{)')
+
+
+class ConfigOptions(DictAction):
+    """Parse ``--cfg-options`` like mmengine's ``DictAction``, and leave dicts, which it misreads, as text.
+
+    Raises:
+        UserError: An argument is not KEY=VALUE, or its brackets are unbalanced.
+    """
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        options = dict(getattr(namespace, self.dest, None) or {})
+        for option in values:
+            key, equals, value = option.partition('=')
+            if not key or not equals:
+                raise UserError(f'--cfg-options: {option!r} is not KEY=VALUE')
+            if value.count('(') != value.count(')') or value.count('[') != value.count(']'):
+                raise UserError(f'--cfg-options {key}: unbalanced brackets in {value!r}; write lists as KEY="[a,b]"')
+            options[key] = value if _is_dict(value) else self._parse_iterable(value)
+        setattr(namespace, self.dest, options)
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=ConfigOptions,
+        default={},
+        metavar='KEY=VALUE',
+        help='override settings of the config, such as model.backbone.with_cp=True param_scheduler.0.end=1000; '
+        'lists as KEY="[a,b]" or KEY=a,b without blanks',
+    )
+
+
+def common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that training and testing share, with the names that OpenMMLab's tools use."""
+    parser.add_argument('--work-dir', help='directory for logs and checkpoints (default: work_dirs/CONFIG)')
+    add_config_options(parser)
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    # torch.distributed.launch passes either spelling; torchrun sets the environment variable.
+    parser.add_argument('--local-rank', '--local_rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def _is_dict(value: str) -> bool:
+    """Return whether the text of an option is a dict or a list with dicts."""
+    return bool(_DICT.search(value))
+
+
+def check_top_level(key: str, where: str) -> None:
+    """Raise a :class:`UserError` if ``key`` is not in ``TOP_LEVEL``."""
+    if key not in TOP_LEVEL:
+        close = difflib.get_close_matches(key, TOP_LEVEL, 1)
+        raise UserError(f'{where}: unknown key {key!r}' + (f'; did you mean {close[0]!r}?' if close else ''))
+
+
+def check_option(key: str, value: Any, config: Config, path: str) -> None:
+    """Check one option.
+
+    Args:
+        key: With dots, such as ``model.backbone.with_cp``.
+        value: As parsed by :class:`.cli.ConfigOptions`, which leaves dicts as text.
+        config: The config without the options.
+        path: Its file, for messages.
+
+    Raises:
+        UserError: The key is unknown or a variable that nothing reads, or the value is a dict.
+    """
+    top, dot, rest = key.partition('.')
+    if top not in config:
+        check_top_level(top, '--cfg-options')
+    is_variable = top not in TOP_LEVEL
+    readers = [reader + dot + rest for reader in _readers(config, top)] if is_variable else []
+    if isinstance(value, str) and _is_dict(value):
+        target = readers[0] if readers else key
+        raise UserError(
+            f'--cfg-options {key}: dicts cannot be written on the command line; {_entry_hint(config, target)}'
+            f"write {target} in a config that begins with _base_ = '{path}'"
+        )
+    if is_variable:
+        shown = ', '.join(readers[:3]) + (f' and {len(readers) - 3} more' if len(readers) > 3 else '')
+        hint = f'set {shown}' if readers else 'set the keys that were made from it'
+        raise UserError(f'--cfg-options {key}: {top!r} is a variable of {path} that nothing reads any more; {hint}')
+
+
+def _readers(config: Config, name: str) -> list[str]:
+    """Return the keys with the value of the variable ``name``, those with its name first."""
+    value = config[name]
+    found = [
+        (key, _named_alike(name, key), other == value)
+        for top in config
+        if top in TOP_LEVEL
+        for key, other in _walk(config[top], top)
+    ]
+    exact = [key for key, alike, equal in found if alike and equal]
+    by_value = [key for key, _, equal in found if equal and isinstance(value, (dict, list, tuple)) and value]
+    return exact or by_value or [key for key, alike, _ in found if alike]
+
+
+def _named_alike(name: str, key: str) -> bool:
+    """Return whether a variable such as ``train_pipeline`` is named like the last part of a key, ``pipeline``."""
+    last = key.rpartition('.')[2]
+    return name == last or name.endswith(f'_{last}')
+
+
+def _walk(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Yield every key below ``node``, and ``node`` itself, with its value."""
+    yield key, node
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from _walk(value, f'{key}.{name}')
+    elif isinstance(node, (list, tuple)):
+        for i, value in enumerate(node):
+            yield from _walk(value, f'{key}.{i}')
+
+
+def _entry_hint(config: Config, key: str) -> str:
+    """Return how to set an entry of the dict or of the list of dicts that the config has at ``key``."""
+    node: Any = config
+    for part in key.split('.'):
+        if isinstance(node, dict) and part in node:
+            node = node[part]
+        elif isinstance(node, (list, tuple)) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+        else:
+            return ''
+    if isinstance(node, (list, tuple)) and node:
+        key, node = f'{key}.0', node[0]
+    if not isinstance(node, dict) or not node:
+        return ''
+    return f'set one entry at a time, such as {key}.{next(iter(node))}=VALUE, or '
