@@ -13,15 +13,15 @@ Run = Callable[..., subprocess.CompletedProcess]
 
 @pytest.fixture(scope='session')
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few drawn scenes in all three layouts."""
+    """Write a few synthetic images in all three layouts."""
     root = tmp_path_factory.mktemp('data') / 'shapes'
-    write_shapes(root, ShapesSettings(train=8, val=4, portraits=8, size=80))
+    write_shapes(root, ShapesSettings(train=8, val=4, objects=8, size=80))
     return root
 
 
 @pytest.fixture
 def tool(tmp_path: Path) -> Run:
-    """Run one of the tools as a user does, in a process of its own and in an empty folder."""
+    """Run one of the tools as a user does, in its own process and an empty directory."""
 
     def run(name: str, *args: object, ok: bool = True, **env: str) -> subprocess.CompletedProcess:
         command = [str(ROOT / 'tools' / name), *map(str, args)]
@@ -45,10 +45,10 @@ def tool(tmp_path: Path) -> Run:
 
 @pytest.fixture
 def config(tmp_path: Path, shapes: Path) -> Callable[..., Path]:
-    """A demo config on the few shapes: two epochs, one process, nothing random but the order of the pictures."""
+    """Write a demo config that trains on the few images: two epochs, no worker processes, no random augmentation."""
 
     def write(demo: str, extra: str = '') -> Path:
-        task = {'mmdet': 'coco', 'mmseg': 'ade', 'mmpretrain': 'imagenet'}[_host(demo)]
+        task = {'mmdet': 'coco', 'mmseg': 'ade', 'mmpretrain': 'imagenet'}[_package(demo)]
         root = str(shapes / task) + ('/' if task == 'coco' else '')
         lines = [f'_base_ = {str(ROOT / "configs" / "demo" / demo)!r}', 'randomness = dict(seed=0)']
         if task == 'coco':
@@ -69,11 +69,11 @@ def config(tmp_path: Path, shapes: Path) -> Callable[..., Path]:
             lines.append('train_cfg = dict(max_iters=4, val_interval=4)')
             lines.append('default_hooks = dict(checkpoint=dict(interval=4))')
             lines.append('param_scheduler = [dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=3)]')
-        alone = 'num_workers=0, persistent_workers=False'
-        lines.append(f'train_dataloader = dict(batch_size=2, {alone}, {data})')
-        # mmseg tests pictures of different sizes one by one
+        workers = 'num_workers=0, persistent_workers=False'
+        lines.append(f'train_dataloader = dict(batch_size=2, {workers}, {data})')
+        # mmseg tests images of different sizes with a batch size of 1
         batch = '' if task == 'ade' else 'batch_size=2, '
-        lines.append(f'val_dataloader = dict({batch}{alone}, dataset=dict(data_root={root!r}))')
+        lines.append(f'val_dataloader = dict({batch}{workers}, dataset=dict(data_root={root!r}))')
         lines.append('test_dataloader = val_dataloader')
         path = tmp_path / f'few_{demo}'
         path.write_text('\n'.join([*lines, extra]) + '\n')
@@ -82,7 +82,7 @@ def config(tmp_path: Path, shapes: Path) -> Callable[..., Path]:
     return write
 
 
-def _host(demo: str) -> str:
+def _package(demo: str) -> str:
     if demo.startswith('fpn_'):
         return 'mmseg'
     return 'mmdet' if demo.startswith(('mask-rcnn_', 'retinanet_')) else 'mmpretrain'

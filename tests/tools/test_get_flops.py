@@ -1,7 +1,9 @@
-"""tools/get_flops.py: its last two lines, per host."""
+"""tools/get_flops.py: parameters and FLOPs in the last two lines of its output."""
 
 import pytest
 from running import ROOT
+
+pytestmark = pytest.mark.slow  # each test starts processes
 
 CONFIGS = ROOT / 'configs'
 
@@ -17,7 +19,9 @@ CONFIGS = ROOT / 'configs'
         ('demo/deformable-detr_dat_shapes.py', ('--shape', 128), '5.03', None),
     ],
 )
-def test_last_two_lines(tool, config: str, args: tuple, params: str, flops: float | None) -> None:
+def test_last_two_lines_are_parameters_and_flops(
+    tool, config: str, args: tuple, params: str, flops: float | None
+) -> None:
     *_, first, second = tool('get_flops.py', CONFIGS / config, *args).stdout.splitlines()
     assert first == f'Params: {params} M'
     word, value, unit = second.split()
@@ -25,7 +29,7 @@ def test_last_two_lines(tool, config: str, args: tuple, params: str, flops: floa
     assert float(value) == flops if flops else 0.01 < float(value) < 20
 
 
-def test_errors(tool) -> None:
+def test_invalid_arguments_are_one_line_errors(tool) -> None:
     for args, words in (
         ((CONFIGS / 'dat' / 'gone.py',), 'gone.py does not exist'),
         (

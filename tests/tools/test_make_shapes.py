@@ -1,16 +1,19 @@
-"""tools/make_shapes.py: the command line of the built-in data."""
+"""tools/make_shapes.py: the command line of the synthetic images."""
 
 from pathlib import Path
 
-FEW = ('--train', '2', '--val', '1', '--portraits', '1', '--size', '64')
+import pytest
+
+FEW = ('--train', '2', '--val', '1', '--objects', '1', '--size', '64')
 
 
-def test_make_shapes(tool, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_make_shapes_writes_once_and_overwrites_on_request(tool, tmp_path: Path) -> None:
     done = tool('make_shapes.py', 'shapes', *FEW)
     assert 'shapes: written' in done.stdout
-    assert '13/13' in done.stderr  # the progress bar: 3 scenes, and 2 portraits of each of 5 classes
+    assert '13/13' in done.stderr  # progress bar: 3 images, and 2 single-object images of each of 5 classes
     assert len(list((tmp_path / 'shapes').rglob('*.jpg'))) == 3 + 3 + 10
-    assert 'is there already, with these settings' in tool('make_shapes.py', 'shapes', *FEW).stdout
+    assert 'exists already, with these settings' in tool('make_shapes.py', 'shapes', *FEW).stdout
 
     for args, words in (
         (('shapes',), '--overwrite replaces them'),
