@@ -179,7 +179,7 @@ def test_config_example_trains_every_parameter(tmp_path: Path) -> None:
 
 def test_table_of_types() -> None:
     documented: dict[str, list[str]] = {}
-    for kind, archs, channels, _ in table(README, '`type`'):
+    for kind, archs, channels, *_ in table(README, '`type`'):
         for arch in inline_code(archs):
             with torch.device('meta'):
                 backbone = MODELS.build(dict(type=kind.strip('`'), arch=arch))
