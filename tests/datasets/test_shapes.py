@@ -1,7 +1,8 @@
-"""The built-in data: deterministic, consistent across its three layouts, readable by the hosts, never overwritten."""
+"""Built-in data: deterministic, consistent across its three layouts, read by OpenMMLab, never overwritten."""
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -11,10 +12,10 @@ from mmengine.registry import DefaultScope
 from numpy.random import default_rng
 from pycocotools.coco import COCO
 
-from deformable_vit.datasets import ADE_CLASSES, CLASSES, ShapesSettings, draw_portrait, draw_scene, write_shapes
-from deformable_vit.datasets.scenes import deform, rasterise
+from deformable_vit.datasets import CLASSES, SEG_CLASSES, ShapesSettings, draw_image, draw_object, write_shapes
+from deformable_vit.datasets.shapes import deform, rasterize
 
-FEW = ShapesSettings(train=6, val=3, portraits=4, size=64)
+FEW = ShapesSettings(train=6, val=3, objects=4, size=64)
 
 
 @pytest.fixture(scope='module')
@@ -32,31 +33,40 @@ def digest(root: Path) -> dict[str, str]:
     }
 
 
-def test_a_seed_decides_every_byte(root: Path, tmp_path: Path) -> None:
+def test_seed_determines_every_byte(root: Path, tmp_path: Path) -> None:
     write_shapes(tmp_path / 'again', FEW)
     assert digest(tmp_path / 'again') == digest(root)
-    write_shapes(tmp_path / 'other', ShapesSettings(seed=1, train=6, val=3, portraits=4, size=64))
+    write_shapes(tmp_path / 'other', ShapesSettings(seed=1, train=6, val=3, objects=4, size=64))
     mine, other = digest(root), digest(tmp_path / 'other')
     assert mine.keys() == other.keys()
     assert not any(mine[k] == other[k] for k in mine if k.endswith('.jpg'))
 
 
-def test_more_pictures_do_not_change_the_first(root: Path, tmp_path: Path) -> None:
-    write_shapes(tmp_path / 'more', ShapesSettings(train=8, val=3, portraits=5, size=64))
+def test_images_are_those_that_the_convergence_thresholds_were_measured_on() -> None:
+    drawn = draw_image(default_rng(1), 96, 128)
+    assert drawn.labels == (4, 3, 2)
+    assert drawn.masks.sum(axis=(1, 2)) == pytest.approx([1038, 981, 1401], abs=2)
+    assert drawn.clutter.sum() == pytest.approx(246, abs=2)
+    assert drawn.image.mean(axis=(0, 1)) == pytest.approx([85.746, 124.899, 72.675], abs=0.02)
+    assert draw_object(default_rng(0), 3, 64).mean(axis=(0, 1)) == pytest.approx([97.320, 74.783, 55.974], abs=0.02)
+
+
+def test_more_images_do_not_change_the_first(root: Path, tmp_path: Path) -> None:
+    write_shapes(tmp_path / 'more', ShapesSettings(train=8, val=3, objects=5, size=64))
     mine, more = digest(root), digest(tmp_path / 'more')
     assert all(more[k] == mine[k] for k in mine if k.endswith('.jpg') and 'imagenet/val' not in k)
 
 
-def test_shapes_of_a_scene_do_not_share_pixels_and_are_half_visible() -> None:
+def test_shapes_of_an_image_share_no_pixels_and_stay_visible() -> None:
     overlapping = 0
     for seed in range(30):
-        scene = draw_scene(default_rng(seed), 96, 128)
-        assert scene.image.shape == (96, 128, 3)
-        assert len(scene.labels) == len(scene.masks) >= 1
-        assert scene.masks.sum(axis=0).max() == 1
-        assert not (scene.clutter & scene.masks.any(axis=0)).any()
-        assert all(mask.sum() > 30 for mask in scene.masks)
-        boxes = [(*np.argwhere(m).min(0), *np.argwhere(m).max(0)) for m in scene.masks]
+        drawn = draw_image(default_rng(seed), 96, 128)
+        assert drawn.image.shape == (96, 128, 3)
+        assert len(drawn.labels) == len(drawn.masks) >= 1
+        assert drawn.masks.sum(axis=0).max() == 1
+        assert not (drawn.clutter & drawn.masks.any(axis=0)).any()
+        assert all(mask.sum() > 30 for mask in drawn.masks)
+        boxes = [(*np.argwhere(m).min(0), *np.argwhere(m).max(0)) for m in drawn.masks]
         overlapping += any(
             a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
             for i, a in enumerate(boxes)
@@ -65,21 +75,21 @@ def test_shapes_of_a_scene_do_not_share_pixels_and_are_half_visible() -> None:
     assert overlapping > 10
 
 
-def test_shapes_are_brighter_than_what_is_behind_them() -> None:
+def test_shapes_are_brighter_than_their_background() -> None:
     for seed in range(10):
-        scene = draw_scene(default_rng(seed), 96, 96)
-        inside = scene.masks.any(axis=0)
-        assert scene.image[inside].mean() > scene.image[~inside].mean() + 20
+        drawn = draw_image(default_rng(seed), 96, 96)
+        inside = drawn.masks.any(axis=0)
+        assert drawn.image[inside].mean() > drawn.image[~inside].mean() + 20
 
 
-def test_rasterise_and_deform_by_area() -> None:
+def test_rasterizing_and_deforming_keep_areas() -> None:
     square = [np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])]
     hole = [square[0], 0.5 * square[0]]
-    covered = rasterise([20 * c + 32 for c in square], 64, 64).sum()
+    covered = rasterize([20 * c + 32 for c in square], 64, 64).sum()
     assert covered == pytest.approx(40 * 40, rel=0.02)
-    middle = rasterise([20 * c + 32 for c in square], 64, 64)
-    assert np.allclose(middle[10:55, 32], middle[10:55, 32][::-1], atol=0.3)  # centred where the outline is
-    assert rasterise([20 * c + 32 for c in hole], 64, 64).sum() == pytest.approx(40 * 40 - 20 * 20, rel=0.03)
+    middle = rasterize([20 * c + 32 for c in square], 64, 64)
+    assert np.allclose(middle[10:55, 32], middle[10:55, 32][::-1], atol=0.3)  # centered like the outline
+    assert rasterize([20 * c + 32 for c in hole], 64, 64).sum() == pytest.approx(40 * 40 - 20 * 20, rel=0.03)
     # Bending, stretching by a and 1 / a, shearing and rotating all keep areas.
     for seed in range(5):
         x, y = deform([np.repeat(square[0], 1, axis=0)], default_rng(seed), (50, 60), 20)[0].T
@@ -87,7 +97,7 @@ def test_rasterise_and_deform_by_area() -> None:
         assert area == pytest.approx(1600, rel=1e-6)
 
 
-def test_coco_and_ade_tell_of_the_same_scenes(root: Path) -> None:
+def test_coco_and_ade_layouts_annotate_the_same_images(root: Path) -> None:
     for coco_split, ade_split, count in (('train2017', 'training', 6), ('val2017', 'validation', 3)):
         coco = COCO(root / 'coco' / 'annotations' / f'instances_{coco_split}.json')
         assert [c['name'] for c in coco.loadCats(coco.getCatIds())] == list(CLASSES)
@@ -96,7 +106,7 @@ def test_coco_and_ade_tell_of_the_same_scenes(root: Path) -> None:
         for image, file in zip(coco.imgs.values(), maps, strict=True):
             ade = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
             assert ade.shape == (image['height'], image['width'])
-            assert ade.max() <= len(ADE_CLASSES)
+            assert ade.max() <= len(SEG_CLASSES)
             found = np.zeros_like(ade)
             for annotation in coco.loadAnns(coco.getAnnIds(image['id'])):
                 mask = coco.annToMask(annotation).astype(bool)
@@ -107,13 +117,13 @@ def test_coco_and_ade_tell_of_the_same_scenes(root: Path) -> None:
             assert np.array_equal(found[ade > 1], ade[ade > 1])
             assert np.array_equal(found > 1, ade > 1)
             assert (ade == 1).any()
-            picture = (root / 'coco' / coco_split / image['file_name']).read_bytes()
-            assert (root / 'ade' / 'images' / ade_split / f'{file.stem}.jpg').read_bytes() == picture
+            content = (root / 'coco' / coco_split / image['file_name']).read_bytes()
+            assert (root / 'ade' / 'images' / ade_split / f'{file.stem}.jpg').read_bytes() == content
     every = np.concatenate([cv2.imread(str(f), 0).ravel() for f in (root / 'ade' / 'annotations').rglob('*.png')])
-    assert 0 < (every == 0).mean() < 0.2  # some pixels are unlabelled
+    assert 0 < (every == 0).mean() < 0.2  # some pixels are unlabeled
 
 
-def test_the_hosts_read_it(root: Path) -> None:
+def test_openmmlab_reads_all_layouts(root: Path) -> None:
     from mmdet.datasets import CocoDataset
     from mmpretrain.datasets import CustomDataset
     from mmseg.datasets import BaseSegDataset
@@ -128,11 +138,11 @@ def test_the_hosts_read_it(root: Path) -> None:
     assert detection.cat_ids == [1, 2, 3, 4, 5]
     assert all(len(detection.get_data_info(i)['instances']) >= 1 for i in range(6))
 
-    with DefaultScope.overwrite_default_scope('mmseg'):  # whatever tests before left
+    with DefaultScope.overwrite_default_scope('mmseg'):
         segmentation = BaseSegDataset(
             data_root=str(root / 'ade'),
             data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'),
-            metainfo=dict(classes=ADE_CLASSES),
+            metainfo=dict(classes=SEG_CLASSES),
             reduce_zero_label=True,
             pipeline=[
                 dict(type='LoadImageFromFile'),
@@ -150,19 +160,19 @@ def test_the_hosts_read_it(root: Path) -> None:
     assert np.bincount(classification.get_gt_labels()).tolist() == [4] * 5
 
 
-def test_portraits_show_their_class() -> None:
-    # A ring has a hole in the middle, a disc has none: the middle is as dark as the corner, or as bright as the shape.
+def test_object_images_show_their_class() -> None:
+    # The center of a ring is as dark as the corner, that of a disc as bright as the shape.
     for seed in range(5):
         for name, bright in (('disc', True), ('ring', False)):
-            picture = draw_portrait(default_rng(seed), CLASSES.index(name), 64).mean(axis=2)
-            middle, corner = picture[28:36, 28:36].mean(), picture[:4].mean()
-            assert (middle > corner + 25) == bright
+            image = draw_object(default_rng(seed), CLASSES.index(name), 64).mean(axis=2)
+            center, corner = image[28:36, 28:36].mean(), image[:4].mean()
+            assert (center > corner + 25) == bright
 
 
 def test_nothing_is_overwritten(root: Path, tmp_path: Path) -> None:
     before = digest(root)
-    assert not write_shapes(root, FEW)  # there already
-    other = ShapesSettings(train=2, val=1, portraits=1, size=64)
+    assert not write_shapes(root, FEW)  # exists already
+    other = ShapesSettings(train=2, val=1, objects=1, size=64)
     with pytest.raises(FileExistsError, match="'train': 6.*--overwrite"):
         write_shapes(root, other)
     assert digest(root) == before
@@ -171,7 +181,7 @@ def test_nothing_is_overwritten(root: Path, tmp_path: Path) -> None:
     mine.mkdir()
     (mine / 'thesis.txt').write_text('precious')
     for overwrite in (False, True):
-        with pytest.raises(FileExistsError, match='is not a shapes data set'):
+        with pytest.raises(FileExistsError, match='is not a shapes dataset'):
             write_shapes(mine, other, overwrite=overwrite)
     assert (mine / 'thesis.txt').read_text() == 'precious'
 
@@ -181,11 +191,22 @@ def test_nothing_is_overwritten(root: Path, tmp_path: Path) -> None:
     assert len(json.loads((again / 'coco/annotations/instances_train2017.json').read_text())['images']) == 2
 
 
-def test_an_interrupted_run_leaves_nothing_half_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_directories_of_the_first_format_stay_valid(root: Path, tmp_path: Path) -> None:
+    """Format 1 called single-object images portraits."""
+    old = tmp_path / 'old'
+    shutil.copytree(root, old)
+    settings = dict(seed=0, train=6, val=3, portraits=4, size=64, max_shapes=5)
+    (old / 'shapes.json').write_text(json.dumps(dict(format=1, **settings)))
+    assert not write_shapes(old, FEW)
+    with pytest.raises(FileExistsError, match="'objects': 4.*--overwrite"):
+        write_shapes(old, ShapesSettings(train=6, val=3, objects=5, size=64))
+
+
+def test_interrupted_run_leaves_no_incomplete_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / 'shapes'
     with monkeypatch.context() as patch:
         patch.setattr(
-            'deformable_vit.datasets.writing._write_portraits', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+            'deformable_vit.datasets.writing._write_objects', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
         )
         with pytest.raises(KeyboardInterrupt):
             write_shapes(root, FEW)
@@ -195,7 +216,7 @@ def test_an_interrupted_run_leaves_nothing_half_done(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize('wrong', [dict(train=0), dict(size=32), dict(seed=-1), dict(max_shapes=0)])
-def test_settings(wrong: dict[str, int]) -> None:
+def test_wrong_settings_are_named(wrong: dict[str, int]) -> None:
     (name,) = wrong
     with pytest.raises(ValueError, match=name):
         ShapesSettings(**wrong)

@@ -1,7 +1,6 @@
-"""Counting: layers by hand, and the published models as their papers have them."""
+"""FLOPs and parameters: layers against hand-computed values, models against the numbers of their papers."""
 
 from collections.abc import Callable
-from importlib import import_module
 
 import pytest
 import torch
@@ -10,18 +9,14 @@ from mmengine.registry import MODELS
 from running import ROOT
 from torch import nn
 
+from deformable_vit.backbones.dat.dat import DeformableAttention
+from deformable_vit.backbones.dat.local_attention import NeighborhoodAttention, WindowAttention
+from deformable_vit.backbones.dpt import DeformablePatchEmbed
 from deformable_vit.engine.flops import count_flops, count_parameters
-from deformable_vit.layers import (
-    DeformableAttention,
-    DeformablePatchEmbed,
-    NeighborhoodAttention,
-    PatchEmbed,
-    WindowAttention,
-)
-from deformable_vit.ops import use_path
-from deformable_vit.ops.paths import PATHS
+from deformable_vit.layers import PatchEmbed
+from deformable_vit.ops import BACKENDS, use_backend
 
-# From papers.md's sources: M parameters, G FLOPs of the classifier at 224 x 224; the ablation's rows to the last digit.
+# From the papers: M parameters and G FLOPs of the classifiers at 224 x 224.
 PUBLISHED = {
     ('PVT', 'tiny'): (13.2, 1.9),
     ('PVT', 'small'): (24.5, 3.8),
@@ -47,7 +42,7 @@ ABLATION = {
 
 
 def classifier(backbone: dict, size: int = 224) -> tuple[float, float]:
-    """M parameters and G FLOPs with a linear head of 1000 classes; the values in it do not matter."""
+    """Return M parameters and G FLOPs with a linear head of 1000 classes."""
     if backbone['type'] in ('PVT', 'DPT'):
         backbone = dict(backbone, out_type='cls_token')
     with torch.device('meta'):
@@ -61,13 +56,14 @@ def classifier(backbone: dict, size: int = 224) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize(('kind', 'arch'), PUBLISHED)
-def test_published_models(kind: str, arch: str) -> None:
+def test_published_models_have_the_numbers_of_their_papers(kind: str, arch: str) -> None:
     parameters, flops = classifier(dict(type=kind, arch=arch))
     assert parameters == pytest.approx(PUBLISHED[kind, arch][0], rel=0.01)
     assert flops == pytest.approx(PUBLISHED[kind, arch][1], rel=0.03)
 
 
-def test_published_models_at_384() -> None:
+@pytest.mark.slow
+def test_published_models_at_384_have_the_numbers_of_their_papers() -> None:
     parameters, flops = classifier(dict(type='DAT', arch='base', pretrain_img_size=384, window_size=12), 384)
     assert (round(parameters, 1), flops) == (88.2, pytest.approx(49.8, rel=0.03))
     parameters, flops = classifier(dict(type='DAT', arch='base++'), 384)
@@ -75,7 +71,7 @@ def test_published_models_at_384() -> None:
 
 
 @pytest.mark.parametrize('name', ABLATION)
-def test_the_papers_ablation_to_the_last_digit(name: str) -> None:
+def test_ablation_of_dat_matches_to_the_last_digit(name: str) -> None:
     backbone = Config.fromfile(ROOT / 'configs' / 'dat' / f'{name}.py').model.backbone
     parameters, flops = classifier(backbone)
     assert (round(parameters, 2), round(flops, 2)) == ABLATION[name]
@@ -93,8 +89,8 @@ def flops_of(layer: nn.Module, *args: object) -> Callable[[torch.Tensor], int]:
     return lambda x: count_flops(Model(), x)
 
 
-def test_plain_layers_by_hand() -> None:
-    # 3 x 4 places, a linear layer of 8 to 16 with bias, and a norm of its output
+def test_linear_layer_norm_and_patch_embedding() -> None:
+    # 3 x 4 tokens, a linear layer from 8 to 16 channels with bias, and a norm of its output
     model = nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16))
     assert count_flops(model, torch.zeros(1, 12, 8)) == 12 * (8 * 16 + 16 + 5 * 16)
     patches = flops_of(PatchEmbed(3, 8, 4, bias=False))
@@ -102,46 +98,44 @@ def test_plain_layers_by_hand() -> None:
 
 
 @pytest.mark.parametrize('hw', [(3, 4), (14, 20)])
-def test_neighborhood_by_hand(hw: tuple[int, int]) -> None:
+def test_neighborhood_attention(hw: tuple[int, int]) -> None:
     n = hw[0] * hw[1]
-    pairs = hw[0] * min(hw[0], 7) * hw[1] * min(hw[1], 7)
+    products = hw[0] * min(hw[0], 7) * hw[1] * min(hw[1], 7)
     layer = flops_of(NeighborhoodAttention(8, 2, 7), hw)
-    assert layer(torch.zeros(1, n, 8)) == n * (8 * 24 + 24 + 8 * 8 + 8) + 2 * pairs * 8
+    assert layer(torch.zeros(1, n, 8)) == n * (8 * 24 + 24 + 8 * 8 + 8) + 2 * products * 8
 
 
-def test_windows_by_hand() -> None:
-    # 10 x 7 in windows of 4 without a shift: rows 4 + 4 + 2, columns 4 + 3
-    pairs = (16 + 16 + 4) * (16 + 9)
+def test_window_attention() -> None:
+    # 10 x 7 tokens in windows of 4 without a shift: rows 4 + 4 + 2, columns 4 + 3
+    products = (16 + 16 + 4) * (16 + 9)
     layer = flops_of(WindowAttention(8, 2, 4), (10, 7))
-    assert layer(torch.zeros(1, 70, 8)) == 70 * (8 * 24 + 24 + 8 * 8 + 8) + 2 * pairs * 8
+    assert layer(torch.zeros(1, 70, 8)) == 70 * (8 * 24 + 24 + 8 * 8 + 8) + 2 * products * 8
 
 
-@pytest.mark.parametrize('path', PATHS)
-@pytest.mark.parametrize('block', [2**24, 1])
-def test_deformable_attention_by_hand(block: int, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same number for small and large maps, which go different ways, and whatever way is set."""
-    monkeypatch.setattr(import_module('deformable_vit.ops.deformable_attention'), '_BLOCK', block)
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_deformable_attention(backend: str) -> None:
+    """The count does not depend on the default backend."""
     queries, keys, dim, heads, groups = 6 * 8, 3 * 4, 8, 4, 2
     layer = DeformableAttention(dim, heads, groups, stride=2, offset_kernel=3, table_size=(5, 7))
     offsets = groups * keys * (dim // groups) * (9 + 1 + 5 + 2)  # depthwise, bias, norm, projection to (y, x)
-    projections = queries * 2 * (dim * dim + dim)  # of queries and of what comes out
+    projections = queries * 2 * (dim * dim + dim)  # queries and output
     key_value = keys * (dim * 2 * dim + 2 * dim + 4 * dim)
-    attention = queries * keys * (2 * dim + 2 * heads)  # products, and the bias read in two steps
-    with use_path(path):
+    attention = queries * keys * (2 * dim + 2 * heads)  # products, and the bias interpolated along y, then x
+    with use_backend(backend):
         counted = flops_of(layer, (6, 8))(torch.zeros(1, queries, dim))
     assert counted == offsets + projections + key_value + attention
 
 
-def test_deformable_patches_by_hand() -> None:
+def test_deformable_patch_embedding() -> None:
     layer = DeformablePatchEmbed(4, 8, 2, points=3)
     plain = 6 * (4 * 4 * 8 + 8 + 5 * 8)
     offsets = 6 * 8 * 4
-    projection = 6 * (4 * 9 * 8 + 8 + 4 * 9 * 4 + 5 * 8)  # products, bias, bilinear reads, norm
+    projection = 6 * (4 * 9 * 8 + 8 + 4 * 9 * 4 + 5 * 8)  # products, bias, bilinear sampling, norm
     assert flops_of(layer)(torch.zeros(1, 4, 4, 6)) == plain + offsets + projection
 
 
-def test_attention_of_torch_is_seen() -> None:
-    """DETR's: a fused operator would hide the products."""
+def test_multihead_attention_of_torch_is_counted() -> None:
+    """DETR's attention: a fused op would hide the products."""
     attention = nn.MultiheadAttention(8, 2, batch_first=True)
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     products = 5 * (8 * 24 + 8 * 8) + 2 * 5 * 5 * 8
@@ -151,11 +145,15 @@ def test_attention_of_torch_is_seen() -> None:
     assert count_flops(layer, torch.zeros(1, 5, 8)) >= products + 5 * 2 * 8 * 16
 
 
-def test_model_is_left_as_it_was() -> None:
+def test_counting_leaves_the_model_unchanged() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)).train()
     count_flops(model, torch.zeros(1, 2))
     assert model.training
     assert not any(m._forward_hooks for m in model.modules())
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_wrapped_models_and_other_devices_are_refused() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
     with pytest.raises(ValueError, match='plain model on the CPU, got Sequential on meta'):
         count_flops(model, torch.zeros(1, 2, device='meta'))

@@ -1,18 +1,18 @@
-"""What a machine without a GPU changes in a config, and what it does not."""
+"""Configs on machines with and without a GPU, and test-time augmentation."""
 
 import pytest
 import torch
 from mmengine.config import Config
 from running import ROOT
 
-from deformable_vit.engine import UserError, adapt_to_device, add_tta, load_config
+from deformable_vit.engine import UserError, adapt_to_device, add_tta
 
-cpu_only = pytest.mark.skipif(torch.cuda.is_available(), reason='about machines without a GPU')
+cpu_only = pytest.mark.skipif(torch.cuda.is_available(), reason='tests machines without a GPU')
 SEGMENTOR = ROOT / 'configs' / 'pvt' / 'fpn_pvt-t_8xb4-40k_ade20k-512x512.py'
 
 
 @cpu_only
-def test_sync_bn_becomes_bn_without_a_gpu(capsys: pytest.CaptureFixture) -> None:
+def test_sync_bn_becomes_bn_without_a_gpu() -> None:
     config = Config.fromfile(SEGMENTOR)
     assert config.model.decode_head.norm_cfg.type == 'SyncBN'
     adapt_to_device(config, 'none')
@@ -44,27 +44,26 @@ def test_classification_gets_mmpretrains_collation() -> None:
     assert config.train_dataloader.collate_fn.type == 'default_collate'
 
 
-def test_options_may_add_what_mmengine_knows() -> None:
-    config = load_config(
-        str(SEGMENTOR), {'randomness.seed': 3, 'model.backbone.with_cp': True, 'train_cfg.max_iters': 5}
-    )
-    assert config.randomness.seed == 3
-    assert config.model.backbone.with_cp is True
-    assert config.model.backbone.arch == 'tiny'
-    with pytest.raises(UserError, match=r"unknown key 'modle'; did you mean 'model'\?"):
-        load_config(str(SEGMENTOR), {'modle.backbone.with_cp': True})
+@cpu_only
+@pytest.mark.parametrize(('runner_type', 'key'), [(None, 'model_wrapper_cfg'), ('FlexibleRunner', 'strategy')])
+def test_distributed_training_on_cpus_uses_gloo(
+    monkeypatch: pytest.MonkeyPatch, runner_type: str | None, key: str
+) -> None:
+    for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'):
+        monkeypatch.setenv(name, '0')
+    initialized = []
+    monkeypatch.setattr(torch.distributed, 'init_process_group', initialized.append)
+    config = Config.fromfile(SEGMENTOR)
+    if runner_type:
+        config.runner_type = runner_type
+    adapt_to_device(config, 'pytorch')
+    assert initialized == ['gloo']
+    assert config.env_cfg.dist_cfg.backend == 'gloo'
+    wrapper = config[key].get('model_wrapper', config[key])
+    assert (wrapper.type, wrapper.device_ids) == ('MMDistributedDataParallel', None)
 
 
-def test_a_misspelt_key_in_a_file(tmp_path) -> None:
-    path = tmp_path / 'mine.py'
-    path.write_text(f'_base_ = {str(SEGMENTOR)!r}\nmy_variable = 3\noptim_wraper = dict(optimizer=dict(lr=1))\n')
-    with pytest.raises(UserError, match=r"mine.py: unknown key 'optim_wraper'; did you mean 'optim_wrapper'"):
-        load_config(str(path), {})
-    path.write_text(f'_base_ = {str(SEGMENTOR)!r}\nmy_variable = 3\n')
-    assert load_config(str(path), {}).my_variable == 3
-
-
-def test_tta_of_a_detector_flips() -> None:
+def test_detectors_are_flipped_with_tta() -> None:
     config = Config.fromfile(ROOT / 'configs' / 'demo' / 'retinanet_pvt_shapes.py')
     add_tta(config)
     assert config.model.type == 'DetTTAModel'

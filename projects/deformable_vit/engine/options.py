@@ -118,7 +118,9 @@ def _readers(config: Config, name: str) -> list[str]:
     ]
     exact = [key for key, alike, equal in found if alike and equal]
     by_value = [key for key, _, equal in found if equal and isinstance(value, (dict, list, tuple)) and value]
-    return exact or by_value or [key for key, alike, _ in found if alike]
+    by_name = [key for key, alike, _ in found if alike]
+    split = name.partition('_')[0] + '_'  # train_pipeline: what begins with train_
+    return exact or by_value or [key for key in by_name if key.startswith(split)] or by_name
 
 
 def _named_alike(name: str, key: str) -> bool:
@@ -140,7 +142,7 @@ def _walk(node: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 def _entry_hint(config: Config, key: str) -> str:
     """Return how to set an entry of the dict or of the list of dicts that the config has at ``key``."""
-    node: Any = config
+    node: Any = config.to_dict()
     for part in key.split('.'):
         if isinstance(node, dict) and part in node:
             node = node[part]
