@@ -1,3 +1,5 @@
+"""Conversions between feature maps and tokens, padding, and resizing of position embeddings."""
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ def test_tokens_are_in_row_major_order() -> None:
     assert torch.equal(tokens_to_map(tokens, (4, 5)), x)
 
 
-def test_padding_is_at_the_bottom_and_on_the_right() -> None:
+def test_padding_is_at_the_bottom_and_right() -> None:
     x = torch.ones(1, 1, 5, 8)
     padded = pad_to_multiple(x, 4)
     assert padded.shape == (1, 1, 8, 8)
@@ -21,16 +23,16 @@ def test_padding_is_at_the_bottom_and_on_the_right() -> None:
     assert pad_to_multiple(x[..., :4, :], 4).data_ptr() == x.data_ptr()
 
 
-def test_position_embedding_by_hand() -> None:
-    # One channel on a grid of 1 x 2: 0 and 1. Twice as wide, the new centres lie at -0.25, 0.25, 0.75 and 1.25 of the
-    # old ones, and what is outside takes the edge.
+def test_resized_position_embedding_has_values_by_hand() -> None:
+    # One channel on a grid of 1 x 2: 0 and 1. At twice the width, the new centers are at -0.25, 0.25, 0.75 and 1.25 of
+    # the old grid, and values outside are those of the border.
     embedding = torch.tensor([[[9.0], [0.0], [1.0]]])
     resized = resize_position_embedding(embedding, (1, 2), (1, 4), num_extra=1)
     assert resized.flatten().tolist() == [9.0, 0.0, 0.25, 0.75, 1.0]
     assert resize_position_embedding(embedding, (1, 2), (1, 2), num_extra=1) is embedding
 
 
-def test_position_embedding_of_a_plane_stays_a_plane() -> None:
+def test_resizing_keeps_a_linear_position_embedding_linear() -> None:
     y, x = torch.meshgrid(torch.arange(6.0), torch.arange(8.0), indexing='ij')
     plane = map_to_tokens((2 * y - 3 * x)[None, None])
     resized = tokens_to_map(resize_position_embedding(plane, (6, 8), (12, 24)), (12, 24))[0, 0]
@@ -40,5 +42,5 @@ def test_position_embedding_of_a_plane_stays_a_plane() -> None:
 
 
 def test_position_embedding_of_another_grid_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r'10 entries is not 1 \+ 2 x 4'):
+    with pytest.raises(ValueError, match=r'expected a position embedding of 1 \+ 2 x 4 entries, got 10'):
         resize_position_embedding(torch.zeros(1, 10, 4), (2, 4), (4, 4), num_extra=1)

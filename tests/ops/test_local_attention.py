@@ -1,4 +1,4 @@
-"""Window and neighbourhood attention against their slow forms, and those against constructions by hand."""
+"""Window and neighborhood attention against the reference, and the reference against masked dense attention."""
 
 from collections.abc import Callable
 
@@ -10,22 +10,20 @@ from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
 
 from deformable_vit.ops import neighborhood_attention, reference, window_attention
-from deformable_vit.ops.tiled_attention import Run, neighborhood_runs, window_runs
+from deformable_vit.ops.local_attention import Run, neighborhood_runs, window_runs
 
 SIZES = [(14, 14), (1, 1), (3, 20), (22, 9), (7, 1), (15, 29)]
 each_device = pytest.mark.parametrize('device', DEVICES)
-each_precision = pytest.mark.parametrize(
-    'precision', [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str
-)
+each_dtype = pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
 
 
-def case(batch: int, size: tuple[int, int], kernel: int) -> list[Tensor]:
+def inputs(batch: int, size: tuple[int, int], kernel: int) -> list[Tensor]:
     """2 heads of 4 channels."""
     return [*torch.randn(3, batch, 2, *size, 4), torch.randn(2, 2 * kernel - 1, 2 * kernel - 1)]
 
 
-def every_pair(q: Tensor, k: Tensor, v: Tensor, table: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Attention with a mask: ``rows`` (H, H) and ``columns`` (W, W) say which queries see which keys, both must."""
+def masked_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Attend where both masks, ``rows`` (H, H) and ``columns`` (W, W), let a query see a key."""
     last = table.shape[-1] - 1
     y, x = ((torch.arange(n) - torch.arange(n)[:, None] + last // 2).clamp(0, last) for n in q.shape[2:4])
     bias = table[:, y[:, None, :, None], x[None, :, None, :]].flatten(3).flatten(1, 2)  # (heads, H * W, H * W)
@@ -35,44 +33,46 @@ def every_pair(q: Tensor, k: Tensor, v: Tensor, table: Tensor, rows: Tensor, col
 
 
 @each_device
-@each_precision
+@each_dtype
 @pytest.mark.parametrize('shift', [0, 1, 4])
 @pytest.mark.parametrize('size', SIZES)
-def test_windows(size: tuple[int, int], shift: int, precision: torch.dtype, device: str) -> None:
+def test_window_attention_equals_reference(size: tuple[int, int], shift: int, dtype: torch.dtype, device: str) -> None:
     assert_same_function(
         lambda *a: window_attention(*a, shift=shift),
         lambda *a: reference.window_attention(*a, shift=shift),
-        case(2, size, 7),
-        precision,
+        inputs(2, size, 7),
+        dtype,
         device,
     )
 
 
 @each_device
-@each_precision
+@each_dtype
 @pytest.mark.parametrize('kernel', [3, 7, 13])
 @pytest.mark.parametrize('size', SIZES)
-def test_neighborhoods(size: tuple[int, int], kernel: int, precision: torch.dtype, device: str) -> None:
-    args = case(1 if kernel == 3 else 2, size, kernel)
-    assert_same_function(neighborhood_attention, reference.neighborhood_attention, args, precision, device)
+def test_neighborhood_attention_equals_reference(
+    size: tuple[int, int], kernel: int, dtype: torch.dtype, device: str
+) -> None:
+    args = inputs(1 if kernel == 3 else 2, size, kernel)
+    assert_same_function(neighborhood_attention, reference.neighborhood_attention, args, dtype, device)
 
 
 @pytest.mark.parametrize('function', [neighborhood_attention, lambda *a: window_attention(*a, shift=1)])
-def test_gradcheck(function) -> None:
-    args = [t.double().requires_grad_() for t in case(1, (4, 5), 3)]
+def test_gradients_are_numerically_right(function: Callable[..., Tensor]) -> None:
+    args = [t.double().requires_grad_() for t in inputs(1, (4, 5), 3)]
     assert torch.autograd.gradcheck(function, args)
 
 
-def test_neighborhood_at_a_border_is_shifted_inside() -> None:
-    """A row of five pixels and a kernel of three, by hand: the first pixel sees 0 to 2, the last 2 to 4."""
+def test_neighborhood_is_shifted_inside_at_a_border() -> None:
+    """In a row of five pixels with a kernel of three, the first pixel sees 0 to 2 and the last one 2 to 4."""
     q = torch.zeros(1, 1, 1, 5, 1)
     v = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0]).view(1, 1, 1, 5, 1)
     out = neighborhood_attention(q, q, v, torch.zeros(1, 5, 5)).flatten()
     torch.testing.assert_close(out, torch.tensor([7.0, 7.0, 14.0, 28.0, 28.0]) / 3)
 
 
-def test_table_is_read_by_key_minus_query() -> None:
-    """A bias so large that each pixel sees its right neighbour alone."""
+def test_table_index_is_key_minus_query() -> None:
+    """A large bias lets each pixel see its right neighbor only."""
     q, v = torch.zeros(1, 1, 1, 4, 1), torch.arange(4.0).view(1, 1, 1, 4, 1)
     table = torch.zeros(1, 5, 5)
     table[0, 2, 3] = 100
@@ -83,30 +83,30 @@ def test_table_is_read_by_key_minus_query() -> None:
     )
 
 
-def test_shifted_windows_are_the_cyclic_shift_with_its_mask() -> None:
-    """Swin's construction on a map that the window divides: roll, attend where the regions agree, roll back."""
-    q, k, v, table = case(1, (8, 8), 4)
+def test_shifted_windows_equal_the_cyclic_shift_of_swin() -> None:
+    """Swin rolls the map, masks pairs of different regions, and rolls back."""
+    q, k, v, table = inputs(1, (8, 8), 4)
     shift = 2
     rolled = [t.roll((-shift, -shift), (2, 3)) for t in (q, k, v)]
     region = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2])
-    same = region[:, None] == region
-    wanted = every_pair(*rolled, table, same, same).roll((shift, shift), (2, 3))
+    same_region = region[:, None] == region
+    expected = masked_attention(*rolled, table, same_region, same_region).roll((shift, shift), (2, 3))
     for window_attention_ in (window_attention, reference.window_attention):
-        torch.testing.assert_close(window_attention_(q, k, v, table, shift), wanted)
+        torch.testing.assert_close(window_attention_(q, k, v, table, shift), expected)
 
 
-def test_neighborhoods_are_every_pair_with_a_mask() -> None:
-    q, k, v, table = case(1, (5, 9), 3)
-    seen = []
+def test_neighborhood_attention_equals_masked_attention() -> None:
+    q, k, v, table = inputs(1, (5, 9), 3)
+    masks = []
     for n in (5, 9):
         first = [min(max(i - 1, 0), n - 3) for i in range(n)]
-        seen.append(torch.tensor([[first[i] <= j < first[i] + 3 for j in range(n)] for i in range(n)]))
-    wanted = every_pair(q, k, v, table, *seen)
+        masks.append(torch.tensor([[first[i] <= j < first[i] + 3 for j in range(n)] for i in range(n)]))
+    expected = masked_attention(q, k, v, table, *masks)
     for neighborhood_attention_ in (neighborhood_attention, reference.neighborhood_attention):
-        torch.testing.assert_close(neighborhood_attention_(q, k, v, table), wanted)
+        torch.testing.assert_close(neighborhood_attention_(q, k, v, table), expected)
 
 
-def test_runs_by_hand() -> None:
+def test_runs_have_values_by_hand() -> None:
     assert window_runs(14, 7, 0) == (Run(0, 2, 7, 0, 7),)
     assert window_runs(17, 7, 2) == (Run(0, 1, 2, 0, 2), Run(2, 2, 7, 2, 7), Run(16, 1, 1, 16, 1))
     assert window_runs(3, 7, 4) == (Run(0, 1, 3, 0, 3),)
@@ -114,15 +114,15 @@ def test_runs_by_hand() -> None:
     assert neighborhood_runs(5, 7) == (Run(0, 1, 5, 0, 5),)
 
 
-def test_errors() -> None:
-    args = case(1, (4, 4), 4)
-    with pytest.raises(ValueError, match='shift of a window of 4 must be 0 to 3, got 4'):
+def test_invalid_shift_and_kernel_are_errors() -> None:
+    args = inputs(1, (4, 4), 4)
+    with pytest.raises(ValueError, match='shift must be 0 to 3 for windows of 4 x 4, got 4'):
         window_attention(*args, shift=4)
-    with pytest.raises(ValueError, match='kernel of neighbourhood attention must be odd, got 4'):
+    with pytest.raises(ValueError, match='kernel size of neighborhood attention must be odd, got 4'):
         neighborhood_attention(*args)
 
 
-def test_cutting_and_assembling_are_operators_of_torch() -> None:
+def test_tiling_ops_work_with_autograd_and_compile() -> None:
     t = torch.randn(2, 2, 17, 20, 3, requires_grad=True)
     rows, columns = [0, 1, 3, 3, 3, 3, 4, 6], [0, 5, 4, 4]  # a tile of 3, then of 6 that overlap by 2; five of 4
     torch.library.opcheck(torch.ops.deformable_vit.tiles.default, (t, rows, columns))
@@ -135,18 +135,19 @@ def test_cutting_and_assembling_are_operators_of_torch() -> None:
     torch.testing.assert_close(out, t * twice[:, None, None])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('function', [neighborhood_attention, lambda *a: window_attention(*a, shift=3)])
-def test_compiled_without_unfold(function: Callable) -> None:
-    """What inductor of torch 2.12 writes for the gradient of an unfold of an unfold is wrong or corrupts the heap."""
+def test_compiled_graph_has_no_unfold(function: Callable[..., Tensor]) -> None:
+    """Inductor of torch 2.12 generates wrong code for the gradient of nested unfolds."""
     graphs: list[str] = []
 
-    def look(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable:
+    def record(graph: torch.fx.GraphModule, example_inputs: list[Tensor]) -> Callable:
         graphs.append(graph.code)
         return make_boxed_func(graph.forward)
 
     torch._dynamo.reset()
-    args = [t.requires_grad_() for t in case(1, (30, 31), 7)]
-    compiled = torch.compile(function, backend=aot_autograd(fw_compiler=look), fullgraph=True)
+    args = [t.requires_grad_() for t in inputs(1, (30, 31), 7)]
+    compiled = torch.compile(function, backend=aot_autograd(fw_compiler=record), fullgraph=True)
     results = []
     for attention in (function, compiled):
         out = attention(*args)
@@ -154,13 +155,14 @@ def test_compiled_without_unfold(function: Callable) -> None:
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
     assert len(graphs) == 2  # forward and backward
-    assert 'aten.bmm' in graphs[0]  # it is the graph of the attention
+    assert 'aten.bmm' in graphs[0]  # the graph of attention
     assert not any('aten.unfold' in graph for graph in graphs)
 
 
-def test_compiled_for_sizes_that_are_not_known() -> None:
+@pytest.mark.slow
+def test_windows_compile_for_dynamic_sizes() -> None:
     torch._dynamo.reset()
     compiled = torch.compile(window_attention, backend='eager', fullgraph=True, dynamic=True)
     for size in ((14, 21), (15, 29)):
-        args = case(1, size, 7)
+        args = inputs(1, size, 7)
         torch.testing.assert_close(compiled(*args), window_attention(*args))

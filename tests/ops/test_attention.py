@@ -1,0 +1,177 @@
+"""Dense and deformable attention against the reference implementation: values, gradients and memory."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from devices import DEVICES, assert_same_function
+from torch import Tensor
+from torch._subclasses import FakeTensorMode
+
+from deformable_vit.ops import deformable_attention, dense_attention, query_coordinates, reference
+from deformable_vit.ops.attention import _table_index, chunked_attention
+from deformable_vit.ops.separable import interpolation_slopes, interpolation_weights, separable_attention
+
+each_device = pytest.mark.parametrize('device', DEVICES)
+each_dtype = pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+each_backend = pytest.mark.parametrize('backend', ['chunked', 'separable'])
+
+
+def attention_inputs(batch: int, size: tuple[int, int], keys: int, groups: int, table: tuple[int, int]) -> list[Tensor]:
+    """4 heads of 8 channels; keys up to a tenth outside the feature map."""
+    h, w = size
+    q = torch.randn(batch, 4, h * w, 8)
+    k, v = torch.randn(2, batch, 4, keys, 8)
+    locations = torch.rand(batch, groups, keys, 2) * 2.2 - 1.1
+    like = torch.empty(0, dtype=torch.float64)
+    query_y, query_x = (query_coordinates(n, 'centers', like).float() for n in size)
+    return [q, k, v, torch.randn(4, *table), locations, query_y, query_x]
+
+
+CASES = {
+    'square': (1, (4, 4), 16, 2, (7, 7)),
+    'batch': (3, (3, 5), 6, 4, (5, 9)),
+    'one group': (2, (2, 3), 4, 1, (3, 3)),
+    'table larger than the map': (1, (2, 2), 4, 2, (13, 13)),
+    'one pixel': (1, (1, 1), 1, 2, (1, 1)),
+}
+
+
+def separable(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    table: Tensor,
+    locations: Tensor,
+    query_y: Tensor,
+    query_x: Tensor,
+    max_scores: int,
+) -> Tensor:
+    """The separable backend with chunks of a chosen size."""
+    y = _table_index(query_y - locations[..., :1], table.shape[1])
+    x = _table_index(query_x - locations[..., 1:], table.shape[2])
+    return separable_attention(q, k, v, table, y, x, max_scores)[0].to(q.dtype)
+
+
+IMPLEMENTATIONS = {'chunked': chunked_attention, 'separable': separable}
+
+
+@each_device
+@each_dtype
+@each_backend
+@pytest.mark.parametrize('max_scores', [2**24, 1, 40])
+@pytest.mark.parametrize('case', CASES)
+def test_chunks_of_any_size_equal_reference(
+    case: str, max_scores: int, backend: str, dtype: torch.dtype, device: str
+) -> None:
+    function = partial(IMPLEMENTATIONS[backend], max_scores=max_scores)
+    inputs = attention_inputs(*CASES[case])
+    assert_same_function(function, reference.deformable_attention, inputs, dtype, device, exact=(4, 5, 6))
+
+
+@each_device
+@each_dtype
+@pytest.mark.parametrize('backend', ['auto', 'chunked', 'separable'])
+@pytest.mark.parametrize('case', CASES)
+def test_backends_equal_reference(case: str, backend: str, dtype: torch.dtype, device: str) -> None:
+    function = partial(deformable_attention, backend=backend)
+    inputs = attention_inputs(*CASES[case])
+    assert_same_function(function, reference.deformable_attention, inputs, dtype, device, exact=(4, 5, 6))
+
+
+@each_device
+@each_dtype
+def test_dense_attention_equals_reference(dtype: torch.dtype, device: str) -> None:
+    inputs = attention_inputs(2, (3, 4), 5, 2, (3, 3))[:3]
+    assert_same_function(dense_attention, reference.dense_attention, inputs, dtype, device)
+
+
+@each_backend
+def test_backward_runs_within_autocast(backend: str) -> None:
+    """As in a training loop that wraps the whole iteration."""
+    args = [t.requires_grad_() for t in attention_inputs(*CASES['batch'])]
+    expected = torch.autograd.grad(reference.deformable_attention(*args).sum(), args[:5])
+    with torch.autocast('cpu', torch.bfloat16):
+        q, k, v = (t.bfloat16() for t in args[:3])
+        out = deformable_attention(q, k, v, *args[3:], backend=backend)
+        grads = torch.autograd.grad(out.float().sum(), args[:5])
+    for grad, want in zip(grads, expected, strict=True):
+        torch.testing.assert_close(grad, want, atol=0.05 * want.abs().max().item(), rtol=0.1)
+
+
+@each_backend
+@pytest.mark.parametrize('value', [torch.nan, torch.inf])
+def test_attention_propagates_nan(backend: str, value: float) -> None:
+    """Checks of the loss detect it; no op raises before, and other samples are not affected."""
+    args = attention_inputs(*CASES['batch'])
+    args[4][0, 0, 0] = value
+    out = deformable_attention(*args, backend=backend)
+    assert not out[1:].isnan().any()
+    if value != value:
+        assert out[0, 0].isnan().all()
+
+
+def test_separable_op_has_the_strides_of_its_fake_implementation() -> None:
+    q, k, v, table = attention_inputs(*CASES['batch'])[:4]
+    y, x = torch.rand(3, 4, 6, 3) * 4, torch.rand(3, 4, 6, 5) * 8
+    args = [t.transpose(-1, -2).contiguous().transpose(-1, -2) for t in (q, k, v, table, y, x)]
+    backward = torch.ops.deformable_vit.separable_attention_backward
+    real = separable_attention(*args)
+    grads = backward(args[0], *args, *real, 2**21)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        fake = separable_attention(*args)
+        fake_grads = backward(args[0], *args, *real, 2**21)
+    for a, b in zip((*real, *grads), (*fake, *fake_grads), strict=True):
+        assert a.stride() == b.stride()
+
+
+def test_separable_op_works_with_autograd_and_compile() -> None:
+    q, k, v, table, *_ = attention_inputs(2, (3, 4), 5, 2, (3, 5))
+    y, x = torch.rand(2, 2, 5, 3) * 4 - 1, torch.rand(2, 2, 5, 4) * 6 - 1
+    args = [t.requires_grad_() for t in (q, k, v, table, y, x)]
+    torch.library.opcheck(torch.ops.deformable_vit.separable_attention.default, args)
+
+
+def saved_bytes(function: Callable[..., Tensor], size: int) -> tuple[int, int]:
+    """Return the bytes kept for backward, and the elements of the largest tensor, for size x size queries and keys."""
+    saved: dict[int, int] = {}
+    largest = 0
+
+    def keep(tensor: Tensor) -> Tensor:
+        nonlocal largest
+        largest = max(largest, tensor.numel())
+        storage = tensor.untyped_storage()
+        saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    args = [t.requires_grad_() for t in attention_inputs(1, (size, size), size**2, 2, (23, 23))]
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        function(*args)
+    return sum(saved.values()), largest
+
+
+@each_backend
+def test_memory_kept_for_backward_is_linear_in_pixels(backend: str) -> None:
+    function = partial(IMPLEMENTATIONS[backend], max_scores=4096)
+    (small, _), (large, _) = saved_bytes(function, 12), saved_bytes(function, 24)
+    assert large < 5 * small  # four times the queries and keys
+    _, largest = saved_bytes(function, 16)
+    assert largest <= 4 * 16**2 * 8  # the queries, and nothing of queries x keys
+
+
+def test_interpolation_slopes_equal_those_of_grid_sample() -> None:
+    """Also where the slope jumps: on entries, and one entry before and after the table."""
+    table = torch.randn(5)
+    index = torch.tensor([-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0, 4.0, 4.5, 5.0], requires_grad=True)
+    grid = torch.stack([index / 4 * 2 - 1, torch.zeros(10)], dim=-1)[None, None]
+    read = torch.nn.functional.grid_sample(table.view(1, 1, 1, 5), grid, align_corners=True)[0, 0, 0]
+    (slope,) = torch.autograd.grad(read.sum(), index)
+    torch.testing.assert_close(interpolation_weights(index.detach(), 5) @ table, read)
+    torch.testing.assert_close(interpolation_slopes(index.detach(), 5) @ table, slope)
+
+
+@pytest.mark.parametrize('backend', ['chunked', 'separable', 'reference'])
+def test_gradients_are_numerically_right(backend: str) -> None:
+    inputs = [t.double().requires_grad_() for t in attention_inputs(1, (2, 3), 3, 2, (5, 5))]
+    assert torch.autograd.gradcheck(partial(deformable_attention, backend=backend), inputs)

@@ -1,0 +1,137 @@
+"""Backend selection: by argument, by context manager, by environment variable."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from running import ENVIRONMENT
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from deformable_vit import ops
+from deformable_vit.ops import BACKENDS, current_backend, use_backend
+
+ALL = 'auto, reference, chunked, separable, grid_sample, mmcv'
+q = torch.zeros(1, 2, 4, 8)
+maps = torch.zeros(1, 2, 2, 2, 8)
+features = torch.zeros(1, 8, 4, 4)
+CALLS: dict[str, Callable[..., torch.Tensor]] = {
+    'dense_attention': partial(ops.dense_attention, q, q, q),
+    'deformable_attention': partial(
+        ops.deformable_attention,
+        *(q, q, q, torch.zeros(2, 3, 3), torch.zeros(1, 1, 4, 2), torch.zeros(2), torch.zeros(2)),
+    ),
+    'deformable_key_value': partial(
+        ops.deformable_key_value, features, torch.zeros(1, 2, 2, 2, 2), torch.zeros(4, 8), torch.zeros(4)
+    ),
+    'deformable_patch_projection': partial(
+        ops.deformable_patch_projection, features, torch.zeros(1, 4, 2, 2), torch.zeros(4, 8, 3, 3), torch.zeros(4)
+    ),
+    'window_attention': partial(ops.window_attention, maps, maps, maps, torch.zeros(2, 3, 3)),
+    'neighborhood_attention': partial(ops.neighborhood_attention, maps, maps, maps, torch.zeros(2, 5, 5)),
+}
+# Ops that torch runs for a backend and for no other of the same op.
+MARKS = {
+    ('dense_attention', 'auto'): 'scaled_dot_product',
+    ('deformable_attention', 'chunked'): 'scaled_dot_product',
+    ('deformable_attention', 'separable'): 'deformable_vit::separable_attention',
+    ('deformable_key_value', 'mmcv'): 'deformable_vit::deform_conv',
+    ('deformable_patch_projection', 'grid_sample'): 'grid_sampler_2d',
+    ('deformable_patch_projection', 'mmcv'): 'deformable_vit::deform_conv',
+    ('window_attention', 'auto'): 'deformable_vit::tiles',
+    ('neighborhood_attention', 'auto'): 'deformable_vit::tiles',
+}
+
+
+def called_ops(function: Callable[..., torch.Tensor], **kwargs: str | None) -> str:
+    """Return the names of the ops that torch dispatches in a call."""
+    names: list[str] = []
+
+    class Record(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            names.append(func.name())
+            return func(*args, **(kwargs or {}))
+
+    with Record():
+        function(**kwargs)
+    return ' '.join(names)
+
+
+@pytest.mark.parametrize(('op', 'backend'), MARKS)
+def test_argument_selects_the_backend(op: str, backend: str) -> None:
+    assert MARKS[op, backend] in called_ops(CALLS[op], backend=backend)
+    assert MARKS[op, backend] not in called_ops(CALLS[op], backend='reference')
+
+
+@pytest.mark.parametrize(('op', 'backend'), MARKS)
+def test_context_manager_sets_the_default(op: str, backend: str) -> None:
+    with use_backend(backend):
+        assert MARKS[op, backend] in called_ops(CALLS[op])
+        assert MARKS[op, backend] not in called_ops(CALLS[op], backend='reference')
+    with use_backend('reference'):
+        assert MARKS[op, backend] not in called_ops(CALLS[op])
+
+
+@pytest.mark.parametrize('op', CALLS)
+def test_default_that_an_op_lacks_is_auto(op: str) -> None:
+    automatic = called_ops(CALLS[op], backend='auto')
+    for backend in BACKENDS:
+        try:
+            CALLS[op](backend=backend)
+        except ValueError:
+            with use_backend(backend):
+                assert called_ops(CALLS[op]) == automatic
+
+
+@pytest.mark.parametrize('op', CALLS)
+def test_argument_that_an_op_lacks_is_an_error(op: str) -> None:
+    with pytest.raises(ValueError, match=f"{op} has the backends auto, reference.*, got 'fastest'"):
+        CALLS[op](backend='fastest')
+    lacking = 'mmcv' if op.endswith('attention') else 'separable'
+    with pytest.raises(ValueError, match=f"{op} has the backends auto, reference.*, got '{lacking}'"):
+        CALLS[op](backend=lacking)
+
+
+def test_small_inputs_are_chunked_and_large_ones_separable_on_a_cpu() -> None:
+    small = CALLS['deformable_attention']
+    assert 'separable' not in called_ops(small)
+    n = 4100  # 4100 x 4100 scores are more than one chunk holds
+    large = torch.zeros(1, 1, n, 1)
+    args = (torch.zeros(1, 3, 3), torch.zeros(1, 1, n, 2), torch.zeros(41), torch.zeros(100))
+    assert 'separable' in called_ops(partial(ops.deformable_attention, large, large, large, *args))
+
+
+def test_default_ends_with_its_context() -> None:
+    assert current_backend() == 'auto'
+    with use_backend('chunked'):
+        with use_backend('reference'):
+            assert current_backend() == 'reference'
+        assert current_backend() == 'chunked'
+    assert current_backend() == 'auto'
+    with pytest.raises(ValueError, match=f"backend must be one of {ALL}, got 'fast'"):
+        use_backend('fast').__enter__()
+
+
+@pytest.mark.parametrize(
+    ('variables', 'printed'),
+    [
+        ({'DEFORMABLE_VIT_BACKEND': 'reference'}, 'reference'),
+        ({'DEFORMABLE_VIT_BACKEND': ''}, 'auto'),
+        ({'DEFORMABLE_VIT_BACKEND': 'slow'}, f"ValueError: DEFORMABLE_VIT_BACKEND must be one of {ALL}, got 'slow'"),
+        (
+            {'DEFORMABLE_VIT_PATH': 'reference'},
+            'ValueError: DEFORMABLE_VIT_PATH was renamed: unset it and set DEFORMABLE_VIT_BACKEND to one of ' + ALL,
+        ),
+    ],
+)
+def test_environment_variable_sets_the_default(variables: dict[str, str], printed: str) -> None:
+    # The module alone: importing the package takes seconds.
+    module = Path(ops.__file__).with_name('backends.py')
+    code = f'import runpy; print(runpy.run_path({str(module)!r})["current_backend"]())'
+    done = subprocess.run(
+        [sys.executable, '-c', code], env=ENVIRONMENT | variables, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout or done.stderr).strip().splitlines()[-1] == printed
