@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from ..checkpoints import adapt_to_backbone, load_backbone_weights
 from ..ops import recompute_contexts, tokens_to_map
@@ -42,8 +42,8 @@ class TransformerStage(nn.Module):
         for block in self.blocks:
             if self.with_cp and torch.is_grad_enabled():
                 # torch.compile accepts no contexts; forward and backward are one graph with one backend there.
-                context = {} if torch.compiler.is_compiling() else dict(context_fn=recompute_contexts)
-                x = checkpoint(block, x, hw, use_reentrant=False, **context)
+                contexts = noop_context_fn if torch.compiler.is_compiling() else recompute_contexts
+                x = checkpoint(block, x, hw, use_reentrant=False, context_fn=contexts)
             else:
                 x = block(x, hw)
         return self.format_output(self.norm(x), hw)

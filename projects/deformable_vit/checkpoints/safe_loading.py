@@ -14,6 +14,7 @@ mmdet, mmseg and mmpretrain.
 import pickle
 import re
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlparse
@@ -40,7 +41,8 @@ def enable_safe_loading() -> None:
     code when it is unpickled. Calling it again has no effect.
     """
     # Files written with numpy 1 name its private module differently.
-    reconstruct, scalar = np._core.multiarray._reconstruct, np._core.multiarray.scalar
+    multiarray = import_module('numpy._core.multiarray')
+    reconstruct, scalar = multiarray._reconstruct, multiarray.scalar
     torch.serialization.add_safe_globals(
         [
             HistoryBuffer,

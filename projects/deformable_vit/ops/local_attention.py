@@ -23,10 +23,10 @@ _TILE = 7
 
 
 class Run(NamedTuple):
-    """``count`` tiles of ``size`` queries from ``start`` on; tile j sees ``span`` keys from ``key + j * size`` on."""
+    """``tiles`` tiles of ``size`` queries from ``start`` on; tile j sees ``span`` keys from ``key + j * size`` on."""
 
     start: int
-    count: int
+    tiles: int
     size: int
     key: int
     span: int
@@ -100,7 +100,7 @@ def window_runs(n: int, window: int, shift: int) -> tuple[Run, ...]:
         Run(first, count, window, first, window),
         Run(n - rest, 1, rest, n - rest, rest),
     )
-    return tuple(run for run in runs if run.count and run.size)
+    return tuple(run for run in runs if run.tiles and run.size)
 
 
 @lru_cache
@@ -114,7 +114,7 @@ def neighborhood_runs(n: int, kernel: int) -> tuple[Run, ...]:
         span = min(last + kernel, n) - key
         before = runs[-1] if runs else None
         if before and (before.size, before.span, before.key - before.start) == (size, span, key - start):
-            runs[-1] = before._replace(count=before.count + 1)
+            runs[-1] = before._replace(tiles=before.tiles + 1)
         else:
             runs.append(Run(start, 1, size, key, span))
     return tuple(runs)
@@ -124,7 +124,7 @@ def surplus_pairs(hw: tuple[int, int], kernel: int) -> int:
     """Count the (query, key) products that tiles compute beyond the neighborhoods, on a map of (height, width)."""
     computed, needed = 1, 1
     for n in hw:
-        computed *= sum(run.count * run.size * run.span for run in neighborhood_runs(n, kernel))
+        computed *= sum(run.tiles * run.size * run.span for run in neighborhood_runs(n, kernel))
         needed *= n * min(n, kernel)
     return computed - needed
 
@@ -136,13 +136,11 @@ def _tiled(
     h, w = q.shape[2:4]
     rows, columns = runs(h), runs(w)
     table = table.to(q.dtype)
-    queries = [[n for run in axis for n in (run.start, run.count, run.size, run.size)] for axis in (rows, columns)]
-    keys = [[n for run in axis for n in (run.key, run.count, run.size, run.span)] for axis in (rows, columns)]
-    pieces = zip(product(rows, columns), _tiles(q, *queries), _tiles(k, *keys), _tiles(v, *keys), strict=True)
-    outs = [
-        F.scaled_dot_product_attention(*qkv, attn_mask=_bias(table, row, h, column, w, kernel))
-        for (row, column), *qkv in pieces
-    ]
+    queries = [[n for run in axis for n in (run.start, run.tiles, run.size, run.size)] for axis in (rows, columns)]
+    keys = [[n for run in axis for n in (run.key, run.tiles, run.size, run.span)] for axis in (rows, columns)]
+    biases = [_bias(table, row, h, column, w, kernel) for row, column in product(rows, columns)]
+    rectangles = zip(_tiles(q, *queries), _tiles(k, *keys), _tiles(v, *keys), biases, strict=True)
+    outs = [F.scaled_dot_product_attention(*qkv_and_bias) for qkv_and_bias in rectangles]
     return _assemble(outs, len(q), *queries)
 
 
