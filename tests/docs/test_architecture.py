@@ -38,6 +38,13 @@ def test_table_lists_every_package() -> None:
     assert set(MAY_IMPORT) == {p.parent.name for p in PACKAGE.glob('*/__init__.py')}
 
 
+def test_diagram_agrees_with_the_table() -> None:
+    edges = re.findall(r'^ +(\w+) --> (\w+)$', (ROOT / PAGE).read_text(), re.MULTILINE)
+    between = {(a, b) for a, b in edges if a in MAY_IMPORT and b in MAY_IMPORT}
+    assert {a for a, _ in between} == {name for name, allowed in MAY_IMPORT.items() if allowed}
+    assert all(b in MAY_IMPORT[a] for a, b in between)
+
+
 def test_imported_packages_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules[__name__], 'PACKAGE', tmp_path)
     file = tmp_path / 'backbones' / 'dat' / 'dat.py'
