@@ -49,6 +49,7 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
+visualizer = dict(type='ContiguousSegVisualizer')  # lets mmseg's browse_dataset.py draw
 
 # A schedule for hundreds to thousands of images; a twentieth of the iterations is warm-up.
 train_cfg = dict(max_iters=8000, val_interval=800)

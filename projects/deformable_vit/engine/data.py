@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
+from xml.etree import ElementTree
 
 import mmcv
 import numpy as np
@@ -36,15 +37,17 @@ def check_data(config: Config, task: Literal['train', 'test']) -> None:
             if isinstance(classes, str):
                 raise UserError(f"{loader}: metainfo.classes is the text {classes!r}; write a tuple, such as ('cat',)")
             if config.default_scope == 'mmdet':
-                _check_boxes(dataset, classes, needs_masks=task == 'train' and _has(config.model, 'mask_head'))
+                needs_masks = task == 'train' and _has(config.model, 'mask_head')
+                _check_boxes(dataset, classes, needs_masks, needs_all=loader == 'train_dataloader')
             else:
                 _check_masks(dataset, classes)
-            for key, number in _num_classes(config.model, 'model'):
-                if number != len(classes):
-                    raise UserError(
-                        f'{key}.num_classes is {number}, but {loader} has {len(classes)} classes ({_listed(classes)}); '
-                        f'set {key}.num_classes={len(classes)}'
-                    )
+            wrong = {key: number for key, number in _num_classes(config.model, 'model') if number != len(classes)}
+            if wrong:
+                raise UserError(
+                    f'{", ".join(f"{key} is {number}" for key, number in wrong.items())}, but {loader} has '
+                    f'{len(classes)} classes ({_listed(classes)}); set '
+                    + ' '.join(f'{key}={len(classes)}' for key in wrong)
+                )
 
 
 def _datasets(node: Any) -> Iterator[dict[str, Any]]:
@@ -57,16 +60,44 @@ def _datasets(node: Any) -> Iterator[dict[str, Any]]:
         yield from [node] if inner is None else _datasets(inner)
 
 
-def _check_boxes(dataset: dict[str, Any], classes: Sequence[str], needs_masks: bool) -> None:
-    from mmdet.datasets import CocoDataset
+def _check_boxes(dataset: dict[str, Any], classes: Sequence[str], needs_masks: bool, needs_all: bool) -> None:
+    from mmdet.datasets import CocoDataset, XMLDataset
     from mmdet.registry import DATASETS
 
     kind = DATASETS.get(dataset['type'])
-    if kind is None or not issubclass(kind, CocoDataset) or not dataset.get('ann_file'):
+    if kind is None or not dataset.get('ann_file'):
         return
     path = _joined(dataset, dataset['ann_file'])
-    if not path.is_file():
+    if issubclass(kind, (CocoDataset, XMLDataset)) and not path.is_file():
         raise UserError(f'annotation file {path} does not exist; set data_root and ann_file')
+    if issubclass(kind, CocoDataset):
+        _check_coco(path, classes, needs_masks)
+    elif issubclass(kind, XMLDataset):
+        prefix = (dataset.get('data_prefix') or {}).get('sub_data_root', '')
+        _check_xml(path, _joined(dataset, prefix) / dataset.get('ann_subdir', 'Annotations'), classes, needs_all)
+
+
+def _check_xml(path: Path, directory: Path, classes: Sequence[str], needs_all: bool) -> None:
+    """Compare classes with Pascal VOC's XML files in ``directory``, whose names are the lines of the file ``path``.
+
+    Training data needs every class; test data may lack rare ones.
+    """
+    found: set[str] = set()
+    for name in path.read_text().split():
+        file = directory / f'{name}.xml'
+        try:
+            found |= {element.text or '' for element in ElementTree.parse(file).getroot().findall('object/name')}
+        except (OSError, ElementTree.ParseError) as error:
+            raise UserError(f'{file}, which {path} lists, cannot be read: {error}') from error
+    unknown = [name for name in classes if name not in found]
+    if len(unknown) == len(classes) or (unknown and needs_all):
+        raise UserError(
+            f'classes {_listed(unknown)} are in no annotation file: the config has {_listed(classes)}, {directory} has '
+            f'{_listed(sorted(found))}'
+        )
+
+
+def _check_coco(path: Path, classes: Sequence[str], needs_masks: bool) -> None:
     try:
         content = json.loads(path.read_text())
         names = {category['id']: category['name'] for category in content['categories']}
@@ -134,10 +165,10 @@ def _joined(dataset: dict[str, Any], name: str) -> Path:
 
 
 def _num_classes(node: Any, key: str) -> Iterator[tuple[str, int]]:
-    """Yield the key and the ``num_classes`` of every module below ``node`` that has one."""
+    """Yield key and value of every ``num_classes`` below ``node``."""
     if isinstance(node, dict):
         if isinstance(node.get('num_classes'), int):
-            yield key, node['num_classes']
+            yield f'{key}.num_classes', node['num_classes']
         for name, value in node.items():
             yield from _num_classes(value, f'{key}.{name}')
     elif isinstance(node, (list, tuple)):
