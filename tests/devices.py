@@ -1,11 +1,13 @@
-"""One function against another on every device there is: values and gradients."""
+"""Comparison of a function with its reference, values and gradients, on every available device."""
 
 from collections.abc import Callable, Sequence
 
+import pytest
 import torch
 from torch import Tensor
 
-DEVICES = ['cpu', *(['cuda'] if torch.cuda.is_available() else [])]
+# For ``pytest.mark.parametrize('device', DEVICES)``.
+DEVICES = ['cpu', *([pytest.param('cuda', marks=pytest.mark.gpu)] if torch.cuda.is_available() else [])]
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
 
@@ -17,10 +19,10 @@ def assert_same_function(
     device: str,
     exact: Sequence[int] = (),
 ) -> None:
-    """``function`` in a precision against ``expected`` in float64, on the same numbers.
+    """Compare ``function`` in a precision with ``expected`` in float64, on the same values.
 
-    Half precisions run as they do in training, under autocast, where the products of matrices are rounded; arguments at
-    the places ``exact`` (coordinates) stay in float32, the others are rounded beforehand.
+    Half precision runs as in training, under autocast, where matrix products are rounded. The arguments with indices in
+    ``exact`` (coordinates) stay in float32; the others are rounded beforehand.
     """
     half = precision in (torch.float16, torch.bfloat16)
     wide = torch.float32 if half else precision

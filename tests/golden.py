@@ -1,13 +1,15 @@
-"""The authors' figures: how their weights and inputs are made, and what comes out.
+"""Reference values of the official implementations, and the weights and inputs that they belong to.
 
-Every weight is a function of its name in the authors' code, so no weight file is needed. ``data/golden/*.json`` holds
-outputs and gradient norms of the authors' float32 CPU code for these weights and inputs.
+Every weight is a function of its name in the official implementation, so that no weight file is needed.
+``data/golden/*.json`` holds outputs and gradient norms of the official float32 code on a CPU for these weights and
+inputs.
 """
 
 import json
 import math
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +18,13 @@ from torch import Tensor
 DATA = Path(__file__).parent / 'data'
 
 
-def author_parameters() -> dict[str, dict]:
-    """For each published model: kind, num_params, and the authors' parameter names and shapes."""
-    return json.loads((DATA / 'author_parameters.json').read_text())
+def official_parameters() -> dict[str, dict[str, Any]]:
+    """Return for each published model its kind, num_params, and the official parameter names and shapes."""
+    return json.loads((DATA / 'official_parameters.json').read_text())
 
 
-def figures(name: str) -> dict:
+def reference_values(name: str) -> dict[str, Any]:
+    """Return the contents of ``data/golden/NAME.json``."""
     return json.loads((DATA / 'golden' / f'{name}.json').read_text())
 
 
@@ -30,7 +33,7 @@ def _normal(seed: int, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def weight(name: str, shape: tuple[int, ...]) -> Tensor:
-    """The value of the parameter that has this name in the authors' code."""
+    """Return the value of the parameter with this name in the official implementation."""
     n = _normal(zlib.crc32(name.encode()), shape)
     if name.endswith('wh_bias'):
         n = 0.25 + 0.05 * n
@@ -45,24 +48,25 @@ def weight(name: str, shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(np.asarray(n, dtype=np.float32))
 
 
-def author_state_dict(model: str) -> dict[str, Tensor]:
-    """The whole state dict in the authors' names."""
-    return {k: weight(k, tuple(shape)) for k, shape in author_parameters()[model]['parameters'].items()}
+def official_state_dict(model: str) -> dict[str, Tensor]:
+    """Return the state dict of a published model, in official names."""
+    return {k: weight(k, tuple(shape)) for k, shape in official_parameters()[model]['parameters'].items()}
 
 
-def picture(shape: tuple[int, int, int, int]) -> Tensor:
+def image(shape: tuple[int, int, int, int]) -> Tensor:
+    """Return the input (B, 3, H, W) that the reference values of this shape belong to."""
     b, _, h, w = shape
     return torch.from_numpy(_normal(b * 1000003 + h * 1009 + w, shape))
 
 
 def probe(name: str, output: Tensor) -> Tensor:
-    """The 64 values of an output that the figures list."""
+    """Return the 64 values of an output that the reference values list."""
     index = np.random.RandomState(zlib.crc32(name.encode())).randint(0, output.numel(), 64)
     return output.detach().flatten()[torch.from_numpy(index)]
 
 
 def loss(outputs: dict[str, Tensor]) -> Tensor:
-    """Sum over outputs of mean(output * cotangent)."""
+    """Return the sum over outputs of mean(output * cotangent)."""
     terms = [
         (out * torch.from_numpy(_normal(zlib.crc32(f'cot:{name}'.encode()), tuple(out.shape)))).mean()
         for name, out in outputs.items()

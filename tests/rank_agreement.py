@@ -1,4 +1,4 @@
-"""A hook for the test of distributed training: are the weights the same in all processes?"""
+"""A hook for the test of distributed training: it reports whether all processes have the same weights."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 @HOOKS.register_module()
 class RankAgreement(Hook):
-    """Writes how far the weights of the processes are apart, and whether they saw different pictures."""
+    """Write ``ranks.json``: the largest difference of weights between processes, and the images that each has seen."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []

@@ -1,4 +1,4 @@
-"""Helpers for tests that run the tools."""
+"""What tests need to run the tools."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-# The CPU, also where there is a GPU: the same figures everywhere.
+# Always the CPU, so that results do not depend on the machine.
 ENVIRONMENT = os.environ | {
     'PYTHON': sys.executable,
     'PYTHONPATH': str(ROOT / 'tests'),

@@ -1,4 +1,4 @@
-"""A hook for the test of interrupted training: says that the second epoch has begun, and takes its time in it."""
+"""A hook for the test of interrupted training: it signals the second epoch, and slows it down."""
 
 import time
 from pathlib import Path
@@ -10,6 +10,8 @@ from mmengine.runner import Runner
 
 @HOOKS.register_module()
 class SlowSecondEpoch(Hook):
+    """Write ``second_epoch`` into the work directory when the second epoch begins, and sleep in its iterations."""
+
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
     ) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint, noop_context_fn
+from torch.utils.checkpoint import checkpoint
 
 from ..checkpoints import adapt_to_backbone, load_backbone_weights
 from ..ops import recompute_contexts, tokens_to_map
@@ -41,12 +41,17 @@ class TransformerStage(nn.Module):
         x, hw = self.embed(x)
         for block in self.blocks:
             if self.with_cp and torch.is_grad_enabled():
-                # torch.compile accepts no contexts; forward and backward are one graph with one backend there.
-                contexts = noop_context_fn if torch.compiler.is_compiling() else recompute_contexts
-                x = checkpoint(block, x, hw, use_reentrant=False, context_fn=contexts)
+                x = self._checkpoint(block, x, hw)
             else:
                 x = block(x, hw)
         return self.format_output(self.norm(x), hw)
+
+    @staticmethod
+    def _checkpoint(block: nn.Module, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        # torch.compile accepts no context_fn; forward and backward are one graph with one backend there.
+        if torch.compiler.is_compiling():
+            return checkpoint(block, x, hw, use_reentrant=False)
+        return checkpoint(block, x, hw, use_reentrant=False, context_fn=recompute_contexts)
 
     def format_output(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """Return the tokens (B, H * W, C) as a feature map (B, C, H, W)."""

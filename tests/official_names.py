@@ -1,4 +1,4 @@
-"""From this project's names back to the authors', written down independently of the package's rules."""
+"""Translation from this project's names to the official ones, independent of the package's own rules."""
 
 import re
 from collections.abc import Callable
@@ -6,15 +6,16 @@ from collections.abc import Callable
 from torch import Tensor
 
 
-def _one_more(form: str) -> Callable[[re.Match], str]:
+def _increment(form: str) -> Callable[[re.Match], str]:
+    """Return a replacement that puts the first group, a stage index, plus one into ``form``."""
     return lambda found: form.format(int(found[1]) + 1)
 
 
 _PVT = (
-    (r'stages\.(\d)\.patch_embed\.', _one_more('patch_embed{}.')),
-    (r'stages\.(\d)\.blocks\.', _one_more('block{}.')),
-    (r'stages\.(\d)\.norm\.', _one_more('norm{}.')),
-    (r'stages\.(\d)\.pos_embed$', _one_more('pos_embed{}')),
+    (r'stages\.(\d)\.patch_embed\.', _increment('patch_embed{}.')),
+    (r'stages\.(\d)\.blocks\.', _increment('block{}.')),
+    (r'stages\.(\d)\.norm\.', _increment('norm{}.')),
+    (r'stages\.(\d)\.pos_embed$', _increment('pos_embed{}')),
     (r'\.mlp\.dwconv\.', '.mlp.dwconv.dwconv.'),
     (r'\.wh_bias$', '.box_coder.wh_bias'),
 )
@@ -43,14 +44,14 @@ _DAT_PP_MLP = (
 _RULES = dict(pvt=_PVT, pvtv2=_PVT, dpt=_PVT, dat=_DAT + _DAT_MLP, datpp=_DAT + _DAT_PP_MLP)
 
 
-def authors_names(state_dict: dict[str, Tensor], family: str) -> dict[str, Tensor]:
-    """A host's model with a backbone of this project, as the authors' code would have saved it.
+def official_names(state_dict: dict[str, Tensor], family: str) -> dict[str, Tensor]:
+    """Return the state dict of a whole model as the official implementation of its backbone would have saved it.
 
     Args:
-        state_dict: Of the model; the backbone is behind ``backbone.``.
+        state_dict: Of a detector, segmentor or classifier; names of the backbone start with ``backbone.``.
         family: ``pvt``, ``pvtv2``, ``dpt``, ``dat`` or ``datpp``.
     """
-    theirs = {}
+    official = {}
     for name, value in state_dict.items():
         renamed = name
         if name.startswith('backbone.'):
@@ -58,11 +59,11 @@ def authors_names(state_dict: dict[str, Tensor], family: str) -> dict[str, Tenso
                 renamed = re.sub(pattern, form, renamed)
             layer = name.split('.attn.')[0] + '.attn.'
             found = re.search(r'\.attn\.(qkv|proj)\.', name)
-            # Deformable and window attention call them proj_qkv and proj_out; neighbourhood attention does not.
+            # Deformable and window attention name them proj_qkv and proj_out, neighborhood attention does not.
             if found and f'{layer}rpb' not in state_dict and family in ('dat', 'datpp'):
                 renamed = renamed.replace('.qkv.', '.proj_qkv.').replace('.proj.', '.proj_out.')
             is_deformable = '.attn.' in name and f'{layer}offset.proj.weight' in state_dict
             if value.ndim == 2 and ((is_deformable and 'weight' in name) or re.search(r'\.linear\d\.0\.', renamed)):
                 value = value[:, :, None, None]
-        theirs[renamed] = value
-    return theirs
+        official[renamed] = value
+    return official
