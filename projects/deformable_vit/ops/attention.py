@@ -126,23 +126,21 @@ def chunked_attention(
 ) -> Tensor:
     """Compute :func:`deformable_attention` by torch's attention, with the bias of a chunk of query rows as its mask.
 
-    ``max_scores`` bounds the elements of a chunk's score matrix; a chunk has at least one row. Backward recomputes each
-    chunk.
+    ``max_scores`` bounds the elements of a chunk's score matrix; a chunk has at least one row, and backward recomputes it.
     """
     h, w = len(query_y), len(query_x)
     rows = max(1, max_scores // (q.shape[0] * q.shape[1] * w * k.shape[2]))
-
-    def attend(q: Tensor, k: Tensor, v: Tensor, table: Tensor, key_locations: Tensor, query_y: Tensor) -> Tensor:
+    if rows >= h:
         bias = relative_position_bias(table, key_locations, query_y, query_x)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
-
-    if rows >= h:
-        return attend(q, k, v, table, key_locations, query_y)
     outs = []
     for start in range(0, h, rows):
         part = q[:, :, start * w : (start + rows) * w]
-        args = part, k, v, table, key_locations, query_y[start : start + rows]
-        outs.append(checkpoint(attend, *args, use_reentrant=False) if torch.is_grad_enabled() else attend(*args))
+        args = part, k, v, table, key_locations, query_y[start : start + rows], query_x, max_scores
+        recompute = torch.is_grad_enabled()
+        outs.append(
+            checkpoint(chunked_attention, *args, use_reentrant=False) if recompute else chunked_attention(*args)
+        )
     return torch.cat(outs, dim=2)
 
 
