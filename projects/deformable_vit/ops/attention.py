@@ -126,7 +126,8 @@ def chunked_attention(
 ) -> Tensor:
     """Compute :func:`deformable_attention` by torch's attention, with the bias of a chunk of query rows as its mask.
 
-    ``max_scores`` bounds the elements of a chunk's score matrix; a chunk has at least one row, and backward recomputes it.
+    ``max_scores`` bounds the elements of a chunk's score matrix; a chunk has at least one row. Backward recomputes the
+    chunks.
     """
     h, w = len(query_y), len(query_x)
     rows = max(1, max_scores // (q.shape[0] * q.shape[1] * w * k.shape[2]))
