@@ -1,24 +1,24 @@
-"""Write the tables of configs/<family>/README.md anew from configs/<family>/metafile.yml."""
+"""Update the tables in configs/<family>/README.md from configs/<family>/metafile.yml."""
 
 import argparse
 from pathlib import Path
 
 import yaml
-from _jobs import ROOT
+from _processes import ROOT
 
 from deformable_vit.engine import UserError, one_line_errors
 
-BEGIN, END = '<!-- tables: tools/results_pages.py writes them -->', '<!-- end of tables -->'
-# Of each data set: what the tables are called, where FLOPs are counted, and the metrics that are published.
+BEGIN, END = '<!-- tables: written by tools/results_pages.py -->', '<!-- end of tables -->'
+# Title, image size of the FLOPs and published metrics of each dataset.
 DATASETS = {
     'COCO': ('COCO val2017', '1280 x 800', ('box AP', 'mask AP')),
     'ADE20K': ('ADE20K val', '512 x 2048', ('mIoU', 'mIoU(ms+flip)')),
-    'ImageNet-1k': ('ImageNet-1K', "the test's size", ('Top 1 Accuracy',)),
+    'ImageNet-1k': ('ImageNet-1K', 'test size', ('Top 1 Accuracy',)),
 }
 
 
 def tables(models: list[dict]) -> str:
-    """The models of a metafile as Markdown, a table a data set."""
+    """Return the models of a metafile as Markdown, one table per dataset."""
     parts = []
     for dataset, (title, size, metrics) in DATASETS.items():
         rows = [m for m in models if m['Metadata']['Training Data'] == dataset]
@@ -35,10 +35,10 @@ def tables(models: list[dict]) -> str:
         for model in rows:
             if missing := {'Parameters', 'FLOPs'} - set(model['Metadata']):
                 raise UserError(
-                    f'{model["Name"]} has no {" and no ".join(sorted(missing))}; tools/get_flops.py counts them'
+                    f'{model["Name"]} has no {" and no ".join(sorted(missing))}; count them with tools/get_flops.py'
                 )
             published = {k: v for result in model.get('Results', ()) for k, v in result['Metrics'].items()}
-            weights = f"[the authors']({model['Weights']})" if 'Weights' in model else ''
+            weights = f'[official]({model["Weights"]})' if 'Weights' in model else ''
             cells = [
                 f'[{model["Name"]}]({Path(model["Config"]).name})',
                 f'{model["Metadata"]["Parameters"] / 1e6:.2f}',
@@ -51,12 +51,12 @@ def tables(models: list[dict]) -> str:
     return '\n\n'.join(parts)
 
 
-def page(folder: Path) -> str:
-    """A family's README with the tables of its metafile."""
-    readme = (folder / 'README.md').read_text()
+def page(directory: Path) -> str:
+    """Return the README of a config directory with the tables of its metafile."""
+    readme = (directory / 'README.md').read_text()
     if readme.count(BEGIN) != 1 or readme.count(END) != 1:
-        raise UserError(f'{folder / "README.md"} has to hold the lines {BEGIN!r} and {END!r} once each')
-    models = yaml.safe_load((folder / 'metafile.yml').read_text())['Models']
+        raise UserError(f'{directory / "README.md"} must contain the lines {BEGIN!r} and {END!r} once each')
+    models = yaml.safe_load((directory / 'metafile.yml').read_text())['Models']
     before, rest = readme.split(BEGIN)
     return f'{before}{BEGIN}\n\n{tables(models)}\n\n{END}{rest.split(END)[1]}'
 

@@ -1,3 +1,16 @@
-_base_ = ['../_base_/backbones/swin.py', 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py']
+_base_ = 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py'
 
-model = dict(backbone=dict(_base_.swin_tiny, out_indices=(1, 2, 3)), neck=dict(in_channels=_base_.swin_channels[1:]))
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='SwinTransformer',
+        out_indices=(1, 2, 3),
+        drop_path_rate=0.2,
+        convert_weights=True,
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='https://github.com/SwinTransformer/storage/releases/download/v1.0.0/swin_tiny_patch4_window7_224.pth',
+        ),
+    ),
+    neck=dict(in_channels=[192, 384, 768]),
+)

@@ -1,7 +1,7 @@
 _base_ = [
     'mmseg::_base_/models/upernet_r50.py',
     '../_base_/datasets/ade20k.py',
-    '../_base_/schedules/adamw_poly_160k_swin.py',
+    '../_base_/schedules/ade20k_160k_adamw-wd1e-2.py',
     'mmseg::_base_/default_runtime.py',
 ]
 

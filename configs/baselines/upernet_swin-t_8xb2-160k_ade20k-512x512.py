@@ -1,7 +1,16 @@
-_base_ = ['../_base_/backbones/swin.py', './upernet_r50_8xb2-160k_ade20k-512x512.py']
+_base_ = './upernet_r50_8xb2-160k_ade20k-512x512.py'
 
 model = dict(
-    backbone=dict(_base_.swin_tiny_mmseg, drop_path_rate=0.3),
-    decode_head=dict(in_channels=_base_.swin_channels),
-    auxiliary_head=dict(in_channels=_base_.swin_channels[2]),
+    backbone=dict(
+        _delete_=True,
+        type='SwinTransformer',
+        drop_path_rate=0.3,
+        init_cfg=dict(
+            type='Pretrained',
+            # in mmseg's parameter names
+            checkpoint='https://download.openmmlab.com/mmsegmentation/v0.5/pretrain/swin/swin_tiny_patch4_window7_224_20220317-1cdeb081.pth',
+        ),
+    ),
+    decode_head=dict(in_channels=[96, 192, 384, 768]),
+    auxiliary_head=dict(in_channels=384),
 )

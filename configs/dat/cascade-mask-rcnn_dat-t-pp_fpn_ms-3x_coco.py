@@ -1,17 +1,19 @@
 _base_ = [
-    '../_base_/backbones/dat.py',
-    '../_base_/schedules/coco_datpp.py',
-    '../baselines/cascade-mask-rcnn_r50_fpn_swin-ms-3x_coco.py',
+    '../_base_/models/cascade-mask-rcnn_4conv1fc_fpn.py',
+    '../_base_/datasets/coco_instance_ms-crop.py',
+    '../_base_/schedules/coco_3x_adamw-wd5e-2_bs64.py',
+    'mmdet::_base_/default_runtime.py',
 ]
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
 model = dict(
-    backbone=dict(_base_.dat['tiny++'], drop_path_rate=0.1),
-    neck=dict(in_channels=_base_.dat_channels['tiny++']),
+    backbone=dict(
+        _delete_=True,
+        type='DAT',
+        arch='tiny++',
+        drop_path_rate=0.1,
+        # configs/dat/README.md links the official checkpoint
+        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/dat-tiny-pp_in1k.pth'),
+    ),
+    neck=dict(in_channels=[64, 128, 256, 512]),
 )
-optim_wrapper = dict(
-    optimizer=dict(lr=4e-4),  # 1e-4 x 64 / 16
-    paramwise_cfg=dict(norm_decay_mult=0.0),
-)
-auto_scale_lr = _base_.datpp_batch
-param_scheduler = _base_.datpp_3x

@@ -1,7 +1,19 @@
 _base_ = [
-    '../_base_/backbones/dat.py',
-    '../baselines/cascade-mask-rcnn_r50_fpn_swin-ms-3x_coco.py',
+    '../_base_/models/cascade-mask-rcnn_4conv1fc_fpn.py',
+    '../_base_/datasets/coco_instance_ms-crop.py',
+    '../_base_/schedules/coco_3x_adamw-wd5e-2.py',
+    'mmdet::_base_/default_runtime.py',
 ]
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
-model = dict(backbone=dict(_base_.dat.tiny, drop_path_rate=0.2), neck=dict(in_channels=_base_.dat_channels.tiny))
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='DAT',
+        arch='tiny',
+        drop_path_rate=0.2,
+        # configs/dat/README.md links the official checkpoint
+        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/dat-tiny_in1k.pth'),
+    ),
+    neck=dict(in_channels=[96, 192, 384, 768]),
+)

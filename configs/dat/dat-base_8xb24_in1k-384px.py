@@ -18,8 +18,8 @@ model = dict(
     ),
     head=dict(in_channels=1024),
 )
-# 30 epochs on from the weights of 224 pixels, which tools/convert_checkpoint.py makes from the authors' file; the tables grow
-# with the windows on loading.
+# 30 epochs of fine-tuning from the weights of 224 pixels: the official checkpoint after tools/convert_checkpoint.py.
+# The position bias tables are resized to the larger windows on loading.
 load_from = 'checkpoints/dat-base_in1k.pth'
 # lr 2e-6 x 192 / 512 = 7.5e-7, cosine to 1e-7 x 192 / 512 = 3.75e-8, no warm-up
 optim_wrapper = dict(optimizer=dict(lr=7.5e-7, weight_decay=1e-8), clip_grad=dict(max_norm=1.0))

@@ -1,4 +1,4 @@
-# The paper's ablation of where deformable attention helps: in all stages. dat-tiny has it in stages 3 and 4.
+# The paper's ablation of the stages with deformable attention: all stages, where dat-tiny has it in 3 and 4.
 _base_ = './dat-tiny_8xb128_in1k.py'
 
 model = dict(backbone=dict(arch=dict(_delete_=True, like='tiny', blocks=('LD', 'LD', 'LD', 'LD'))))

@@ -1,6 +1,6 @@
 _base_ = './deformable-detr_dat-t_16xb2-50e_coco.py'
 
 model = dict(
-    backbone=dict(_base_.dat['tiny++'], out_indices=(1, 2, 3), drop_path_rate=0.2),
-    neck=dict(in_channels=_base_.dat_channels['tiny++'][1:]),
+    backbone=dict(arch='tiny++', init_cfg=dict(checkpoint='checkpoints/dat-tiny-pp_in1k.pth')),
+    neck=dict(in_channels=[128, 256, 512]),
 )

@@ -1,6 +1,5 @@
 _base_ = './fpn_dat-t_8xb4-40k_ade20k-512x512.py'
 
 model = dict(
-    backbone=dict(_base_.dat['small++'], drop_path_rate=0.4),
-    neck=dict(in_channels=_base_.dat_channels['small++']),
+    backbone=dict(arch='small++', drop_path_rate=0.4, init_cfg=dict(checkpoint='checkpoints/dat-small-pp_in1k.pth'))
 )

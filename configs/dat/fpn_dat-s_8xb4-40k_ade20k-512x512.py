@@ -1,3 +1,5 @@
 _base_ = './fpn_dat-t_8xb4-40k_ade20k-512x512.py'
 
-model = dict(backbone=dict(_base_.dat.small, drop_path_rate=0.3), neck=dict(in_channels=_base_.dat_channels.small))
+model = dict(
+    backbone=dict(arch='small', drop_path_rate=0.3, init_cfg=dict(checkpoint='checkpoints/dat-small_in1k.pth'))
+)

@@ -1,6 +1,6 @@
 _base_ = './fpn_dat-t_8xb4-40k_ade20k-512x512.py'
 
 model = dict(
-    backbone=dict(_base_.dat['tiny++'], drop_path_rate=0.4),
-    neck=dict(in_channels=_base_.dat_channels['tiny++']),
+    backbone=dict(arch='tiny++', drop_path_rate=0.4, init_cfg=dict(checkpoint='checkpoints/dat-tiny-pp_in1k.pth')),
+    neck=dict(in_channels=[64, 128, 256, 512]),
 )

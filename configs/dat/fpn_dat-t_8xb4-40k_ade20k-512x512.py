@@ -1,13 +1,31 @@
+# As in the official code, images are tested without resizing to multiples of 32; the model pads them.
 _base_ = [
-    '../_base_/backbones/dat.py',
-    '../_base_/schedules/no_decay.py',
-    '../baselines/fpn_r50_8xb4-40k_ade20k-512x512.py',
+    '../_base_/models/semantic_fpn.py',
+    '../_base_/datasets/ade20k.py',
+    '../_base_/schedules/ade20k_40k_adamw-wd1e-4.py',
+    'mmseg::_base_/default_runtime.py',
 ]
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
-model = dict(backbone=dict(_base_.dat.tiny, drop_path_rate=0.2), neck=dict(in_channels=_base_.dat_channels.tiny))
-optim_wrapper = dict(paramwise_cfg=_base_.no_decay)
-# The authors test without resizing to multiples of 32; the model pads to them.
-test_pipeline = [step for step in _base_.test_pipeline if step['type'] != 'ResizeToMultiple']
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='DAT',
+        arch='tiny',
+        drop_path_rate=0.2,
+        # configs/dat/README.md links the official checkpoint
+        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/dat-tiny_in1k.pth'),
+    ),
+    neck=dict(in_channels=[96, 192, 384, 768]),
+)
+# no weight decay for norms and position bias tables
+optim_wrapper = dict(
+    paramwise_cfg=dict(
+        custom_keys=dict(
+            absolute_pos_embed=dict(decay_mult=0.0),
+            relative_position_bias_table=dict(decay_mult=0.0),
+            rpe_table=dict(decay_mult=0.0),
+            norm=dict(decay_mult=0.0),
+        )
+    )
+)

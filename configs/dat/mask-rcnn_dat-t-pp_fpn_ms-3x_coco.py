@@ -1,18 +1,20 @@
 _base_ = [
-    '../_base_/backbones/dat.py',
-    '../_base_/schedules/coco_datpp.py',
-    '../baselines/mask-rcnn_r50_fpn_swin-ms-3x_coco.py',
+    'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
+    '../_base_/datasets/coco_instance_ms-crop.py',
+    '../_base_/schedules/coco_3x_adamw-wd5e-2_bs64.py',
+    'mmdet::_base_/default_runtime.py',
 ]
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
 model = dict(
-    backbone=dict(_base_.dat['tiny++'], drop_path_rate=0.3),
-    # a convolution for the coarsest map, as the authors have it
-    neck=dict(in_channels=_base_.dat_channels['tiny++'], add_extra_convs='on_input'),
+    backbone=dict(
+        _delete_=True,
+        type='DAT',
+        arch='tiny++',
+        drop_path_rate=0.3,
+        # configs/dat/README.md links the official checkpoint
+        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/dat-tiny-pp_in1k.pth'),
+    ),
+    # a convolution for the coarsest feature map, as in the official config
+    neck=dict(in_channels=[64, 128, 256, 512], add_extra_convs='on_input'),
 )
-optim_wrapper = dict(
-    optimizer=dict(lr=4e-4),  # 1e-4 x 64 / 16
-    paramwise_cfg=dict(norm_decay_mult=0.0),
-)
-auto_scale_lr = _base_.datpp_batch
-param_scheduler = _base_.datpp_3x

@@ -1,6 +1,6 @@
 _base_ = './retinanet_dat-t-pp_fpn_1x_coco.py'
 
 model = dict(
-    backbone=dict(_base_.dat['small++'], out_indices=(1, 2, 3), drop_path_rate=0.1),
-    neck=dict(in_channels=_base_.dat_channels['small++'][1:], start_level=0),
+    backbone=dict(arch='small++', drop_path_rate=0.1, init_cfg=dict(checkpoint='checkpoints/dat-small-pp_in1k.pth')),
+    neck=dict(in_channels=[192, 384, 768]),
 )

@@ -1,3 +1,3 @@
 _base_ = './retinanet_dat-t_fpn_ms-3x_coco.py'
 
-model = dict(backbone=dict(_base_.dat.small, out_indices=(1, 2, 3), drop_path_rate=0.2))
+model = dict(backbone=dict(arch='small', init_cfg=dict(checkpoint='checkpoints/dat-small_in1k.pth')))

@@ -1,6 +1,22 @@
-# The authors augment for 12 epochs as for 36.
-_base_ = './retinanet_dat-t-pp_fpn_ms-3x_coco.py'
+# The official recipe has the same augmentation for 12 epochs as for 36.
+_base_ = [
+    'mmdet::_base_/models/retinanet_r50_fpn.py',
+    '../_base_/datasets/coco_detection_ms-crop.py',
+    '../_base_/schedules/coco_1x_adamw-wd5e-2_bs64.py',
+    'mmdet::_base_/default_runtime.py',
+]
+custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
-model = dict(backbone=dict(_base_.dat['tiny++'], out_indices=(1, 2, 3), drop_path_rate=0.0))
-train_cfg = dict(max_epochs=12)
-param_scheduler = _base_.datpp_1x
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='DAT',
+        arch='tiny++',
+        out_indices=(1, 2, 3),
+        drop_path_rate=0.0,
+        # configs/dat/README.md links the official checkpoint
+        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/dat-tiny-pp_in1k.pth'),
+    ),
+    neck=dict(in_channels=[128, 256, 512], start_level=0),
+)
+optim_wrapper = dict(optimizer=dict(lr=2e-4))  # 5e-5 x 64 / 16

@@ -1,17 +1,21 @@
 _base_ = [
-    '../_base_/backbones/dat.py',
-    '../_base_/schedules/coco_datpp.py',
-    '../baselines/retinanet_r50_fpn_swin-ms-3x_coco.py',
+    'mmdet::_base_/models/retinanet_r50_fpn.py',
+    '../_base_/datasets/coco_detection_ms-crop.py',
+    '../_base_/schedules/coco_3x_adamw-wd5e-2_bs64.py',
+    'mmdet::_base_/default_runtime.py',
 ]
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
 model = dict(
-    backbone=dict(_base_.dat['tiny++'], out_indices=(1, 2, 3), drop_path_rate=0.2),
-    neck=dict(in_channels=_base_.dat_channels['tiny++'][1:], start_level=0),
+    backbone=dict(
+        _delete_=True,
+        type='DAT',
+        arch='tiny++',
+        out_indices=(1, 2, 3),
+        drop_path_rate=0.2,
+        # configs/dat/README.md links the official checkpoint
+        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/dat-tiny-pp_in1k.pth'),
+    ),
+    neck=dict(in_channels=[128, 256, 512], start_level=0),
 )
-optim_wrapper = dict(
-    optimizer=dict(lr=2e-4),  # 5e-5 x 64 / 16
-    paramwise_cfg=dict(norm_decay_mult=0.0),
-)
-auto_scale_lr = _base_.datpp_batch
-param_scheduler = _base_.datpp_3x
+optim_wrapper = dict(optimizer=dict(lr=2e-4))  # 5e-5 x 64 / 16

@@ -1,10 +1,20 @@
 _base_ = [
-    '../_base_/backbones/dat.py',
-    '../baselines/retinanet_r50_fpn_swin-1x_coco.py',
+    'mmdet::_base_/models/retinanet_r50_fpn.py',
+    'mmdet::_base_/datasets/coco_detection.py',
+    '../_base_/schedules/coco_1x_adamw-wd5e-2.py',
+    'mmdet::_base_/default_runtime.py',
 ]
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
 model = dict(
-    backbone=dict(_base_.dat.tiny, out_indices=(1, 2, 3), drop_path_rate=0.2),
-    neck=dict(in_channels=_base_.dat_channels.tiny[1:], start_level=0),
+    backbone=dict(
+        _delete_=True,
+        type='DAT',
+        arch='tiny',
+        out_indices=(1, 2, 3),
+        drop_path_rate=0.2,
+        # configs/dat/README.md links the official checkpoint
+        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/dat-tiny_in1k.pth'),
+    ),
+    neck=dict(in_channels=[192, 384, 768], start_level=0),
 )

@@ -1,7 +1,7 @@
 _base_ = './upernet_dat-t_8xb2-160k_ade20k-512x512.py'
 
 model = dict(
-    backbone=dict(_base_.dat['base++'], drop_path_rate=0.7),
-    decode_head=dict(in_channels=_base_.dat_channels['base++']),
-    auxiliary_head=dict(in_channels=_base_.dat_channels['base++'][2]),
+    backbone=dict(arch='base++', drop_path_rate=0.7, init_cfg=dict(checkpoint='checkpoints/dat-base-pp_in1k.pth')),
+    decode_head=dict(in_channels=[128, 256, 512, 1024]),
+    auxiliary_head=dict(in_channels=512),
 )

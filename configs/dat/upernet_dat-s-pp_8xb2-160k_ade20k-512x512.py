@@ -1,7 +1,5 @@
 _base_ = './upernet_dat-t_8xb2-160k_ade20k-512x512.py'
 
 model = dict(
-    backbone=dict(_base_.dat['small++'], drop_path_rate=0.5),
-    decode_head=dict(in_channels=_base_.dat_channels['small++']),
-    auxiliary_head=dict(in_channels=_base_.dat_channels['small++'][2]),
+    backbone=dict(arch='small++', drop_path_rate=0.5, init_cfg=dict(checkpoint='checkpoints/dat-small-pp_in1k.pth'))
 )

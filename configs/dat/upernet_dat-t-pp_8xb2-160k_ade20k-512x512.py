@@ -1,7 +1,7 @@
 _base_ = './upernet_dat-t_8xb2-160k_ade20k-512x512.py'
 
 model = dict(
-    backbone=dict(_base_.dat['tiny++'], drop_path_rate=0.3),
-    decode_head=dict(in_channels=_base_.dat_channels['tiny++']),
-    auxiliary_head=dict(in_channels=_base_.dat_channels['tiny++'][2]),
+    backbone=dict(arch='tiny++', init_cfg=dict(checkpoint='checkpoints/dat-tiny-pp_in1k.pth')),
+    decode_head=dict(in_channels=[64, 128, 256, 512]),
+    auxiliary_head=dict(in_channels=256),
 )

@@ -1,11 +1,23 @@
 _base_ = [
-    '../_base_/backbones/dat.py',
-    '../baselines/upernet_r50_8xb2-160k_ade20k-512x512.py',
+    'mmseg::_base_/models/upernet_r50.py',
+    '../_base_/datasets/ade20k.py',
+    '../_base_/schedules/ade20k_160k_adamw-wd1e-2.py',
+    'mmseg::_base_/default_runtime.py',
 ]
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
 model = dict(
-    backbone=dict(_base_.dat.tiny, drop_path_rate=0.3),
-    decode_head=dict(in_channels=_base_.dat_channels.tiny),
-    auxiliary_head=dict(in_channels=_base_.dat_channels.tiny[2]),
+    data_preprocessor=dict(size=(512, 512)),
+    pretrained=None,
+    backbone=dict(
+        _delete_=True,
+        type='DAT',
+        arch='tiny',
+        drop_path_rate=0.3,
+        # configs/dat/README.md links the official checkpoint
+        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/dat-tiny_in1k.pth'),
+    ),
+    decode_head=dict(in_channels=[96, 192, 384, 768], num_classes=150),
+    auxiliary_head=dict(in_channels=384, num_classes=150),
 )
+train_dataloader = dict(batch_size=2)

@@ -1,5 +1,4 @@
 _base_ = [
-    '../_base_/backbones/small.py',
     '../_base_/models/small_cascade-mask-rcnn_fpn.py',
     '../_base_/datasets/shapes_instance.py',
     '../_base_/schedules/shapes_detection.py',
@@ -7,4 +6,21 @@ _base_ = [
 ]
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
-model = dict(backbone=_base_.small_dat, neck=dict(in_channels=_base_.small_channels))
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='DAT',
+        arch=dict(
+            like='tiny',
+            embed_dims=(64, 96, 128, 160),
+            depths=(1, 2, 2, 1),
+            num_heads=(1, 2, 4, 5),
+            mlp_ratios=(4, 4, 4, 4),
+            blocks=('L', 'LS', 'LD', 'D'),
+            groups=(1, 1, 2, 5),
+            strides=(4, 2, 1, 1),
+        ),
+        pretrain_img_size=128,
+    ),
+    neck=dict(in_channels=[64, 96, 128, 160]),
+)

@@ -1,3 +1,3 @@
-_base_ = './deformable-detr-refine_dat_shapes.py'
+_base_ = './deformable-detr_dat_shapes.py'
 
-model = dict(as_two_stage=True)
+model = dict(with_box_refine=True, as_two_stage=True)

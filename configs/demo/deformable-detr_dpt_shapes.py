@@ -1,4 +1,7 @@
 _base_ = './deformable-detr_pvt_shapes.py'
 
-model = dict(backbone=dict(_base_.small_dpt, out_indices=(1, 2, 3)))
-optim_wrapper = _base_.small_dpt_optim_wrapper
+model = dict(backbone=dict(type='DPT', arch=dict(points=(0, 3, 3, 3))))
+# a lower learning rate for offsets and sizes of patches, as in retinanet_dpt_shapes.py
+optim_wrapper = dict(
+    paramwise_cfg=dict(custom_keys=dict(offset_predictor=dict(lr_mult=0.1), wh_bias=dict(lr_mult=0.1)))
+)

@@ -1,26 +1,94 @@
-_base_ = [
-    '../_base_/backbones/small.py',
-    '../_base_/models/small_detr.py',
-    '../_base_/datasets/shapes_coco.py',
-    '../_base_/schedules/shapes_detr.py',
-    'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',
-]
+# mmdet's DINO, reduced as Deformable DETR is in deformable-detr_pvt_shapes.py, on the same data and schedule.
+_base_ = 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py'
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
 model = dict(
-    _base_.small_detr,
-    backbone=dict(_base_.small_dat, out_indices=(1, 2, 3)),
-    neck=dict(in_channels=_base_.small_channels[1:]),
+    num_queries=30,
+    backbone=dict(
+        _delete_=True,
+        type='DAT',
+        arch=dict(
+            like='tiny',
+            embed_dims=(64, 96, 128, 160),
+            depths=(1, 2, 2, 1),
+            num_heads=(1, 2, 4, 5),
+            mlp_ratios=(4, 4, 4, 4),
+            blocks=('L', 'LS', 'LD', 'D'),
+            groups=(1, 1, 2, 5),
+            strides=(4, 2, 1, 1),
+        ),
+        pretrain_img_size=128,
+        out_indices=(1, 2, 3),
+    ),
+    neck=dict(in_channels=[96, 128, 160]),
+    encoder=dict(
+        num_layers=2,
+        layer_cfg=dict(
+            self_attn_cfg=dict(dropout=0.0),
+            ffn_cfg=dict(feedforward_channels=512, ffn_drop=0.0),
+        ),
+    ),
+    decoder=dict(
+        num_layers=3,
+        layer_cfg=dict(
+            self_attn_cfg=dict(dropout=0.0),
+            cross_attn_cfg=dict(dropout=0.0),
+            ffn_cfg=dict(feedforward_channels=512, ffn_drop=0.0),
+        ),
+    ),
+    bbox_head=dict(num_classes=5),
     dn_cfg=dict(group_cfg=dict(num_dn_queries=20)),
+    test_cfg=dict(max_per_img=30),
 )
 
-train_dataloader = _base_.shapes_train_dataloader
-val_dataloader = _base_.shapes_test_dataloader
+data_root = 'data/shapes/coco/'
+metainfo = dict(
+    classes=('disc', 'triangle', 'square', 'star', 'ring'),
+    palette=[(230, 60, 60), (70, 200, 70), (70, 110, 240), (240, 200, 40), (60, 210, 220)],
+)
+train_pipeline = [
+    dict(type='LoadImageFromFile', backend_args=None),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='Resize', scale=(128, 128), keep_ratio=True),
+    dict(type='RandomFlip', prob=0.5, direction=['horizontal', 'vertical']),
+    dict(type='PackDetInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile', backend_args=None),
+    dict(type='Resize', scale=(128, 128), keep_ratio=True),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=1,
+    batch_sampler=None,
+    dataset=dict(data_root=data_root, metainfo=metainfo, pipeline=train_pipeline),
+)
+val_dataloader = dict(
+    batch_size=8,
+    num_workers=1,
+    dataset=dict(data_root=data_root, metainfo=metainfo, pipeline=test_pipeline),
+)
 test_dataloader = val_dataloader
-val_evaluator = _base_.shapes_evaluator
+val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
-train_cfg = dict(max_epochs=_base_.shapes_detr_epochs, val_interval=6)
-optim_wrapper = _base_.shapes_detr_optimizer
-param_scheduler = _base_.shapes_detr_scheduler
+max_epochs = 10
+train_cfg = dict(max_epochs=max_epochs, val_interval=6)
+optim_wrapper = dict(
+    _delete_=True,
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=5e-4, weight_decay=1e-4),
+    paramwise_cfg=dict(
+        custom_keys=dict(sampling_offsets=dict(lr_mult=0.1), reference_points=dict(lr_mult=0.1)),
+        norm_decay_mult=0.0,
+        bias_decay_mult=0.0,
+    ),
+    clip_grad=dict(max_norm=1.0),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=max_epochs, eta_min=1e-5, convert_to_iter_based=True),
+]
 auto_scale_lr = dict(base_batch_size=4)

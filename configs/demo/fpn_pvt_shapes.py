@@ -1,5 +1,4 @@
 _base_ = [
-    '../_base_/backbones/small.py',
     '../_base_/models/small_semantic_fpn_wide.py',
     '../_base_/datasets/shapes_semantic.py',
     '../_base_/schedules/shapes_semantic_long.py',
@@ -8,7 +7,18 @@ _base_ = [
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
 model = dict(
-    # Heads of 16 channels: more ways at a time to look around a pixel.
-    backbone=dict(_base_.small_pvt, arch=dict(_base_.small_pvt.arch, num_heads=(4, 6, 8, 10))),
-    neck=dict(in_channels=_base_.small_channels),
+    backbone=dict(
+        _delete_=True,
+        type='PVT',
+        arch=dict(
+            embed_dims=(64, 96, 128, 160),
+            depths=(1, 2, 2, 1),
+            # 16 channels per head: more attention patterns around a pixel
+            num_heads=(4, 6, 8, 10),
+            mlp_ratios=(4, 4, 4, 4),
+            sr_ratios=(4, 2, 1, 1),
+        ),
+        pretrain_img_size=128,
+    ),
+    neck=dict(in_channels=[64, 96, 128, 160]),
 )

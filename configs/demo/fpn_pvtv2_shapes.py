@@ -1,5 +1,4 @@
 _base_ = [
-    '../_base_/backbones/small.py',
     '../_base_/models/small_semantic_fpn.py',
     '../_base_/datasets/shapes_semantic.py',
     '../_base_/schedules/shapes_semantic.py',
@@ -7,4 +6,18 @@ _base_ = [
 ]
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
-model = dict(backbone=_base_.small_pvtv2, neck=dict(in_channels=_base_.small_channels))
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='PVTv2',
+        arch=dict(
+            embed_dims=(64, 96, 128, 160),
+            depths=(1, 2, 2, 1),
+            num_heads=(1, 2, 4, 5),
+            mlp_ratios=(4, 4, 4, 4),
+            sr_ratios=(4, 2, 1, 1),
+            linear=False,
+        ),
+    ),
+    neck=dict(in_channels=[64, 96, 128, 160]),
+)

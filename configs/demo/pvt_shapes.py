@@ -1,5 +1,4 @@
 _base_ = [
-    '../_base_/backbones/small.py',
     'mmpretrain::_base_/models/swin_transformer/tiny_224.py',
     '../_base_/datasets/shapes_classification.py',
     '../_base_/schedules/shapes_classification.py',
@@ -8,8 +7,21 @@ _base_ = [
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
 model = dict(
-    backbone=dict(_base_.small_pvt, pretrain_img_size=64, out_indices=(3,), out_type='cls_token'),
+    backbone=dict(
+        _delete_=True,
+        type='PVT',
+        arch=dict(
+            embed_dims=(64, 96, 128, 160),
+            depths=(1, 2, 2, 1),
+            num_heads=(1, 2, 4, 5),
+            mlp_ratios=(4, 4, 4, 4),
+            sr_ratios=(4, 2, 1, 1),
+        ),
+        pretrain_img_size=64,
+        out_indices=(3,),
+        out_type='cls_token',
+    ),
     neck=None,
-    head=dict(num_classes=5, in_channels=_base_.small_channels[-1]),
+    head=dict(num_classes=5, in_channels=160),
     train_cfg=None,
 )

@@ -1,6 +1,5 @@
-# mmseg's UPerNet as for Swin Transformer, with 64 channels in its heads, for small pictures and a CPU.
+# mmseg's UPerNet for Swin Transformer with 64 channels in its heads, for small images and a CPU.
 _base_ = [
-    '../_base_/backbones/small.py',
     'mmseg::_base_/models/upernet_swin.py',
     '../_base_/datasets/shapes_semantic.py',
     '../_base_/schedules/shapes_semantic_long.py',
@@ -9,10 +8,23 @@ _base_ = [
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
 norm_cfg = dict(type='BN', requires_grad=True)
-_head = dict(num_classes=6, norm_cfg=norm_cfg, dropout_ratio=0.0)
 model = dict(
     data_preprocessor=dict(size=(128, 128), test_cfg=dict(size_divisor=32)),
-    backbone=_base_.small_dat,
-    decode_head=dict(_head, in_channels=_base_.small_channels, channels=64),
-    auxiliary_head=dict(_head, in_channels=_base_.small_channels[2], channels=64),
+    backbone=dict(
+        _delete_=True,
+        type='DAT',
+        arch=dict(
+            like='tiny',
+            embed_dims=(64, 96, 128, 160),
+            depths=(1, 2, 2, 1),
+            num_heads=(1, 2, 4, 5),
+            mlp_ratios=(4, 4, 4, 4),
+            blocks=('L', 'LS', 'LD', 'D'),
+            groups=(1, 1, 2, 5),
+            strides=(4, 2, 1, 1),
+        ),
+        pretrain_img_size=128,
+    ),
+    decode_head=dict(in_channels=[64, 96, 128, 160], channels=64, num_classes=6, dropout_ratio=0.0, norm_cfg=norm_cfg),
+    auxiliary_head=dict(in_channels=128, channels=64, num_classes=6, dropout_ratio=0.0, norm_cfg=norm_cfg),
 )

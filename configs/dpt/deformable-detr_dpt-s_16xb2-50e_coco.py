@@ -1,3 +1,3 @@
 _base_ = './deformable-detr_dpt-t_16xb2-50e_coco.py'
 
-model = dict(backbone=dict(_base_.dpt.small, out_indices=(1, 2, 3)))
+model = dict(backbone=dict(arch='small', init_cfg=dict(checkpoint='checkpoints/dpt-small_in1k.pth')))

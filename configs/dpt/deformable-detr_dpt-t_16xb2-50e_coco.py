@@ -1,7 +1,15 @@
-_base_ = [
-    '../_base_/backbones/dpt.py',
-    'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
-]
+_base_ = 'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py'
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
-model = dict(backbone=dict(_base_.dpt.tiny, out_indices=(1, 2, 3)), neck=dict(in_channels=_base_.dpt_channels[1:]))
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='DPT',
+        arch='tiny',
+        out_indices=(1, 2, 3),
+        drop_path_rate=0.1,
+        # configs/dpt/README.md links the official checkpoint
+        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/dpt-tiny_in1k.pth'),
+    ),
+    neck=dict(in_channels=[128, 320, 512]),
+)

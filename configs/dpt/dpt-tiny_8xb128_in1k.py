@@ -1,3 +1,13 @@
-_base_ = '../pvt/pvt-tiny_8xb128_in1k.py'
+_base_ = [
+    'mmpretrain::_base_/models/swin_transformer/tiny_224.py',
+    '../_base_/datasets/imagenet_bs128_repeated_aug.py',
+    '../_base_/schedules/imagenet_bs1024_adamw_pvt.py',
+    'mmpretrain::_base_/default_runtime.py',
+]
+custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
-model = dict(backbone=dict(type='DPT'))
+model = dict(
+    backbone=dict(_delete_=True, type='DPT', arch='tiny', out_indices=(3,), out_type='cls_token', drop_path_rate=0.1),
+    neck=None,
+    head=dict(in_channels=512),
+)

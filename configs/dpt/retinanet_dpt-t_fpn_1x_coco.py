@@ -1,7 +1,19 @@
 _base_ = [
-    '../_base_/backbones/dpt.py',
-    '../baselines/retinanet_r50_fpn_pvt-1x_coco.py',
+    'mmdet::_base_/models/retinanet_r50_fpn.py',
+    'mmdet::_base_/datasets/coco_detection.py',
+    '../_base_/schedules/coco_1x_adamw-wd1e-4.py',
+    'mmdet::_base_/default_runtime.py',
 ]
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
-model = dict(backbone=_base_.dpt.tiny, neck=dict(in_channels=_base_.dpt_channels))
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='DPT',
+        arch='tiny',
+        drop_path_rate=0.1,
+        # configs/dpt/README.md links the official checkpoint
+        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/dpt-tiny_in1k.pth'),
+    ),
+    neck=dict(in_channels=[64, 128, 320, 512]),
+)

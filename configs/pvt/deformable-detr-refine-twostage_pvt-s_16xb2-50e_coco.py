@@ -1,3 +1,3 @@
-_base_ = './deformable-detr-refine_pvt-s_16xb2-50e_coco.py'
+_base_ = './deformable-detr_pvt-s_16xb2-50e_coco.py'
 
-model = dict(as_two_stage=True)
+model = dict(with_box_refine=True, as_two_stage=True)

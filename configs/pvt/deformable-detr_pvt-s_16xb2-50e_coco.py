@@ -1,3 +1,8 @@
 _base_ = './deformable-detr_pvt-t_16xb2-50e_coco.py'
 
-model = dict(backbone=dict(_base_.pvt.small, out_indices=(1, 2, 3)))
+model = dict(
+    backbone=dict(
+        arch='small',
+        init_cfg=dict(checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_small.pth'),
+    )
+)

@@ -1,7 +1,14 @@
-_base_ = [
-    '../_base_/backbones/pvt.py',
-    'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
-]
+_base_ = 'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py'
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
-model = dict(backbone=dict(_base_.pvt.tiny, out_indices=(1, 2, 3)), neck=dict(in_channels=_base_.pvt_channels[1:]))
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='PVT',
+        arch='tiny',
+        out_indices=(1, 2, 3),
+        drop_path_rate=0.1,
+        init_cfg=dict(type='Pretrained', checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_tiny.pth'),
+    ),
+    neck=dict(in_channels=[128, 320, 512]),
+)

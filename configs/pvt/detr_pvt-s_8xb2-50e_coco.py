@@ -1,7 +1,16 @@
-_base_ = [
-    '../_base_/backbones/pvt.py',
-    '../baselines/detr_r50_8xb2-50e_coco.py',
-]
+_base_ = '../_base_/detr_8xb2-50e_coco.py'
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
-model = dict(backbone=dict(_base_.pvt.small, out_indices=(3,)), neck=dict(in_channels=_base_.pvt_channels[3:]))
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='PVT',
+        arch='small',
+        out_indices=(3,),
+        drop_path_rate=0.1,
+        init_cfg=dict(
+            type='Pretrained', checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_small.pth'
+        ),
+    ),
+    neck=dict(in_channels=[512]),
+)

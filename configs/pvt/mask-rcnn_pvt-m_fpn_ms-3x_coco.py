@@ -1,3 +1,8 @@
 _base_ = './mask-rcnn_pvt-t_fpn_ms-3x_coco.py'
 
-model = dict(backbone=_base_.pvt.medium)
+model = dict(
+    backbone=dict(
+        arch='medium',
+        init_cfg=dict(checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_medium.pth'),
+    )
+)

@@ -1,3 +1,8 @@
 _base_ = './retinanet_pvt-t_fpn_1x_coco.py'
 
-model = dict(backbone=_base_.pvt.large)
+model = dict(
+    backbone=dict(
+        arch='large',
+        init_cfg=dict(checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_large.pth'),
+    )
+)

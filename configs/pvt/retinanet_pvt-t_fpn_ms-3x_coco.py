@@ -1,7 +1,18 @@
 _base_ = [
-    '../_base_/backbones/pvt.py',
-    '../baselines/retinanet_r50_fpn_pvt-ms-3x_coco.py',
+    'mmdet::_base_/models/retinanet_r50_fpn.py',
+    '../_base_/datasets/coco_detection_ms.py',
+    '../_base_/schedules/coco_3x_adamw-wd1e-4.py',
+    'mmdet::_base_/default_runtime.py',
 ]
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
-model = dict(backbone=_base_.pvt.tiny, neck=dict(in_channels=_base_.pvt_channels))
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='PVT',
+        arch='tiny',
+        drop_path_rate=0.1,
+        init_cfg=dict(type='Pretrained', checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_tiny.pth'),
+    ),
+    neck=dict(in_channels=[64, 128, 320, 512]),
+)

@@ -1,7 +1,20 @@
 _base_ = [
-    '../_base_/backbones/pvtv2.py',
-    '../baselines/retinanet_r50_fpn_pvt-1x_coco.py',
+    'mmdet::_base_/models/retinanet_r50_fpn.py',
+    'mmdet::_base_/datasets/coco_detection.py',
+    '../_base_/schedules/coco_1x_adamw-wd1e-4.py',
+    'mmdet::_base_/default_runtime.py',
 ]
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
-model = dict(backbone=_base_.pvtv2.b1, neck=dict(in_channels=_base_.pvtv2_channels))
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='PVTv2',
+        arch='b1',
+        drop_path_rate=0.1,
+        init_cfg=dict(
+            type='Pretrained', checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_v2_b1.pth'
+        ),
+    ),
+    neck=dict(in_channels=[64, 128, 320, 512]),
+)

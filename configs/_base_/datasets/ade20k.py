@@ -1,5 +1,5 @@
-# ADE20K with --tta as the papers test at several scales: multiples of the size of the single test. (mmseg's takes multiples of
-# the picture's own size.)
+# ADE20K with the papers' multi-scale test (--tta): at multiples of the single-scale size, where mmseg takes multiples
+# of the image size.
 _base_ = 'mmseg::_base_/datasets/ade20k.py'
 
 tta_pipeline = [
@@ -8,8 +8,12 @@ tta_pipeline = [
         type='TestTimeAug',
         transforms=[
             [
-                dict(type='Resize', scale=(int(2048 * ratio), int(512 * ratio)), keep_ratio=True)
-                for ratio in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+                dict(type='Resize', scale=(1024, 256), keep_ratio=True),
+                dict(type='Resize', scale=(1536, 384), keep_ratio=True),
+                dict(type='Resize', scale=(2048, 512), keep_ratio=True),
+                dict(type='Resize', scale=(2560, 640), keep_ratio=True),
+                dict(type='Resize', scale=(3072, 768), keep_ratio=True),
+                dict(type='Resize', scale=(3584, 896), keep_ratio=True),
             ],
             [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
             [dict(type='LoadAnnotations')],

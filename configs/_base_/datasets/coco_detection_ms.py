@@ -1,5 +1,15 @@
-_base_ = ['mmdet::_base_/datasets/coco_detection.py', './multi_scale.py']
+# COCO, trained with a short side of 640 to 800 pixels and a long side of at most 1333.
+_base_ = 'mmdet::_base_/datasets/coco_detection.py'
 
-train_pipeline = _base_.train_pipeline
-train_pipeline[2] = _base_.ms_resize
+train_pipeline = [
+    dict(type='LoadImageFromFile', backend_args=None),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(
+        type='RandomChoiceResize',
+        scales=[(1333, 640), (1333, 672), (1333, 704), (1333, 736), (1333, 768), (1333, 800)],
+        keep_ratio=True,
+    ),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackDetInputs'),
+]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

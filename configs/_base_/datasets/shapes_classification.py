@@ -1,4 +1,4 @@
-# The built-in drawn shapes in ImageNet's layout: one shape a picture, a folder a class.
+# The built-in shapes in ImageNet's layout: single-object images, a directory per class.
 _base_ = 'mmpretrain::_base_/datasets/imagenet_bs64.py'
 
 dataset_type = 'CustomDataset'
@@ -15,11 +15,30 @@ test_pipeline = [
     dict(type='Resize', scale=64),
     dict(type='PackInputs'),
 ]
-_shapes = dict(_delete_=True, type=dataset_type, data_root=data_root, with_label=True)
 train_dataloader = dict(
-    batch_size=32, num_workers=1, dataset=dict(data_prefix='train', pipeline=train_pipeline, **_shapes)
+    batch_size=32,
+    num_workers=1,
+    dataset=dict(
+        _delete_=True,
+        type=dataset_type,
+        data_root=data_root,
+        data_prefix='train',
+        with_label=True,
+        pipeline=train_pipeline,
+    ),
 )
-val_dataloader = dict(batch_size=32, num_workers=1, dataset=dict(data_prefix='val', pipeline=test_pipeline, **_shapes))
+val_dataloader = dict(
+    batch_size=32,
+    num_workers=1,
+    dataset=dict(
+        _delete_=True,
+        type=dataset_type,
+        data_root=data_root,
+        data_prefix='val',
+        with_label=True,
+        pipeline=test_pipeline,
+    ),
+)
 test_dataloader = val_dataloader
 val_evaluator = dict(type='Accuracy', topk=(1,))
 test_evaluator = val_evaluator

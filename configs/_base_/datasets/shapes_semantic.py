@@ -1,4 +1,4 @@
-# The built-in drawn shapes in ADE20K's layout: 0 is unlabelled in the files, so that classes count from 1 there.
+# The built-in shapes in ADE20K's layout: 0 is unlabeled in the files, so that classes count from 1 there.
 _base_ = 'mmseg::_base_/datasets/ade20k.py'
 
 dataset_type = 'BaseSegDataset'
@@ -21,7 +21,25 @@ test_pipeline = [
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='PackSegInputs'),
 ]
-_shapes = dict(type=dataset_type, data_root=data_root, metainfo=metainfo, reduce_zero_label=True)
-train_dataloader = dict(batch_size=8, num_workers=1, dataset=dict(pipeline=train_pipeline, **_shapes))
-val_dataloader = dict(num_workers=1, dataset=dict(pipeline=test_pipeline, **_shapes))
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=1,
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        metainfo=metainfo,
+        reduce_zero_label=True,
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    num_workers=1,
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        metainfo=metainfo,
+        reduce_zero_label=True,
+        pipeline=test_pipeline,
+    ),
+)
 test_dataloader = val_dataloader

@@ -1,6 +1,6 @@
-# 300 epochs at batch 1024 as for Swin: lr 5e-4 x 1024 / 512 = 1e-3, 20 epochs of warm-up from 5e-7 x 1024 / 512 = 1e-6
-# = 1e-3 x 1e-3, cosine to 5e-6 x 1024 / 512 = 1e-5, weight decay 0.05, none for norms, biases and tables of deformable and of
-# window attention.
+# 300 epochs with a batch of 1024, as for Swin: lr 5e-4 x 1024 / 512 = 1e-3, 20 epochs of warm-up from
+# 5e-7 x 1024 / 512 = 1e-6 = 1e-3 x 1e-3, cosine decay to 5e-6 x 1024 / 512 = 1e-5. Weight decay 0.05, none for norms,
+# biases and the tables of deformable and window attention.
 _base_ = 'mmpretrain::_base_/schedules/imagenet_bs1024_adamw_swin.py'
 
 optim_wrapper = dict(

@@ -1,0 +1,19 @@
+# coco_1x_adamw-wd5e-2.py for 36 epochs.
+_base_ = 'mmdet::_base_/schedules/schedule_1x.py'
+
+train_cfg = dict(max_epochs=36)
+optim_wrapper = dict(
+    optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, weight_decay=0.05),
+    paramwise_cfg=dict(
+        custom_keys=dict(
+            absolute_pos_embed=dict(decay_mult=0.0),
+            relative_position_bias_table=dict(decay_mult=0.0),
+            rpe_table=dict(decay_mult=0.0),
+            norm=dict(decay_mult=0.0),
+        ),
+    ),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=1000),
+    dict(type='MultiStepLR', by_epoch=True, begin=0, end=36, milestones=[27, 33], gamma=0.1),
+]

@@ -1,0 +1,6 @@
+_base_ = [
+    'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
+    'mmdet::_base_/datasets/coco_instance.py',
+    '../_base_/schedules/coco_1x_adamw-wd5e-2.py',
+    'mmdet::_base_/default_runtime.py',
+]

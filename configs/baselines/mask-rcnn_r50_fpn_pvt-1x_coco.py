@@ -1,8 +1,0 @@
-_base_ = [
-    'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
-    'mmdet::_base_/datasets/coco_instance.py',
-    '../_base_/schedules/coco_1x_adamw_pvt.py',
-    'mmdet::_base_/default_runtime.py',
-]
-
-optim_wrapper = dict(optimizer=dict(lr=2e-4))

@@ -1,0 +1,6 @@
+_base_ = [
+    'mmdet::_base_/models/retinanet_r50_fpn.py',
+    '../_base_/datasets/coco_detection_ms-crop.py',
+    '../_base_/schedules/coco_3x_adamw-wd5e-2.py',
+    'mmdet::_base_/default_runtime.py',
+]

@@ -1,6 +1,0 @@
-_base_ = [
-    'mmdet::_base_/models/retinanet_r50_fpn.py',
-    'mmdet::_base_/datasets/coco_detection.py',
-    '../_base_/schedules/coco_1x_adamw_pvt.py',
-    'mmdet::_base_/default_runtime.py',
-]
