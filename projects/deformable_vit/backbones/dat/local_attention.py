@@ -8,7 +8,7 @@ from ...ops import neighborhood_attention, surplus_pairs, window_attention
 
 
 class LocalAttention(nn.Module):
-    """Projections around an attention of each pixel to pixels nearby; subclasses implement :meth:`attend`.
+    """The projections before and after an attention of each pixel to pixels nearby.
 
     Args:
         dim: Number of channels.
@@ -21,16 +21,15 @@ class LocalAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Map (B, heads, H, W, d) to (B, heads, H, W, d)."""
-        raise NotImplementedError
-
-    def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
-        """Map (B, H * W, C) to (B, H * W, C)."""
+    def project_in(self, x: Tensor, hw: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values (B, heads, H, W, d) of tokens (B, H * W, C)."""
         # Chunks instead of an axis of three: backward then concatenates the gradients once.
-        qkv = (t.unflatten(1, hw).unflatten(-1, (self.num_heads, -1)) for t in self.qkv(x).chunk(3, dim=-1))
-        out = self.attend(*(t.permute(0, 3, 1, 2, 4) for t in qkv))  # (B, heads, H, W, d)
-        return self.proj(out.permute(0, 2, 3, 1, 4).flatten(3).flatten(1, 2))
+        q, k, v = (t.unflatten(1, hw).unflatten(-1, (self.num_heads, -1)) for t in self.qkv(x).chunk(3, dim=-1))
+        return q.permute(0, 3, 1, 2, 4), k.permute(0, 3, 1, 2, 4), v.permute(0, 3, 1, 2, 4)
+
+    def project_out(self, x: Tensor) -> Tensor:
+        """Map (B, heads, H, W, d) to tokens (B, H * W, C)."""
+        return self.proj(x.permute(0, 2, 3, 1, 4).flatten(3).flatten(1, 2))
 
 
 class WindowAttention(LocalAttention):
@@ -51,9 +50,10 @@ class WindowAttention(LocalAttention):
         self.relative_position_bias_table = nn.Parameter(torch.zeros(self.table_size**2, num_heads))
         trunc_normal_(self.relative_position_bias_table, std=0.01)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        table = self.relative_position_bias_table.T.unflatten(1, (self.table_size, self.table_size))
-        return window_attention(q, k, v, table.flip(1, 2), self.shift)
+    def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        """Map (B, H * W, C) to (B, H * W, C)."""
+        table = self.relative_position_bias_table.T.unflatten(1, (self.table_size, self.table_size)).flip(1, 2)
+        return self.project_out(window_attention(*self.project_in(x, hw), table, self.shift))
 
 
 class NeighborhoodAttention(LocalAttention):
@@ -76,8 +76,9 @@ class NeighborhoodAttention(LocalAttention):
         self.rpb = nn.Parameter(torch.zeros(num_heads, 2 * kernel_size - 1, 2 * kernel_size - 1))
         trunc_normal_(self.rpb, std=0.02)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return neighborhood_attention(q, k, v, self.rpb)
+    def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
+        """Map (B, H * W, C) to (B, H * W, C)."""
+        return self.project_out(neighborhood_attention(*self.project_in(x, hw), self.rpb))
 
     def extra_flops(self, args: tuple[Tensor, tuple[int, int]], out: Tensor) -> int:
         """Subtract the masked products of tiles, which belong to no neighborhood."""
