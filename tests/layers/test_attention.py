@@ -1,14 +1,15 @@
-"""Spatial-reduction attention against an obvious reference."""
+"""Spatial-reduction attention compared with attention computed head by head."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from deformable_vit.layers import LinearSpatialReductionAttention, SpatialReductionAttention
+from deformable_vit.backbones.pvt_v2 import LinearSpatialReductionAttention
+from deformable_vit.layers import SpatialReductionAttention
 
 
-def reference(attn: SpatialReductionAttention, x: Tensor, hw: tuple[int, int]) -> Tensor:
-    """Head by head, with the whole attention matrix."""
+def attention_by_head(attn: SpatialReductionAttention, x: Tensor, hw: tuple[int, int]) -> Tensor:
+    """Compute the layer head by head, with the whole attention matrix."""
     q, kv = attn.q(x), attn.kv(attn.reduce(x, hw))
     k, v = kv.chunk(2, dim=-1)
     out = []
@@ -21,7 +22,7 @@ def reference(attn: SpatialReductionAttention, x: Tensor, hw: tuple[int, int]) -
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32])
 @pytest.mark.parametrize('hw', [(8, 8), (9, 14)])
 @pytest.mark.parametrize('kind', ['plain', 'reduced', 'linear'])
-def test_against_reference(kind: str, hw: tuple[int, int], dtype: torch.dtype) -> None:
+def test_heads_attend_separately(kind: str, hw: tuple[int, int], dtype: torch.dtype) -> None:
     if kind == 'linear':
         attn = LinearSpatialReductionAttention(24, 3)
     else:
@@ -30,7 +31,7 @@ def test_against_reference(kind: str, hw: tuple[int, int], dtype: torch.dtype) -
     x = torch.randn(2, hw[0] * hw[1], 24, dtype=dtype, requires_grad=True)
     cotangent = torch.randn_like(x)
     results = []
-    for function in (attn, lambda x, hw: reference(attn, x, hw)):
+    for function in (attn, lambda x, hw: attention_by_head(attn, x, hw)):
         out = function(x, hw)
         results.append((out, *torch.autograd.grad((out * cotangent).sum(), [x, *attn.parameters()])))
     tolerance = 1e-10 if dtype == torch.float64 else 1e-4
@@ -38,7 +39,7 @@ def test_against_reference(kind: str, hw: tuple[int, int], dtype: torch.dtype) -
         torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
 
 
-def test_reduction_is_the_mean_when_its_weights_are() -> None:
+def test_reduction_by_averaging_weights_returns_the_means() -> None:
     attn = SpatialReductionAttention(4, 1, sr_ratio=2)
     with torch.no_grad():
         attn.sr.weight.copy_(torch.eye(4)[:, :, None, None].expand(4, 4, 2, 2) / 4)
@@ -49,7 +50,13 @@ def test_reduction_is_the_mean_when_its_weights_are() -> None:
     torch.testing.assert_close(attn.reduce(x, (4, 6)), grid.mean(dim=(1, 3)).reshape(1, 6, 4))
 
 
-def test_linear_attention_has_49_keys_at_any_size() -> None:
+def test_reduction_drops_rows_and_columns_that_fill_no_key() -> None:
+    attn, x = SpatialReductionAttention(4, 1, sr_ratio=2), torch.randn(1, 5 * 7, 4)
+    cropped = x.unflatten(1, (5, 7))[:, :4, :6].flatten(1, 2)
+    torch.testing.assert_close(attn.reduce(x, (5, 7)), attn.reduce(cropped, (4, 6)))
+
+
+def test_linear_attention_has_49_keys_for_any_size() -> None:
     attn = LinearSpatialReductionAttention(8, 2)
     for hw in ((3, 5), (7, 7), (40, 33)):
         assert attn.reduce(torch.randn(1, hw[0] * hw[1], 8), hw).shape == (1, 49, 8)
