@@ -6,8 +6,8 @@ sampled at a deformable location, two for a relative position bias, which is int
 Activations, softmax and element-wise sums are not counted. Counted like this, the variants of DAT-T have the FLOPs of
 the paper's ablation to the last printed digit.
 
-Every formula stands beside the code that it describes: ops register theirs with torch (those of torch's own ops are in
-:data:`deformable_vit.ops.FLOP_FORMULAS`), and a layer whose FLOPs do not follow from its ops has ``extra_flops``.
+Every formula is defined beside the code that it counts: the ops' formulas are in
+:data:`deformable_vit.ops.FLOP_FORMULAS`, and a layer whose FLOPs do not follow from its ops has ``extra_flops``.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """Functions of tensors, without parameters; each takes ``backend=None``, see :mod:`.backends`."""
 
-from . import attention, deform_conv
+from . import attention, deform_conv, separable
 from .attention import deformable_attention, deformable_key_value, dense_attention
 from .backends import BACKENDS, current_backend, recompute_contexts, use_backend
 from .coordinates import CONVENTIONS, coordinate_dtype, key_coordinates, key_grid, key_spacing, query_coordinates
@@ -8,8 +8,9 @@ from .deformable_patch import box_locations, decode_boxes, deformable_patch_proj
 from .local_attention import neighborhood_attention, surplus_pairs, window_attention
 from .tokens import map_to_tokens, pad_to_multiple, resize_position_embedding, tokens_to_map
 
-# Formulas of torch's own ops, for ``FlopCounterMode(custom_mapping=...)``; those of this package's ops are registered.
-FLOP_FORMULAS = attention.FLOP_FORMULAS | deform_conv.FLOP_FORMULAS
+# For ``FlopCounterMode(custom_mapping=FLOP_FORMULAS)``. Not registered: that would change other programs' counts of
+# torch's ops, and importing the counter imports triton, 72 MiB.
+FLOP_FORMULAS = attention.FLOP_FORMULAS | deform_conv.FLOP_FORMULAS | separable.FLOP_FORMULAS
 
 __all__ = [
     'BACKENDS',

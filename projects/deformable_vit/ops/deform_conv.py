@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from mmcv.utils import ext_loader
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from .coordinates import coordinate_dtype
 
@@ -86,10 +85,6 @@ def _grid_sample_flops(_x: torch.Size, _grid: torch.Size, *_args: Any, out_shape
     return 2 * 4 * math.prod(out_shape)
 
 
-# For torch's counter, as custom mapping: registering formulas for torch's own ops would change other programs' counts.
-FLOP_FORMULAS = {torch.ops.aten.grid_sampler_2d: _grid_sample_flops}
-
-
 def _sizes(weight: Tensor, stride: list[int], groups: int, batch: int) -> dict[str, int]:
     # As many images at once as mmcv's default allows; it requires a divisor of the batch size.
     step = next(n for n in range(min(batch, 32), 0, -1) if batch % n == 0)
@@ -113,13 +108,18 @@ def _(x: Tensor, offset: Tensor, weight: Tensor, stride: list[int], groups: int)
     return x.new_empty(len(x), len(weight), *offset.shape[-2:])
 
 
-@register_flop_formula(torch.ops.deformable_vit.deform_conv)
 def _deform_conv_flops(
     _x: torch.Size, _offset: torch.Size, weight: torch.Size, *_args: Any, out_shape: torch.Size, **_kwargs: Any
 ) -> int:
     """Count the projection, and four products per sampled element."""
     pixels = out_shape[0] * out_shape[2] * out_shape[3]
     return 2 * pixels * math.prod(weight[1:]) * (weight[0] + 4)
+
+
+FLOP_FORMULAS = {
+    torch.ops.aten.grid_sampler_2d: _grid_sample_flops,
+    torch.ops.deformable_vit.deform_conv: _deform_conv_flops,
+}
 
 
 @torch.library.custom_op('deformable_vit::deform_conv_backward', mutates_args=())

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula, sdpa_flop_count
 
 # Elements of the score matrix of a chunk: 8 MiB in float32. Half of it makes the products too small, twice as much
 # exceeds the caches.
@@ -158,10 +157,12 @@ def _(
     return y.new_empty(q.shape), y.new_empty(q.shape[:3])
 
 
-@register_flop_formula(torch.ops.deformable_vit.separable_attention)
 def _flops(q: torch.Size, k: torch.Size, v: torch.Size, *_args: Any, **_kwargs: Any) -> int:
     """Count the products of attention, and two per score for the bias, read along y and then along x."""
-    return sdpa_flop_count(q, k, v) + 2 * 2 * math.prod(q[:3]) * k[2]
+    return 2 * math.prod(q[:3]) * k[2] * (q[3] + v[3] + 2)
+
+
+FLOP_FORMULAS = {torch.ops.deformable_vit.separable_attention: _flops}
 
 
 @torch.library.custom_op('deformable_vit::separable_attention_backward', mutates_args=())
