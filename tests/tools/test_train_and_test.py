@@ -14,25 +14,33 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from authors_names import authors_names
+from official_names import official_names
 from running import ENVIRONMENT, ROOT
 
 from deformable_vit.engine import read_metrics
 
 DETECTOR = 'retinanet_pvtv2_shapes.py'
 
+pytestmark = pytest.mark.slow
+
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, map_location='cpu', weights_only=False)['state_dict']
 
 
-def test_detection_from_config_to_pictures(tool, config, tmp_path: Path) -> None:
+def is_statistic(key: str) -> bool:
+    """Return whether a key is one of batch norm's buffers, which change at a learning rate of 0."""
+    return 'running_' in key or 'num_batches' in key
+
+
+def test_detection_from_config_to_images(tool, config, tmp_path: Path) -> None:
     cfg = config('mask-rcnn_pvt_shapes.py')
     options = ['train_cfg.max_epochs=1', 'default_hooks.logger.interval=1', 'model.backbone.with_cp=True']
     done = tool('train.py', cfg, '--work-dir', 'run', '--cfg-options', *options)
     losses = re.findall(r'loss_mask: ([0-9.]+)', done.stdout + done.stderr)
     assert len(losses) == 4
     assert all(0 < float(loss) < 10 for loss in losses)
+    assert (done.stdout + done.stderr).count('warm-up takes 3 of 4 iterations (75 %)') == 1
 
     done = tool('test.py', cfg, 'run/epoch_1.pth', '--work-dir', 'tested', '--out', 'p.pkl', '--show-dir', 'seen')
     predictions = pickle.loads((tmp_path / 'p.pkl').read_bytes())
@@ -49,24 +57,26 @@ def test_detection_from_config_to_pictures(tool, config, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ('family', 'mark'),
+    ('family', 'official_name'),
     [
         ('pvtv2', 'backbone.block1.0.mlp.dwconv.dwconv.weight'),
         ('datpp', 'backbone.stages.1.attns.1.conv_offset.1.norm.weight'),
     ],
 )
-def test_authors_detector(tool, config, tmp_path: Path, family: str, mark: str) -> None:
-    """A file with the authors' names behind `backbone.` is tested, and trained on from, as one in our names."""
+def test_official_detectors_are_tested_and_trained_as_they_are(
+    tool, config, tmp_path: Path, family: str, official_name: str
+) -> None:
+    """A detector with official names behind `backbone.` gives the results of one with this project's names."""
     cfg = config(f'retinanet_{family}_shapes.py')
-    # A low bar, so that an untrained detector has something to say.
+    # A low threshold, so that an untrained detector has predictions.
     options = ['--cfg-options', 'model.test_cfg.score_thr=0.0']
     tool('train.py', cfg, '--work-dir', 'run', '--cfg-options', 'train_cfg.max_epochs=1')
-    ours = weights(tmp_path / 'run' / 'epoch_1.pth')
-    theirs = authors_names(ours, family)
-    assert mark in theirs
-    torch.save({'meta': {'epoch': 1}, 'state_dict': theirs}, tmp_path / 'theirs.pth')
+    converted = weights(tmp_path / 'run' / 'epoch_1.pth')
+    official = official_names(converted, family)
+    assert official_name in official
+    torch.save({'meta': {'epoch': 1}, 'state_dict': official}, tmp_path / 'official.pth')
     results = []
-    for checkpoint in ('run/epoch_1.pth', 'theirs.pth'):
+    for checkpoint in ('run/epoch_1.pth', 'official.pth'):
         out = f'{Path(checkpoint).stem}.pkl'
         tool('test.py', cfg, checkpoint, '--out', out, '--tta', *options)
         results.append(pickle.loads((tmp_path / out).read_bytes()))
@@ -75,25 +85,24 @@ def test_authors_detector(tool, config, tmp_path: Path, family: str, mark: str) 
         for key, value in a['pred_instances'].items():
             assert torch.equal(value, b['pred_instances'][key])
 
-    still = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=5', 'optim_wrapper.optimizer.lr=0.0']
-    tool('train.py', cfg, '--work-dir', 'on', '--cfg-options', *still, 'load_from=theirs.pth')
+    frozen = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=5', 'optim_wrapper.optimizer.lr=0.0']
+    tool('train.py', cfg, '--work-dir', 'on', '--cfg-options', *frozen, 'load_from=official.pth')
     started = weights(tmp_path / 'on' / 'epoch_1.pth')
-    assert started.keys() == ours.keys()
+    assert started.keys() == converted.keys()
     for key, value in started.items():
-        assert torch.equal(value, ours[key]) or 'running_' in key or 'num_batches' in key, key
+        assert torch.equal(value, converted[key]) or is_statistic(key), key
 
 
 def test_segmentation(tool, config, tmp_path: Path) -> None:
     cfg = config('fpn_pvtv2_shapes.py')
     tool('train.py', cfg, '--work-dir', 'run')
     tool('test.py', cfg, 'run/iter_4.pth', '--work-dir', 'tested', '--out', 'maps', '--show-dir', 'seen')
-    # The maps that --out saved, measured by hand, give the mIoU that was printed.
+    # The mIoU of the label maps that --out saved, computed by hand, is the reported one.
     ade = next(Path(line.split("'")[1]) for line in cfg.read_text().splitlines() if 'data_root' in line)
     counts = np.zeros((6, 6))
     for file in sorted((tmp_path / 'maps').glob('*.png')):
-        predicted = (
-            cv2.imread(str(file), cv2.IMREAD_UNCHANGED).astype(int) - 1
-        )  # the metric adds 1 again, as ADE20K counts
+        # The metric saves ADE20K's numbers, which begin at 1.
+        predicted = cv2.imread(str(file), cv2.IMREAD_UNCHANGED).astype(int) - 1
         truth = cv2.imread(str(ade / 'annotations' / 'validation' / file.name), cv2.IMREAD_UNCHANGED).astype(int) - 1
         np.add.at(counts, (truth[truth >= 0], predicted[truth >= 0]), 1)
     assert counts.sum() > 10000
@@ -101,10 +110,10 @@ def test_segmentation(tool, config, tmp_path: Path) -> None:
     iou = counts.diagonal()[union > 0] / union[union > 0]
     assert read_metrics(tmp_path / 'tested')['mIoU'] == pytest.approx(100 * iou.mean(), abs=0.01)
 
-    pictures = list((tmp_path / 'seen').rglob('*.png'))
-    assert len(pictures) == 4
-    picture = cv2.imread(str(pictures[0]))
-    assert picture.shape[1] > 1.5 * picture.shape[0]  # ground truth and prediction side by side
+    images = list((tmp_path / 'seen').rglob('*.png'))
+    assert len(images) == 4
+    image = cv2.imread(str(images[0]))
+    assert image.shape[1] > 1.5 * image.shape[0]  # ground truth and prediction side by side
     tool('test.py', cfg, 'run/iter_4.pth', '--work-dir', 'tta', '--tta')
     assert 0 < read_metrics(tmp_path / 'tta')['mIoU'] <= 100
 
@@ -112,24 +121,24 @@ def test_segmentation(tool, config, tmp_path: Path) -> None:
 def test_classification(tool, config, tmp_path: Path) -> None:
     cfg = config('pvt_shapes.py')
     done = tool('train.py', cfg, '--work-dir', 'run', '--auto-scale-lr', '--cfg-options', 'train_cfg.max_epochs=1')
-    # 2 pictures a step instead of 32
+    # 2 images per iteration instead of 32
     assert 'Scaling the original LR by 0.0625' in ' '.join((done.stdout + done.stderr).split())
     tool('test.py', cfg, 'run/epoch_1.pth', '--work-dir', 'tested', '--out', 'p.pkl', '--show-dir', 'seen')
     predictions = pickle.loads((tmp_path / 'p.pkl').read_bytes())
     assert len(predictions) == 10
     right = sum(p['pred_score'].argmax().item() == p['gt_label'].item() for p in predictions)
     assert read_metrics(tmp_path / 'tested')['accuracy/top1'] == pytest.approx(10 * right, abs=1e-3)
-    assert len(list((tmp_path / 'seen').glob('*.png'))) >= 2  # files of two classes may share a name
+    assert len(list((tmp_path / 'seen').glob('*.png'))) >= 2  # images of different classes may have the same name
     tool('test.py', cfg, 'run/epoch_1.pth', '--work-dir', 'tta', '--tta')
     assert 0 <= read_metrics(tmp_path / 'tta')['accuracy/top1'] <= 100
 
 
-def test_interrupted_and_resumed_is_the_same(tool, config, tmp_path: Path) -> None:
-    """Killed in the second epoch and resumed: the same weights, bit for bit, as without."""
+def test_resumed_training_gives_the_same_weights(tool, config, tmp_path: Path) -> None:
+    """Training that is killed in the second epoch and resumed equals uninterrupted training, bit for bit."""
     cfg = config(DETECTOR)
     tool('train.py', cfg, '--work-dir', 'straight')
 
-    # Slow the second epoch down enough to be killed in it.
+    # Slow down the second epoch, to be killed in it.
     slow = tmp_path / 'slow.py'
     slow.write_text(
         f"_base_ = {str(cfg)!r}\ncustom_hooks = [dict(type='SlowSecondEpoch')]\n"
@@ -158,8 +167,7 @@ def test_interrupted_and_resumed_is_the_same(tool, config, tmp_path: Path) -> No
     assert not all(torch.equal(straight[k], first[k]) for k in straight)
 
 
-def test_two_processes(tool, config, tmp_path: Path) -> None:
-    """Two processes train one model, and test it to the same figures as one."""
+def test_two_processes_train_one_model_and_test_it_like_one(tool, config, tmp_path: Path) -> None:
     cfg = config(
         'fpn_pvtv2_shapes.py',
         "custom_imports = dict(imports=['deformable_vit', 'rank_agreement'], allow_failed_imports=False)\n"
@@ -174,7 +182,7 @@ def test_two_processes(tool, config, tmp_path: Path) -> None:
     assert found['backend'] == 'gloo'
     assert found['apart'] == 0
     a, b = found['seen']
-    assert sorted(a[:4] + b[:4]) == list(range(1, 9))  # of each round of pictures, half went to each process
+    assert sorted(a[:4] + b[:4]) == list(range(1, 9))  # in each epoch, half of the images went to each process
 
     tool('dist_test.sh', cfg, 'run/iter_4.pth', 2, '--work-dir', 'two', **environment)
     tool('test.py', cfg, 'run/iter_4.pth', '--work-dir', 'one')
@@ -184,7 +192,7 @@ def test_two_processes(tool, config, tmp_path: Path) -> None:
         assert two[key] == pytest.approx(one[key], abs=0.02)
 
 
-def test_a_second_run_keeps_the_first(tool, config, tmp_path: Path) -> None:
+def test_second_run_keeps_the_checkpoints_of_the_first(tool, config, tmp_path: Path) -> None:
     cfg = config(DETECTOR)
     one_epoch = ['--work-dir', 'run', '--cfg-options', 'train_cfg.max_epochs=1', 'train_cfg.val_interval=5']
     tool('train.py', cfg, *one_epoch)
@@ -195,19 +203,39 @@ def test_a_second_run_keeps_the_first(tool, config, tmp_path: Path) -> None:
     assert not all(torch.equal(v, first[k]) for k, v in weights(tmp_path / 'run' / 'epoch_1.pth').items())
 
 
-def test_loading_from_the_run_that_is_replaced(tool, config, tmp_path: Path) -> None:
-    """The checkpoint to start from lies in the work dir itself: it is read before it is put aside."""
+def test_load_from_may_be_in_the_work_directory(tool, config, tmp_path: Path) -> None:
+    """The checkpoint is read before it is moved."""
     cfg = config(DETECTOR)
     one_epoch = ['--work-dir', 'run', '--cfg-options', 'train_cfg.max_epochs=1', 'train_cfg.val_interval=5']
     tool('train.py', cfg, *one_epoch)
     first = weights(tmp_path / 'run' / 'epoch_1.pth')
     tool('train.py', cfg, *one_epoch, 'load_from=run/epoch_1.pth', 'optim_wrapper.optimizer.lr=0.0')
     again = weights(tmp_path / 'run' / 'epoch_1.pth')
-    learnt = [k for k in first if 'running_' not in k and 'num_batches' not in k]
-    assert all(torch.equal(first[k], again[k]) for k in learnt)
+    assert all(torch.equal(first[k], again[k]) for k in first if not is_statistic(k))
 
 
-def test_slurm_scripts_hand_everything_over(tmp_path: Path) -> None:
+def test_flexible_runner_trains_resumes_loads_and_tests(tool, config, tmp_path: Path) -> None:
+    """mmengine's FlexibleRunner builds its model late; checkpoints are compared with it all the same."""
+    cfg = config(DETECTOR, "runner_type = 'FlexibleRunner'")
+    train = ['train.py', cfg, '--work-dir']
+    tool(*train, 'straight', '--cfg-options', 'train_cfg.val_interval=5')
+    tool(*train, 'resumed', '--cfg-options', 'train_cfg.val_interval=5', 'train_cfg.max_epochs=1')
+    done = tool(*train, 'resumed', '--resume', '--cfg-options', 'train_cfg.val_interval=5')
+    assert 'resumed epoch: 1' in done.stdout + done.stderr
+    straight, resumed = (weights(tmp_path / run / 'epoch_2.pth') for run in ('straight', 'resumed'))
+    assert all(torch.equal(straight[k], resumed[k]) for k in straight)
+
+    frozen = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=5', 'optim_wrapper.optimizer.lr=0.0']
+    tool(*train, 'on', '--cfg-options', *frozen, 'load_from=straight/epoch_2.pth')
+    loaded = weights(tmp_path / 'on' / 'epoch_1.pth')
+    assert all(torch.equal(straight[k], loaded[k]) for k in straight if not is_statistic(k))
+
+    done = tool('test.py', cfg, 'straight/epoch_2.pth', '--work-dir', 'tested', '--out', 'p.pkl')
+    assert f'straight/epoch_2.pth: {len(straight)} parameters match' in done.stdout + done.stderr
+    assert len(pickle.loads((tmp_path / 'p.pkl').read_bytes())) == 4
+
+
+def test_slurm_scripts_pass_all_arguments_on(tmp_path: Path) -> None:
     srun = tmp_path / 'srun'
     srun.write_text('#!/bin/sh\necho "$@"\n')
     srun.chmod(0o755)
