@@ -1,31 +1,47 @@
-"""The configs of the project, as tests read them."""
+"""Helpers that read and build the configs of the project."""
 
 import copy
 import importlib
 from functools import cache
 from pathlib import Path
+from unittest import mock
 
+import pytest
 import torch
 import yaml
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from running import ROOT
 
+# All but the files of _base_, which only other configs inherit.
 CONFIGS = sorted(p for p in (ROOT / 'configs').glob('*/*.py') if p.parent.name != '_base_')
+
+_cfg_path = Config._get_cfg_path
+
+
+@cache
+def _external(cfg_path: str) -> tuple[str, str | None]:
+    return _cfg_path(cfg_path, '')
+
+
+def _cached_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
+    return _external(cfg_path) if '::' in cfg_path else _cfg_path(cfg_path, filename)
 
 
 @cache
 def _parsed(path: Path) -> Config:
-    return Config.fromfile(path)
+    # For every `mmdet::...` mmengine reads all metafiles of mmdet, which takes most of the time.
+    with mock.patch.object(Config, '_get_cfg_path', staticmethod(_cached_cfg_path)):
+        return Config.fromfile(path)
 
 
 def load(path: Path) -> Config:
-    """The config at ``path``; it is parsed once, and each caller gets a copy."""
+    """Return a copy of the config at ``path``, which is parsed only once."""
     return copy.deepcopy(_parsed(path))
 
 
 def build(config: Config, device: str = 'meta') -> torch.nn.Module:
-    """The model of a config; on the meta device, without values, unless a host's backbone needs them to be built."""
+    """Build the model of a config, on the meta device (no values) unless it is a Swin Transformer, which needs them."""
     if 'Swin' in config.model.backbone.type:
         device = 'cpu'
     registry = importlib.import_module(f'{config.default_scope}.registry').MODELS
@@ -41,16 +57,31 @@ def count(model: torch.nn.Module) -> int:
 
 
 def family(path: Path) -> str:
-    """``pvt``, ``pvtv2``, ``dpt``, ``dat``, ``dat++``, or the folder's name."""
+    """Return ``pvt``, ``pvtv2``, ``dpt``, ``dat``, ``dat++``, or the name of the directory."""
     return 'dat++' if path.parent.name == 'dat' and '-pp_' in path.stem else path.parent.name
 
 
 def head(path: Path) -> str:
-    """``retinanet``, ``fpn``, ...; ``in1k`` for a classifier."""
+    """Return ``retinanet``, ``fpn``, ...; ``in1k`` for a classifier."""
     return 'in1k' if '_in1k' in path.stem else path.stem.split('_')[0]
 
 
+def smallest(paths: list[Path]) -> dict[tuple[str, str], Path]:
+    """Return the smallest config of each combination of family and head."""
+    small = ('pvt-t_', 'dpt-t_', 'dat-t_', 'dat-t-pp_', 'pvtv2-b1_', '-tiny_', '-tiny-pp_')
+    first: dict[tuple[str, str], Path] = {}
+    for path in sorted(paths, key=lambda p: (not any(size in p.stem for size in small), p)):
+        first.setdefault((family(path), head(path)), path)
+    return first
+
+
+def slow_but_smallest(paths: list[Path]) -> list:
+    """Return ``paths`` as parameters of a test, slow but for one config of each combination of family and head."""
+    fast = set(smallest(paths).values())
+    return [pytest.param(p, marks=() if p in fast else pytest.mark.slow, id=f'{p.parent.name}/{p.stem}') for p in paths]
+
+
 @cache
-def metafile(folder: str) -> dict:
-    """What ``configs/<folder>/metafile.yml`` says."""
-    return yaml.safe_load((ROOT / 'configs' / folder / 'metafile.yml').read_text())
+def metafile(directory: str) -> dict:
+    """Return the content of ``configs/<directory>/metafile.yml``."""
+    return yaml.safe_load((ROOT / 'configs' / directory / 'metafile.yml').read_text())

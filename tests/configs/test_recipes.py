@@ -1,18 +1,18 @@
-"""The configs train as the authors did."""
+"""The configs train with the official recipes."""
 
 from pathlib import Path
 
 import pytest
-from config_files import CONFIGS, build, family, head, load
+from config_files import CONFIGS, build, family, head, load, slow_but_smallest
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
 COCO = [p for p in CONFIGS if p.stem.endswith('_coco') and p.parent.name in ('pvt', 'pvtv2', 'dpt', 'dat')]
 FPN = [p for p in COCO if '_fpn_' in p.stem]
-# PVT v2 trains for 36 epochs, and its cascades, as Swin Transformer does.
+# PVT v2 trains over 36 epochs as Swin Transformer does.
 SWIN_RECIPE = [p for p in FPN if p.parent.name == 'dat' or (p.parent.name == 'pvtv2' and '_ms-3x_' in p.stem)]
 PVT_RECIPE = [p for p in FPN if p not in SWIN_RECIPE]
-# What the DAT++ authors drop of a path, by head, schedule and size.
+# The drop path rates of DAT++ by head, schedule and size.
 DROP_PATH = {
     ('retinanet', '1x'): {'t': 0.0, 's': 0.1},
     ('retinanet', 'ms-3x'): {'t': 0.2, 's': 0.5},
@@ -23,17 +23,13 @@ DROP_PATH = {
 }
 
 
-def ids(path: Path) -> str:
-    return path.stem
-
-
 def optimizer(config: Config) -> tuple[str, float, float]:
     settings = config.optim_wrapper.optimizer
     return settings.type, settings.lr, settings.weight_decay
 
 
 def weight_decays(config: Config) -> dict[str, float]:
-    """What decays each parameter in the built optimizer."""
+    """Return the weight decay of each parameter in the built optimizer."""
     model = build(config)
     groups = build_optim_wrapper(model, config.optim_wrapper).optimizer.param_groups
     decay = {id(p): group['weight_decay'] for group in groups for p in group['params']}
@@ -47,8 +43,8 @@ def check_schedule(config: Config, warm_up: int, epochs: int, milestones: list[i
     assert (config.train_cfg.type, config.train_cfg.max_epochs) == ('EpochBasedTrainLoop', epochs)
 
 
-@pytest.mark.parametrize('path', PVT_RECIPE, ids=ids)
-def test_pvt_and_dpt_on_coco(path: Path) -> None:
+@pytest.mark.parametrize('path', PVT_RECIPE, ids=lambda p: p.stem)
+def test_pvt_and_dpt_follow_their_coco_recipe(path: Path) -> None:
     config = load(path)
     long = '_ms-3x_' in path.stem
     assert config.optim_wrapper.type == 'OptimWrapper'
@@ -69,8 +65,8 @@ def test_pvt_and_dpt_on_coco(path: Path) -> None:
     assert config.test_dataloader.dataset.pipeline[1].scale == scale
 
 
-@pytest.mark.parametrize('path', SWIN_RECIPE, ids=ids)
-def test_dat_and_cascades_on_coco(path: Path) -> None:
+@pytest.mark.parametrize('path', slow_but_smallest(SWIN_RECIPE))
+def test_dat_and_cascades_follow_the_swin_recipe_on_coco(path: Path) -> None:
     config = load(path)
     long, newer = '_ms-3x_' in path.stem, family(path) == 'dat++'
     lr = 1e-4 * (1 if not newer else 2 if head(path) == 'retinanet' else 4)
@@ -94,8 +90,8 @@ def test_dat_and_cascades_on_coco(path: Path) -> None:
         assert decay == (0.0 if exempt else 0.05), name
 
 
-@pytest.mark.parametrize('path', [p for p in COCO if 'detr' in head(p) or 'dino' in head(p)], ids=ids)
-def test_the_detr_kind_on_coco(path: Path) -> None:
+@pytest.mark.parametrize('path', [p for p in COCO if 'detr' in head(p) or 'dino' in head(p)], ids=lambda p: p.stem)
+def test_detr_and_its_variants_follow_their_papers_on_coco(path: Path) -> None:
     config = load(path)
     kind = head(path)
     lr = 2e-4 if kind.startswith('deformable') else 1e-4
@@ -113,8 +109,10 @@ def test_the_detr_kind_on_coco(path: Path) -> None:
         assert config.train_dataloader.dataset.pipeline[3].scales[0] == (1333, 640)
 
 
-@pytest.mark.parametrize('path', [p for p in CONFIGS if p.stem.startswith('fpn_') and '_ade20k-' in p.stem], ids=ids)
-def test_semantic_fpn_on_ade20k(path: Path) -> None:
+@pytest.mark.parametrize(
+    'path', slow_but_smallest([p for p in CONFIGS if p.stem.startswith('fpn_') and '_ade20k-' in p.stem])
+)
+def test_semantic_fpn_follows_pvt_on_ade20k(path: Path) -> None:
     config = load(path)
     assert optimizer(config) == ('AdamW', 2e-4, 1e-4)
     (poly,) = config.param_scheduler
@@ -124,7 +122,7 @@ def test_semantic_fpn_on_ade20k(path: Path) -> None:
     assert config.train_dataloader.batch_size == 4
     test = {step.type: step for step in config.test_dataloader.dataset.pipeline}
     assert test['Resize'].scale == (2048, 512)
-    if path.parent.name == 'dat':  # its authors do not resize further
+    if path.parent.name == 'dat':  # the official code does not resize further
         assert 'ResizeToMultiple' not in test
     else:
         assert test['ResizeToMultiple'].size_divisor == 32
@@ -138,9 +136,9 @@ def test_semantic_fpn_on_ade20k(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    'path', [p for p in CONFIGS if p.stem.startswith('upernet_') and '_ade20k-' in p.stem], ids=ids
+    'path', slow_but_smallest([p for p in CONFIGS if p.stem.startswith('upernet_') and '_ade20k-' in p.stem])
 )
-def test_upernet_on_ade20k(path: Path) -> None:
+def test_upernet_follows_swin_on_ade20k(path: Path) -> None:
     config = load(path)
     assert optimizer(config) == ('AdamW', 6e-5, 0.01)
     warm_up, poly = config.param_scheduler
@@ -162,7 +160,7 @@ def check_ade20k(config: Config) -> None:
     assert pipeline['RandomCrop'].crop_size == (512, 512)
     assert 'PhotoMetricDistortion' in pipeline
     assert config.model.decode_head.num_classes == 150
-    # --tta: six scales of the size of the single test, each with its mirror image.
+    # --tta: six multiples of the single-scale test size, each also flipped.
     scales, flips = config.tta_pipeline[1].transforms[:2]
     assert [s.scale for s in scales if s.type == 'Resize'] == [
         (int(2048 * ratio), int(512 * ratio)) for ratio in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -173,8 +171,8 @@ def check_ade20k(config: Config) -> None:
 IMAGENET = [p for p in CONFIGS if '_in1k' in p.stem]
 
 
-@pytest.mark.parametrize('path', [p for p in IMAGENET if p.parent.name != 'dat'], ids=ids)
-def test_recipe_of_imagenet(path: Path) -> None:
+@pytest.mark.parametrize('path', slow_but_smallest([p for p in IMAGENET if p.parent.name != 'dat']))
+def test_pvt_and_dpt_follow_their_imagenet_recipe(path: Path) -> None:
     config = load(path)
     settings = config.optim_wrapper.optimizer
     assert (settings.type, settings.lr, settings.weight_decay) == ('AdamW', 1e-3, 0.05)
@@ -189,7 +187,7 @@ def test_recipe_of_imagenet(path: Path) -> None:
     check_augmentation(config)
 
 
-# lr, its end, warm-up epochs, epochs, clip, drop path, weight decay
+# Learning rate, its end, warm-up epochs, epochs, gradient clipping, drop path rate, weight decay.
 DAT_RECIPES = {
     'dat-tiny_8xb128_in1k': (1e-3, 1e-5, 20, 300, 5.0, 0.2, 0.05),
     'dat-small_8xb128_in1k': (1e-3, 1e-5, 20, 300, 5.0, 0.3, 0.05),
@@ -202,8 +200,8 @@ DAT_RECIPES = {
 }
 
 
-@pytest.mark.parametrize('path', [p for p in IMAGENET if p.parent.name == 'dat'], ids=ids)
-def test_recipe_of_imagenet_for_dat(path: Path) -> None:
+@pytest.mark.parametrize('path', slow_but_smallest([p for p in IMAGENET if p.parent.name == 'dat']))
+def test_dat_follows_its_imagenet_recipe(path: Path) -> None:
     config = load(path)
     lr, end, warm_up, epochs, clip, drop_path, decay = DAT_RECIPES.get(path.stem, DAT_RECIPES['dat-tiny_8xb128_in1k'])
     settings = config.optim_wrapper.optimizer
@@ -229,14 +227,14 @@ def test_recipe_of_imagenet_for_dat(path: Path) -> None:
 
 
 def check_augmentation(config: Config, weight_decay: float = 0.05) -> None:
-    """What all families share: augmentation, and what does not decay in the built optimizer."""
+    """Check the augmentation, which all families share, and the weight decays in the built optimizer."""
     steps = {step.type: step for step in config.train_dataloader.dataset.pipeline}
     assert (steps['RandAugment'].magnitude_level, steps['RandAugment'].magnitude_std) == (9, 0.5)
     assert steps['RandomErasing'].erase_prob == 0.25
     assert [(a.type, a.alpha) for a in config.model.train_cfg.augments] == [('Mixup', 0.8), ('CutMix', 1.0)]
     assert config.model.head.loss.label_smooth_val == 0.1
 
-    # Matrices, kernels and position embeddings decay; norms, biases, class token and tables do not.
+    # Weight decay applies to matrices, kernels and position embeddings; not to norms, biases, class token and tables.
     dims = {name: p.ndim for name, p in build(config).named_parameters()}
     for name, decay in weight_decays(config).items():
         exempt = any(part in name for part in ('cls_token', 'rpe_table', 'relative_position_bias_table'))

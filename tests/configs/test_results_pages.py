@@ -1,4 +1,4 @@
-"""metafile.yml and README.md of each family say what is there."""
+"""metafile.yml and README.md of each family list its configs and results."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from running import ROOT
 FAMILIES = ('baselines', 'dat', 'dpt', 'pvt', 'pvtv2')
 
 
-def test_the_index_names_every_metafile() -> None:
+def test_index_imports_every_metafile() -> None:
     index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
     assert sorted(index['Import']) == [f'configs/{family}/metafile.yml' for family in FAMILIES]
     assert {p.parent.name for p in (ROOT / 'configs').glob('*/metafile.yml')} == set(FAMILIES)
 
 
 @pytest.mark.parametrize('family', FAMILIES)
-def test_every_config_is_listed_and_every_listed_config_exists(family: str) -> None:
+def test_metafile_lists_every_config_once(family: str) -> None:
     content = metafile(family)
     listed = [model['Config'] for model in content['Models']]
     assert sorted(listed) == sorted(str(p.relative_to(ROOT)) for p in CONFIGS if p.parent.name == family)
@@ -31,15 +31,15 @@ def test_every_config_is_listed_and_every_listed_config_exists(family: str) -> N
 
 
 @pytest.mark.parametrize('family', FAMILIES)
-def test_the_pages_are_up_to_date(family: str) -> None:
-    folder = ROOT / 'configs' / family
-    assert page(folder) == (folder / 'README.md').read_text(), 'run python tools/results_pages.py'
+def test_page_is_up_to_date(family: str) -> None:
+    directory = ROOT / 'configs' / family
+    assert page(directory) == (directory / 'README.md').read_text(), 'run python tools/results_pages.py'
 
 
-def test_a_page_shows_what_the_metafile_says() -> None:
+def test_page_shows_the_values_of_the_metafile() -> None:
     (line,) = [
         line for line in page(ROOT / 'configs' / 'dpt').splitlines() if '(mask-rcnn_dpt-s_fpn_ms-3x_coco.py)' in line
     ]
     cells = [cell.strip() for cell in line.strip('|').split('|')]
     assert (cells[1], cells[3], cells[4]) == ('46.06', '44.4', '41.0')  # published: 46.1 M, 44.4 box AP, 41.0 mask AP
-    assert cells[5].startswith("[the authors'](https://")
+    assert cells[5].startswith('[official](https://')

@@ -1,10 +1,10 @@
-"""One training step and one prediction of every pairing of family and head, on small pictures."""
+"""One training iteration and one prediction of every combination of family and head, on small images."""
 
 from pathlib import Path
 
 import pytest
 import torch
-from config_files import CONFIGS, build, family, head, load
+from config_files import CONFIGS, build, load, smallest
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 from mmengine.structures import PixelData
@@ -13,67 +13,62 @@ from mmseg.structures import SegDataSample
 
 from deformable_vit.engine import adapt_to_device
 
+pytestmark = pytest.mark.slow
 SIZE = (64, 96)
-# One config of each pairing: the smallest there is.
-PAIRS: dict[tuple[str, str], Path] = {}
-for _path in sorted(
-    CONFIGS, key=lambda p: (not any(f'-{s}_' in p.stem for s in ('t', 't-pp', 'b1', 'tiny', 'tiny-pp')), p)
-):
-    if _path.parent.name not in ('demo', 'baselines', 'own_data'):
-        PAIRS.setdefault((family(_path), head(_path)), _path)
+COMBINATIONS = smallest([p for p in CONFIGS if p.parent.name in ('pvt', 'pvtv2', 'dpt', 'dat')])
 
 
 def inputs(scope: str, num_classes: int) -> dict:
-    """Two pictures with labels, as the host's dataloader gives them."""
+    """Return two images with labels, in the format of the dataloaders of mmdet, mmseg or mmpretrain."""
     if scope == 'mmdet':
         return demo_mm_inputs(
             2, [(3, *SIZE)] * 2, num_items=[2, 1], num_classes=num_classes, with_mask=True, with_semantic=False
         )
-    pictures = [torch.randint(0, 255, (3, *SIZE), dtype=torch.uint8) for _ in range(2)]
+    images = [torch.randint(0, 255, (3, *SIZE), dtype=torch.uint8) for _ in range(2)]
     if scope == 'mmpretrain':
-        return dict(inputs=torch.stack(pictures), data_samples=[DataSample().set_gt_label(i) for i in range(2)])
+        return dict(inputs=torch.stack(images), data_samples=[DataSample().set_gt_label(i) for i in range(2)])
     samples = []
-    for _ in pictures:
+    for _ in images:
         sample = SegDataSample(metainfo=dict(img_shape=SIZE, ori_shape=SIZE, pad_shape=SIZE, scale_factor=(1.0, 1.0)))
         sample.gt_sem_seg = PixelData(data=torch.randint(0, num_classes, (1, *SIZE)))
         samples.append(sample)
-    return dict(inputs=pictures, data_samples=samples)
+    return dict(inputs=images, data_samples=samples)
 
 
 def _stages(train_cfg: dict) -> list[dict]:
-    """The settings of the stages of a detector that crops its proposals."""
+    """Return the training settings of the RoI stages of a detector."""
     rcnn = train_cfg.get('rcnn', [])
     return rcnn if isinstance(rcnn, list) else [rcnn]
 
 
-@pytest.mark.parametrize('pair', PAIRS, ids='-'.join)
-def test_a_step_and_a_prediction(pair: tuple[str, str]) -> None:
-    config = load(PAIRS[pair])
+@pytest.mark.parametrize('combination', COMBINATIONS, ids='-'.join)
+def test_combination_trains_and_predicts(combination: tuple[str, str]) -> None:
+    config = load(COMBINATIONS[combination])
     backbone = config.model.backbone
-    depth = 1 if pair[0] in ('pvt', 'pvtv2', 'dpt') else 2
+    depth = 1 if combination[0] in ('pvt', 'pvtv2', 'dpt') else 2
     backbone.update(arch=dict(like=backbone.arch, depths=(depth,) * 4), drop_path_rate=0.0, init_cfg=None)
-    check_step_and_prediction(config)
+    check_training_and_prediction(config)
 
 
 @pytest.mark.parametrize('path', [p for p in CONFIGS if p.parent.name == 'demo'], ids=lambda p: p.stem)
-def test_a_step_and_a_prediction_of_the_demo(path: Path) -> None:
-    check_step_and_prediction(load(path))
+def test_demo_trains_and_predicts(path: Path) -> None:
+    check_training_and_prediction(load(path))
 
 
-def check_step_and_prediction(config: Config) -> None:
-    """Finite losses, a gradient for every parameter, and a prediction of the right form."""
+def check_training_and_prediction(config: Config) -> None:
+    """Check that losses are finite, every parameter has a gradient, and predictions have their format."""
     adapt_to_device(config, 'none')
     if 'size' in config.model.get('data_preprocessor', {}):
         config.model.data_preprocessor.size = SIZE
     if config.model.get('as_two_stage'):
-        config.model.num_queries = 30  # a picture this small has no 300 places to choose from
+        config.model.num_queries = 30  # an image this small has fewer than 300 locations to choose from
     for stage in _stages(config.model.get('train_cfg') or {}):
         stage.sampler.num = 16
     model = build(config, 'cpu')
     model.init_weights()
     model.train()
     for module in model.backbone.modules():
-        if hasattr(module, 'offset_predictor'):  # begins with zeros, which let nothing through
+        if hasattr(module, 'offset_predictor'):  # initialized with zeros, which block the gradient
             torch.nn.init.normal_(module.offset_predictor.weight, std=0.02)
 
     data = inputs(config.default_scope, 5)
@@ -85,8 +80,8 @@ def check_step_and_prediction(config: Config) -> None:
         if parameter.requires_grad:
             assert parameter.grad is not None, f'{name} has no gradient'
             assert parameter.grad.isfinite().all(), name
-    still = [n for n, p in model.backbone.named_parameters() if p.requires_grad and not p.grad.any()]
-    assert not still, f'no gradient reaches {still}'
+    blocked = [n for n, p in model.backbone.named_parameters() if p.requires_grad and not p.grad.any()]
+    assert not blocked, f'no gradient reaches {blocked}'
 
     model.eval()
     data = inputs(config.default_scope, 5)
