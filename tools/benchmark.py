@@ -141,13 +141,13 @@ def comparison(results: list[Measurement]) -> str:
     """Return the ratios of models under the same conditions as a Markdown table; empty if there are none."""
     lines = []
     conditions = {(r.case.title, *_condition(r.case)): r for r in results}
-    for ours, other in VERSUS:
+    for name, other in VERSUS:
         for condition in dict.fromkeys(_condition(r.case) for r in results):
-            a, b = conditions.get((ours, *condition)), conditions.get((other, *condition))
+            a, b = conditions.get((name, *condition)), conditions.get((other, *condition))
             if a and b and a.seconds and b.seconds:
                 mode, height, width, batch, dtype = condition
                 memory = '' if a.peak is None or b.peak is None else f'{a.peak / b.peak:.2f}'
-                cells = [f'{ours} vs. {other}', f'{height} x {width}', str(batch), dtype, mode]
+                cells = [f'{name} vs. {other}', f'{height} x {width}', str(batch), dtype, mode]
                 cells += [f'{b.median / a.median:.2f}', f'{a.median / b.median:.2f}', memory]
                 lines.append('| ' + ' | '.join(cells) + ' |')
     if not lines:

@@ -65,7 +65,8 @@ def train(head: Head, backbone: str, out: Path, progress: Progress, threads: int
     config = read_config(name)
     (work_dir / 'trained_with.py').write_text(config.pretty_text)
     limit = config.train_cfg.get('max_iters') or config.train_cfg.max_epochs
-    options = ['randomness.seed=0', 'default_hooks.checkpoint.max_keep_ckpts=1']
+    # Two checkpoints, because mmengine deletes the oldest before it has written the newest.
+    options = ['randomness.seed=0', 'default_hooks.checkpoint.max_keep_ckpts=2']
     if head.minimum is not None:  # only the test after training counts
         options.append('train_cfg.val_interval=1000000')
     seconds_file, log_file = work_dir / 'seconds', work_dir / 'log.txt'
@@ -85,6 +86,7 @@ def train(head: Head, backbone: str, out: Path, progress: Progress, threads: int
             finally:
                 process.terminate()
                 process.wait()
+                seconds_file.write_text(str(time.monotonic() - start))
         if process.returncode:
             raise UserError(f'{name} failed; see {log_file}')
 

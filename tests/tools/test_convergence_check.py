@@ -1,6 +1,7 @@
 """tools/convergence_check.py: what it trains, what it reads from the logs, what it writes."""
 
 import json
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -8,8 +9,9 @@ from pathlib import Path
 
 import convergence_check
 import pytest
-from _convergence_report import HEADS, Head, Result, combinations, plot, read_log, table, write_result
-from convergence_check import read_config, read_progress, set_aside
+from _convergence_report import HEADS, Head, Result, combinations, plot, read_log, read_results, table, write_result
+from convergence_check import read_config, read_progress, set_aside, train
+from rich.progress import Progress
 from running import ROOT
 
 from deformable_vit.engine import UserError
@@ -95,6 +97,64 @@ def test_read_config_ignores_the_variables_of_a_config() -> None:
     config = read_config('pvt_shapes')
     assert {'model', 'train_dataloader', 'optim_wrapper', 'param_scheduler'} <= set(config)
     assert not any(key.startswith(('small_', 'shapes_')) for key in config)
+
+
+@pytest.mark.parametrize(
+    ('name', 'tested', 'reached', 'improved', 'validates'),
+    [
+        ('mask-rcnn', {'coco/bbox_mAP_50': 0.9, 'data_time': 0.1}, {'coco/bbox_mAP_50': 0.9}, True, False),
+        ('mask-rcnn', {'data_time': 0.1}, {'coco/bbox_mAP_50': 0.0}, False, False),  # mmdet's result of no detections
+        ('detr', {'coco/bbox_mAP_50': 0.2}, {'coco/bbox_mAP_50': 0.2}, True, True),
+    ],
+)
+def test_train_resumes_tests_and_writes_the_result(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    tested: dict,
+    reached: dict,
+    improved: bool,
+    validates: bool,
+) -> None:
+    (head,) = (head for head in HEADS if head.name == name)
+    work_dir = tmp_path / f'{name}_dat_shapes'
+    commands: list = []
+
+    def start_tool(*command: object, **_: object) -> subprocess.Popen:
+        commands.append([str(word) for word in command])
+        if command[0] == 'train.py':
+            validation = {'coco/bbox_mAP_50': 0.1, 'step': 1}
+            write_scalars(work_dir / '20260101_000000', dict(loss=3.0, iter=50, step=50), validation)
+            (work_dir / 'last_checkpoint').write_text('epoch_9.pth')
+        else:
+            (work_dir / 'test' / '20260101_010000').mkdir(parents=True)
+            (work_dir / 'test' / '20260101_010000' / '20260101_010000.json').write_text(json.dumps(tested))
+        process = subprocess.Popen([sys.executable, '-c', ''])
+        process.wait()
+        return process
+
+    monkeypatch.setattr(convergence_check, 'start_tool', start_tool)
+    with Progress(disable=True) as progress:
+        train(head, 'dat', tmp_path, progress, 1, threading.Event())
+    (result,) = read_results(tmp_path)
+    assert result[0] == head
+    assert (result[1].metrics, result[1].improved, result[1].losses) == (reached, improved, [[50, 3.0]])
+    training, testing = commands
+    assert training[:2] == ['train.py', f'configs/demo/{name}_dat_shapes.py']
+    assert '--resume' in training
+    assert ('train_cfg.val_interval=1000000' in training) != validates
+    assert testing[2] == 'epoch_9.pth'
+
+
+def test_train_names_the_log_of_a_failed_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = [sys.executable, '-c', 'raise SystemExit(1)']
+    monkeypatch.setattr(convergence_check, 'start_tool', lambda *_, **__: subprocess.Popen(failed))
+    with (
+        Progress(disable=True) as progress,
+        pytest.raises(UserError, match=r'^mask-rcnn_dat_shapes failed; see .*/mask-rcnn_dat_shapes/log\.txt$'),
+    ):
+        train(HEADS[1], 'dat', tmp_path, progress, 1, threading.Event())
+    assert read_results(tmp_path) == []
 
 
 Check = Callable[..., int]
