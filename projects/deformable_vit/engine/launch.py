@@ -89,12 +89,18 @@ def _replace_type(node: Any, old: str, new: str) -> int:
 
 
 class _StartHook(Hook):
-    """Prepare the work directory when training starts, and record that the work has started.
+    """Accept bare state dicts, keep an earlier run's checkpoints, warn about the schedule, and record the start.
 
-    At this time the configuration is complete and all weights are loaded.
+    Training and testing start when the configuration is complete and all weights are loaded.
     """
 
     started = False
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        if 'state_dict' not in checkpoint:  # a bare state dict, which Runner takes and FlexibleRunner does not
+            weights = dict(checkpoint)
+            checkpoint.clear()
+            checkpoint['state_dict'] = weights
 
     def before_train(self, runner: Runner) -> None:
         self.started = True
