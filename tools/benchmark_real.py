@@ -105,7 +105,7 @@ randomness = dict(seed=0)
 
 
 def train_and_test(out: Path, name: str, text: str, iters: int) -> tuple[dict[str, float], float]:
-    """Return the metrics, and the minutes of training and testing."""
+    """Train and test a model; return its metrics and the minutes that this took."""
     config = out / f'{name}.py'
     config.write_text(text)
     start = time.monotonic()

@@ -37,7 +37,7 @@ def say(text: str) -> None:
 
 
 def train_and_test(job: Job, out: Path) -> tuple[dict[str, float], Path, Path]:
-    """Return the metrics, the checkpoint, and a contact sheet of the predictions."""
+    """Train and test a model; return its metrics, its checkpoint and a contact sheet of its predictions."""
     name = Path(job.config).stem
     work_dir, tested, images = out / name, out / name / 'test', out / name / 'images'
     say(f'{job.name}: training (a few minutes)')
