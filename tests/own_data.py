@@ -11,8 +11,8 @@ import numpy as np
 from running import ROOT
 
 # Class names that no built-in dataset has.
-NAMES = {'disc': 'wheel', 'triangle': 'roof', 'square': 'window', 'star': 'decoration', 'ring': 'tyre'}
-CLASSES = ('wheel', 'roof', 'tyre')
+NAMES = {'disc': 'wheel', 'triangle': 'roof', 'square': 'window', 'star': 'decoration', 'ring': 'tire'}
+CLASSES = ('wheel', 'roof', 'tire')
 SEG_CLASSES = ('ground', *NAMES.values())
 
 

@@ -192,11 +192,11 @@ def test_nothing_is_overwritten(root: Path, tmp_path: Path) -> None:
 
 
 def test_directories_of_the_first_format_stay_valid(root: Path, tmp_path: Path) -> None:
-    """Format 1 called single-object images portraits."""
+    """Format 1 had another name for ``objects``; the files are the same."""
     old = tmp_path / 'old'
     shutil.copytree(root, old)
-    settings = dict(seed=0, train=6, val=3, portraits=4, size=64, max_shapes=5)
-    (old / 'shapes.json').write_text(json.dumps(dict(format=1, **settings)))
+    settings = {'format': 1, 'seed': 0, 'train': 6, 'val': 3, 'portraits': 4, 'size': 64, 'max_shapes': 5}
+    (old / 'shapes.json').write_text(json.dumps(settings))
     assert not write_shapes(old, FEW)
     with pytest.raises(FileExistsError, match="'objects': 4.*--overwrite"):
         write_shapes(old, ShapesSettings(train=6, val=3, objects=5, size=64))

@@ -69,8 +69,8 @@ def test_unknown_classes_of_coco_files(data: Path, classes: tuple[str, ...]) -> 
 
 
 def test_classes_in_another_order_than_in_the_file(data: Path) -> None:
-    found = message(config(data, 'detection', ('tyre', 'wheel')))
-    assert "classes must be in the order of the annotation file, ('wheel', 'tyre')" in found
+    found = message(config(data, 'detection', ('tire', 'wheel')))
+    assert "classes must be in the order of the annotation file, ('wheel', 'tire')" in found
 
 
 def test_annotations_without_boxes_of_the_classes(data: Path) -> None:
@@ -81,7 +81,7 @@ def test_annotations_without_boxes_of_the_classes(data: Path) -> None:
     edit(data / 'train.json', keep_others)
     found = message(config(data, 'detection', CLASSES))
     assert 'none of the' in found
-    assert "the config has 'wheel', 'roof', 'tyre'" in found
+    assert "the config has 'wheel', 'roof', 'tire'" in found
     assert "train.json has 'wheel', 'roof'" in found
 
 
@@ -115,7 +115,7 @@ def test_all_heads_with_another_number_of_classes_are_named(data: Path) -> None:
     edits = {f'model.roi_head.{head}.num_classes': 80 for head in ('bbox_head', 'mask_head')}
     assert message(config(data, 'instance_segmentation', CLASSES, _base_=MASK_RCNN), **edits) == (
         'model.roi_head.bbox_head.num_classes is 80, model.roi_head.mask_head.num_classes is 80, but train_dataloader '
-        "has 3 classes ('wheel', 'roof', 'tyre'); set model.roi_head.bbox_head.num_classes=3 "
+        "has 3 classes ('wheel', 'roof', 'tire'); set model.roi_head.bbox_head.num_classes=3 "
         'model.roi_head.mask_head.num_classes=3'
     )
 
@@ -156,7 +156,7 @@ def test_masks_with_a_palette_are_read_as_indices(data: Path) -> None:
 def test_classes_of_voc_files(data: Path) -> None:
     found = message(config(data, 'voc', ('roof', 'Tyre')))
     assert "classes 'Tyre' are in no annotation file: the config has 'roof', 'Tyre'" in found
-    assert "'roof', 'tyre', 'wheel'" in found
+    assert "'roof', 'tire', 'wheel'" in found
     # Validation images may lack a rare class.
     for name in (data / 'ImageSets' / 'Main' / 'val.txt').read_text().split():
         file = data / 'Annotations' / f'{name}.xml'

@@ -26,7 +26,7 @@ from .shapes import CLASSES, SyntheticImage, draw_image, draw_object
 
 SEG_CLASSES = ('ground', *CLASSES)
 _SETTINGS_FILE = 'shapes.json'
-# The names of the two splits: ours and ImageNet's, COCO's, ADE20K's.
+# The names of the two splits in the layouts of ImageNet, COCO and ADE20K.
 _SPLITS = (('train', 'train2017', 'training'), ('val', 'val2017', 'validation'))
 
 

@@ -74,14 +74,23 @@ def keep_previous_run(work_dir: str, timestamp: str) -> str | None:
 
 
 def latest_checkpoint(work_dir: str) -> str | None:
-    """Return the checkpoint that ``--resume auto`` continues from, or ``None`` if there is none."""
+    """Return the checkpoint that ``--resume auto`` continues from, or ``None`` if there is none.
+
+    Raises:
+        UserError: The checkpoint that ``last_checkpoint`` names is gone.
+    """
     if not (Path(work_dir) / 'last_checkpoint').is_file():
         return None
     latest = find_latest_checkpoint(work_dir)
+    if not latest or Path(latest).exists():
+        return latest
     # last_checkpoint holds an absolute path; the directory may have been moved since.
-    if latest and not Path(latest).exists() and (Path(work_dir) / Path(latest).name).exists():
-        return str(Path(work_dir) / Path(latest).name)
-    return latest
+    moved = Path(work_dir) / Path(latest).name
+    if moved.exists():
+        return str(moved)
+    others = sorted(map(str, Path(work_dir).glob('*.pth')))
+    hint = f'one of {", ".join(others)}' if others else 'a checkpoint'
+    raise UserError(f'--resume: {latest}, which {work_dir}/last_checkpoint names, does not exist; pass {hint}')
 
 
 def check_checkpoint(model: nn.Module, checkpoint: str, *, strict: bool) -> str:

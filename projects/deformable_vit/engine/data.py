@@ -126,7 +126,7 @@ def _check_masks(dataset: dict[str, Any], classes: Sequence[str]) -> None:
     from mmseg.registry import DATASETS
 
     kind = DATASETS.get(dataset['type'])
-    if kind is None or kind.METAINFO.get('classes'):  # a dataset with built-in classes, which mmseg maps to ours
+    if kind is None or kind.METAINFO.get('classes'):  # a dataset with built-in classes, which mmseg maps to `classes`
         return
     prefix = dataset.get('data_prefix') or {}
     images, masks = _joined(dataset, prefix.get('img_path', '')), _joined(dataset, prefix.get('seg_map_path', ''))
