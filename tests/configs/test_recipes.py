@@ -43,7 +43,7 @@ def check_schedule(config: Config, warm_up: int, epochs: int, milestones: list[i
     assert (config.train_cfg.type, config.train_cfg.max_epochs) == ('EpochBasedTrainLoop', epochs)
 
 
-@pytest.mark.parametrize('path', PVT_RECIPE, ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', slow_but_smallest(PVT_RECIPE))
 def test_pvt_and_dpt_follow_their_coco_recipe(path: Path) -> None:
     config = load(path)
     long = '_ms-3x_' in path.stem
@@ -90,7 +90,7 @@ def test_dat_and_cascades_follow_the_swin_recipe_on_coco(path: Path) -> None:
         assert decay == (0.0 if exempt else 0.05), name
 
 
-@pytest.mark.parametrize('path', [p for p in COCO if 'detr' in head(p) or 'dino' in head(p)], ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', slow_but_smallest([p for p in COCO if 'detr' in head(p) or 'dino' in head(p)]))
 def test_detr_and_its_variants_follow_their_papers_on_coco(path: Path) -> None:
     config = load(path)
     kind = head(path)

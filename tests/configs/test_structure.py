@@ -5,7 +5,7 @@ import inspect
 from pathlib import Path
 
 import pytest
-from config_files import CONFIGS, load
+from config_files import CONFIGS, load, slow_but_smallest
 from mmengine.runner import Runner
 from running import ROOT
 
@@ -39,7 +39,7 @@ def bases(path: Path) -> list[Path]:
     values = [n.value for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == '_base_']
     named = ast.literal_eval(values[0]) if values else []
     return [
-        (path.parent / name).resolve() for name in ([named] if isinstance(named, str) else named) if '::' not in name
+        (path.parent / base).resolve() for base in ([named] if isinstance(named, str) else named) if '::' not in base
     ]
 
 
@@ -103,7 +103,7 @@ def test_syntax_check_finds_programs(source: str) -> None:
     assert violations(source)
 
 
-@pytest.mark.parametrize('path', CONFIGS, ids=name)
+@pytest.mark.parametrize('path', slow_but_smallest(CONFIGS))
 def test_resolved_config_has_only_known_keys(path: Path) -> None:
     known = KEYS | VARIABLES | (OWN_DATA if path.parent.name == 'own_data' else set())
     assert set(load(path)) <= known
