@@ -8,6 +8,7 @@ import cores  # noqa: F401  before torch
 import pytest
 import torch
 from hypothesis import register_random, settings
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from small_models import SMALL_BACKBONES, build_small
 
@@ -39,13 +40,20 @@ def _seed() -> None:
 
 @pytest.fixture(autouse=True)
 def _process_state() -> Iterator[None]:
-    """Start without a default scope and restore what tests change in the process, so that they pass in any order."""
-    scopes, DefaultScope._instance_dict = DefaultScope._instance_dict, OrderedDict()
+    """Start without mmengine's global instances and restore what tests change, so that they pass in any order.
+
+    The instances are the default scope, loggers, which write to the captured streams of their first test, and message
+    hubs.
+    """
+    managers = {manager: manager._instance_dict for manager in (DefaultScope, MMLogger, MessageHub)}
+    for manager in managers:
+        manager._instance_dict = OrderedDict()
     dtype, threads, grad = torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
     deterministic = torch.are_deterministic_algorithms_enabled()
     with mock.patch.dict(os.environ):
         yield
-    DefaultScope._instance_dict = scopes
+    for manager, instances in managers.items():
+        manager._instance_dict = instances
     torch.set_default_dtype(dtype)
     torch.set_num_threads(threads)
     torch.set_grad_enabled(grad)

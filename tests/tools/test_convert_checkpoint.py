@@ -1,14 +1,23 @@
-"""tools/convert_checkpoint.py: from an authors' file to a checkpoint of an ImageNet config."""
+"""tools/convert_checkpoint.py: from an official classifier to a checkpoint of an ImageNet config."""
 
 import importlib
+import runpy
 from pathlib import Path
 
 import pytest
 import torch
-from golden import author_state_dict, figures, picture, probe
+from golden import image, official_state_dict, probe, reference_values
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from running import ROOT
+
+TOOL = ROOT / 'tools' / 'convert_checkpoint.py'
+
+
+def convert(monkeypatch: pytest.MonkeyPatch, *args: object) -> None:
+    """Run the tool in this process."""
+    monkeypatch.setattr('sys.argv', [str(TOOL), *map(str, args)])
+    runpy.run_path(str(TOOL), run_name='__main__')
 
 
 def classifier(path: Path) -> torch.nn.Module:
@@ -21,40 +30,66 @@ def classifier(path: Path) -> torch.nn.Module:
 @pytest.mark.parametrize(
     ('name', 'config'),
     [
-        ('pvt-tiny_in1k', 'pvt/pvt-tiny_8xb128_in1k.py'),
         ('pvtv2-b0_in1k', 'pvtv2/pvtv2-b0_8xb128_in1k.py'),
         ('dpt-tiny_in1k', 'dpt/dpt-tiny_8xb128_in1k.py'),
-        ('dat-tiny_in1k', 'dat/dat-tiny_8xb128_in1k.py'),
-        ('datpp-tiny_in1k', 'dat/dat-tiny-pp_8xb128_in1k.py'),
+        pytest.param('pvt-tiny_in1k', 'pvt/pvt-tiny_8xb128_in1k.py', marks=pytest.mark.slow),
+        pytest.param('dat-tiny_in1k', 'dat/dat-tiny_8xb128_in1k.py', marks=pytest.mark.slow),
+        pytest.param('datpp-tiny_in1k', 'dat/dat-tiny-pp_8xb128_in1k.py', marks=pytest.mark.slow),
     ],
 )
-def test_converted_classifier_computes_the_authors_logits(tool, tmp_path: Path, name: str, config: str) -> None:
-    torch.save({'model': author_state_dict(name)}, tmp_path / 'theirs.pth')
-    tool('convert_checkpoint.py', 'theirs.pth', 'out/ours.pth')
-    state_dict = torch.load(tmp_path / 'out' / 'ours.pth', weights_only=True)
+def test_converted_classifiers_compute_the_official_logits(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path, name: str, config: str
+) -> None:
+    torch.save({'model': official_state_dict(name)}, tmp_path / 'official.pth')
+    converted = tmp_path / 'out' / 'converted.pth'
+    convert(monkeypatch, tmp_path / 'official.pth', converted)
+    state_dict = torch.load(converted, weights_only=True)
     assert all(isinstance(value, torch.Tensor) for value in state_dict.values())
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f'{converted}: {len(state_dict)} tensors, ')
+    assert list(converted.parent.iterdir()) == [converted]
 
     model = classifier(ROOT / 'configs' / config)
     model.load_state_dict(state_dict, strict=True)
-    (case,) = figures(name)['cases']
+    (case,) = reference_values(name)['cases']
     with torch.no_grad():
-        logits = model(picture(case['input']))
+        logits = model(image(case['input']))
     expected = torch.tensor(case['outputs']['logits']['probe'])
     torch.testing.assert_close(probe('logits', logits), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_errors(tool, tmp_path: Path) -> None:
-    torch.save({'conv1.weight': torch.zeros(1)}, tmp_path / 'resnet.pth')
-    (tmp_path / 'mine.pth').write_text('precious')
-    for args, words in (
+@pytest.mark.slow
+def test_command_line(tool, tmp_path: Path) -> None:
+    torch.save(official_state_dict('pvtv2-b0_in1k'), tmp_path / 'official.pth')
+    done = tool('convert_checkpoint.py', 'official.pth', 'out/converted.pth')
+    assert done.stdout.endswith('\nout/converted.pth: 178 tensors, 3.67 M values\n')
+    assert (tmp_path / 'out' / 'converted.pth').is_file()
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
         (('gone.pth', 'x.pth'), 'gone.pth does not exist'),
-        (('resnet.pth', 'x.pth'), 'not a classifier of the PVT, DPT or DAT authors'),
+        (('resnet.pth', 'x.pth'), 'not an official PVT, DPT or DAT classifier; its names begin with conv1.weight'),
         (('resnet.pth', 'mine.pth'), 'mine.pth exists already'),
-    ):
-        done = tool('convert_checkpoint.py', *args, ok=False)
-        assert done.returncode == 2
-        assert done.stderr.splitlines()[-1].startswith('convert_checkpoint.py: error: ')
-        assert words in done.stderr
-        assert 'Traceback' not in done.stderr
-    assert not (tmp_path / 'x.pth').exists()
-    assert (tmp_path / 'mine.pth').read_text() == 'precious'
+    ],
+)
+def test_errors_are_one_line_and_leave_files_alone(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    tmp_path: Path,
+    args: tuple[str, str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({'conv1.weight': torch.zeros(1)}, 'resnet.pth')
+    Path('mine.pth').write_text('precious')
+    with pytest.raises(SystemExit) as exit_:
+        convert(monkeypatch, *args)
+    assert exit_.value.code == 2
+    error_output = capsys.readouterr().err
+    last = error_output.splitlines()[-1]
+    assert last.startswith('convert_checkpoint.py: error: ')
+    assert message in last
+    assert 'Traceback' not in error_output
+    assert not Path('x.pth').exists()
+    assert Path('mine.pth').read_text() == 'precious'
