@@ -37,9 +37,9 @@ def weight_decays(config: Config) -> dict[str, float]:
 
 
 def check_schedule(config: Config, warm_up: int, epochs: int, milestones: list[int]) -> None:
-    linear, steps = config.param_scheduler
+    linear, decay = config.param_scheduler
     assert (linear.type, linear.start_factor, linear.end, linear.by_epoch) == ('LinearLR', 0.001, warm_up, False)
-    assert (steps.type, steps.end, steps.milestones, steps.gamma) == ('MultiStepLR', epochs, milestones, 0.1)
+    assert (decay.type, decay.end, decay.milestones, decay.gamma) == ('MultiStepLR', epochs, milestones, 0.1)
     assert (config.train_cfg.type, config.train_cfg.max_epochs) == ('EpochBasedTrainLoop', epochs)
 
 
@@ -72,7 +72,7 @@ def test_dat_and_cascades_follow_the_swin_recipe_on_coco(path: Path) -> None:
     lr = 1e-4 * (1 if not newer else 2 if head(path) == 'retinanet' else 4)
     assert optimizer(config) == ('AdamW', lr, 0.05)
     check_schedule(config, 500 if newer else 1000, 36 if long else 12, [27, 33] if long else [8, 11])
-    pipeline = {step.type: step for step in config.train_dataloader.dataset.pipeline}
+    pipeline = {t.type: t for t in config.train_dataloader.dataset.pipeline}
     if long or newer:
         assert pipeline['RandomChoice'].transforms[1][1].crop_size == (384, 600)
     else:
@@ -97,8 +97,8 @@ def test_detr_and_its_variants_follow_their_papers_on_coco(path: Path) -> None:
     lr = 2e-4 if kind.startswith('deformable') else 1e-4
     assert optimizer(config) == ('AdamW', lr, 1e-4)
     assert config.optim_wrapper.clip_grad.max_norm == 0.1
-    epochs, step = {'detr': (50, 33), 'dino-4scale': (12, 11)}.get(kind, (50, 40))
-    assert (config.train_cfg.max_epochs, config.param_scheduler[-1].milestones) == (epochs, [step])
+    epochs, milestone = {'detr': (50, 33), 'dino-4scale': (12, 11)}.get(kind, (50, 40))
+    assert (config.train_cfg.max_epochs, config.param_scheduler[-1].milestones) == (epochs, [milestone])
     slow = ['backbone', *(['sampling_offsets', 'reference_points'] if kind.startswith('deformable') else [])]
     assert {k: v.lr_mult for k, v in config.optim_wrapper.paramwise_cfg.custom_keys.items()} == dict.fromkeys(slow, 0.1)
     assert config.model.backbone.out_indices == ((3,) if kind == 'detr' else (1, 2, 3))
@@ -120,7 +120,7 @@ def test_semantic_fpn_follows_pvt_on_ade20k(path: Path) -> None:
     assert config.train_cfg.max_iters == 40000
     check_ade20k(config)
     assert config.train_dataloader.batch_size == 4
-    test = {step.type: step for step in config.test_dataloader.dataset.pipeline}
+    test = {t.type: t for t in config.test_dataloader.dataset.pipeline}
     assert test['Resize'].scale == (2048, 512)
     if path.parent.name == 'dat':  # the official code does not resize further
         assert 'ResizeToMultiple' not in test
@@ -154,7 +154,7 @@ def test_upernet_follows_swin_on_ade20k(path: Path) -> None:
 
 
 def check_ade20k(config: Config) -> None:
-    pipeline = {step.type: step for step in config.train_dataloader.dataset.pipeline}
+    pipeline = {t.type: t for t in config.train_dataloader.dataset.pipeline}
     assert pipeline['LoadAnnotations'].reduce_zero_label
     assert (pipeline['RandomResize'].scale, pipeline['RandomResize'].ratio_range) == ((2048, 512), (0.5, 2.0))
     assert pipeline['RandomCrop'].crop_size == (512, 512)
@@ -216,7 +216,7 @@ def test_dat_follows_its_imagenet_recipe(path: Path) -> None:
     assert all(settings.lr * s.start_factor == pytest.approx(1e-6) for s in before)
     assert (config.optim_wrapper.clip_grad.max_norm, config.model.backbone.drop_path_rate) == (clip, drop_path)
     assert config.train_dataloader.sampler.type == 'DefaultSampler'
-    test = {step.type: step for step in config.test_dataloader.dataset.pipeline}
+    test = {t.type: t for t in config.test_dataloader.dataset.pipeline}
     if path.stem.endswith('-384px'):
         assert config.load_from == f'checkpoints/{path.stem.split("_")[0]}_in1k.pth'
         assert config.train_dataloader.dataset.pipeline[1].scale == 384
@@ -228,9 +228,9 @@ def test_dat_follows_its_imagenet_recipe(path: Path) -> None:
 
 def check_augmentation(config: Config, weight_decay: float = 0.05) -> None:
     """Check the augmentation, which all families share, and the weight decays in the built optimizer."""
-    steps = {step.type: step for step in config.train_dataloader.dataset.pipeline}
-    assert (steps['RandAugment'].magnitude_level, steps['RandAugment'].magnitude_std) == (9, 0.5)
-    assert steps['RandomErasing'].erase_prob == 0.25
+    transforms = {t.type: t for t in config.train_dataloader.dataset.pipeline}
+    assert (transforms['RandAugment'].magnitude_level, transforms['RandAugment'].magnitude_std) == (9, 0.5)
+    assert transforms['RandomErasing'].erase_prob == 0.25
     assert [(a.type, a.alpha) for a in config.model.train_cfg.augments] == [('Mixup', 0.8), ('CutMix', 1.0)]
     assert config.model.head.loss.label_smooth_val == 0.1
 
