@@ -120,8 +120,17 @@ def test_dpt_classifier_loads_into_a_backbone(tmp_path: Path) -> None:
     assert torch.equal(own[f'{patch}.output_proj.weight'], official['patch_embed2.output_proj.weight'])
 
 
-@pytest.mark.parametrize('head', ['retinanet', 'mask-rcnn', 'fpn'])
-@pytest.mark.parametrize('family', ['pvt', 'pvtv2', 'dpt', 'dat', 'datpp'])
+FAST = [('pvt', 'retinanet'), ('dat', 'fpn'), ('datpp', 'retinanet')]
+
+
+@pytest.mark.parametrize(
+    ('family', 'head'),
+    [
+        pytest.param(family, head, marks=() if (family, head) in FAST else pytest.mark.slow)
+        for family in ('pvt', 'pvtv2', 'dpt', 'dat', 'datpp')
+        for head in ('retinanet', 'mask-rcnn', 'fpn')
+    ],
+)
 def test_official_detectors_and_segmentors_load_strictly(tmp_path: Path, family: str, head: str) -> None:
     """mmdet 2.x and mmseg 0.x named heads as today, so that only the names of the backbone differ."""
     config = Config.fromfile(ROOT / 'configs' / 'demo' / f'{head}_{family}_shapes.py')

@@ -31,7 +31,7 @@ def classifier(path: Path) -> torch.nn.Module:
     ('name', 'config'),
     [
         ('pvtv2-b0_in1k', 'pvtv2/pvtv2-b0_8xb128_in1k.py'),
-        ('dpt-tiny_in1k', 'dpt/dpt-tiny_8xb128_in1k.py'),
+        pytest.param('dpt-tiny_in1k', 'dpt/dpt-tiny_8xb128_in1k.py', marks=pytest.mark.slow),
         pytest.param('pvt-tiny_in1k', 'pvt/pvt-tiny_8xb128_in1k.py', marks=pytest.mark.slow),
         pytest.param('dat-tiny_in1k', 'dat/dat-tiny_8xb128_in1k.py', marks=pytest.mark.slow),
         pytest.param('datpp-tiny_in1k', 'dat/dat-tiny-pp_8xb128_in1k.py', marks=pytest.mark.slow),

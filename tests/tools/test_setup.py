@@ -1,4 +1,4 @@
-"""tools/setup.sh with a stand-in for Python: what it does in which order, and that a killed set-up is picked up."""
+"""tools/setup.sh with a fake Python: the order of its steps, and that an interrupted set-up continues."""
 
 import contextlib
 import os
@@ -11,24 +11,23 @@ from pathlib import Path
 import pytest
 from running import ROOT
 
-# Answers like python, pip and venv as far as setup.sh asks, and writes down what it was asked to install.
-STAND_IN = """#!/usr/bin/env bash
+# Answers like python, pip and venv as far as setup.sh asks, and records what it is asked to install.
+FAKE_PYTHON = """#!/usr/bin/env bash
 case "$*" in
   "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
   "-m pip --version") ;;
   "-m pip install "*)
     echo "install ${@:4}" >>"$LOG"
     if [ -n "${HANG:-}" ]; then sleep 60; fi ;;
-  "-m pip download "*) mkdir -p mmcv-2.1.0 && : >mmcv-2.1.0/setup.py
+  "-m pip download "*)
     while [ "$1" != -d ]; do shift; done
-    mkdir -p "$2" && tar -czf "$2/mmcv-2.1.0.tar.gz" mmcv-2.1.0 && rm -r mmcv-2.1.0 ;;
-  "-m pip wheel "*)
-    echo "build" >>"$LOG"
+    mkdir -p "$2" && : >"$2/mmcv-2.1.0.tar.gz" ;;
+  "tools/build_mmcv.py "*)
+    echo "build ${@:4}" >>"$LOG"
     [ -z "${HANG_BUILD:-}" ] || exec -a "$0 $*" sleep 60
-    while [ "$1" != -w ]; do shift; done
-    mkdir -p "$2" && : >"$2/mmcv-2.1.0-cp311-none-any.whl" ;;
-  "-m zipfile "*) echo "${WHEEL_HOLDS:-mmcv/_ext.cpython-311-x86_64-linux-gnu.so}" && seq 50000 ;;
-  "-c import sys, torch"*) echo torch2.12.1-cp311 ;;
+    [ -z "${FAIL_BUILD:-}" ] || exit 1
+    mkdir -p "$3/out" && : >"$3/unity.log" && : >"$3/out/mmcv-2.1.0-cp311-none-any.whl" ;;
+  "-c import sys, torch"*) echo torch2.14.1-cp311 ;;
   "-c import "*) ;;
   "--version") echo "Python 3.11.0" ;;
   "-") cat >/dev/null ;;
@@ -37,19 +36,19 @@ esac
 """
 
 
-class Place:
-    """A folder with the project's set-up and nothing else."""
+class Checkout:
+    """A directory with the set-up of the project and nothing else."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.wheels, self.log = root / 'project', root / 'wheels', root / 'log'
         (self.root / 'tools').mkdir(parents=True)
-        for name in ('requirements.txt', 'pyproject.toml', 'tools/setup.sh'):
+        for name in ('requirements.txt', 'pyproject.toml', 'tools/setup.sh', 'tools/build_mmcv.py'):
             shutil.copy(ROOT / name, self.root / name)
-        stand_in = root / 'python3.11'
-        stand_in.write_text(STAND_IN)
-        stand_in.chmod(0o755)
+        fake = root / 'python3.11'
+        fake.write_text(FAKE_PYTHON)
+        fake.chmod(0o755)
         self.env = os.environ | dict(
-            PYTHON=str(stand_in), LOG=str(self.log), DEFORMABLE_VIT_WHEELS=str(self.wheels), DEFORMABLE_VIT_CUDA='0'
+            PYTHON=str(fake), LOG=str(self.log), DEFORMABLE_VIT_WHEELS=str(self.wheels), DEFORMABLE_VIT_CUDA='0'
         )
 
     def start(self, **env: str) -> subprocess.Popen:
@@ -71,70 +70,91 @@ class Place:
         while line not in self.log.read_text():
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        # Everything that the set-up started, as when a machine goes down; the build is in a session of its own.
-        for folder in Path('/proc').glob('[0-9]*'):
-            with contextlib.suppress(OSError):  # it may end while we look
-                if str(self.wheels).encode() in (folder / 'cmdline').read_bytes():
-                    os.kill(int(folder.name), signal.SIGKILL)
+        # Also the build, which has a session of its own.
+        for directory in Path('/proc').glob('[0-9]*'):
+            with contextlib.suppress(OSError):  # the process may end meanwhile
+                if str(self.wheels).encode() in (directory / 'cmdline').read_bytes():
+                    os.kill(int(directory.name), signal.SIGKILL)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
     @property
     def wheel(self) -> Path:
-        return self.wheels / 'torch2.12.1-cp311-cpu' / 'mmcv-2.1.0-cp311-none-any.whl'
+        return self.wheels / 'torch2.14.1-cp311-cpu' / 'mmcv-2.1.0-cp311-none-any.whl'
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
 
 
-def test_everything_once_and_then_nothing(place: Place) -> None:
-    out = place.run()
-    assert 'minutes' in out  # long steps say how long
-    steps = place.log.read_text().splitlines()
-    assert 'torch==2.12.1' in steps[0]
-    assert steps[1] == 'build'
-    assert str(place.wheel) in steps[2]
+def test_second_call_does_nothing(checkout: Checkout) -> None:
+    out = checkout.run()
+    assert 'minutes' in out  # long steps announce their time
+    steps = checkout.log.read_text().splitlines()
+    assert 'torch==2.14.1 torchvision==0.29.1' in steps[0]
+    assert steps[1].startswith('build')
+    assert steps[1].split()[1:3] == ['--torch', '2.14.1']
+    assert '--cuda' not in steps[1]
+    assert str(checkout.wheel) in steps[2]
     assert '.[dev]' in steps[3]
-    assert place.run() == ''
-    assert place.log.read_text() == ''
-    # Changed requirements are installed, with the wheel that is there.
-    with (place.root / 'requirements.txt').open('a') as file:
+    assert checkout.run() == ''
+    assert checkout.log.read_text() == ''
+    # Changed requirements are installed, with the existing wheel.
+    with (checkout.root / 'requirements.txt').open('a') as file:
         file.write('tabulate\n')
-    place.run()
-    assert 'build' not in place.log.read_text().splitlines()
+    checkout.run()
+    assert not any(step.startswith('build') for step in checkout.log.read_text().splitlines())
 
 
-def test_killed_while_it_installs(place: Place) -> None:
-    place.kill_when('install', HANG='1')
-    assert (place.root / '.venv' / '.changing').exists()
-    (place.root / '.venv' / 'half').touch()
-    out = place.run()
-    assert 'making .venv anew' in out
-    assert not (place.root / '.venv' / 'half').exists()
-    assert (place.root / '.venv' / '.ready').exists()
+def test_killed_installation_starts_again(checkout: Checkout) -> None:
+    checkout.kill_when('install', HANG='1')
+    assert (checkout.root / '.venv' / '.changing').exists()
+    (checkout.root / '.venv' / 'half').touch()
+    out = checkout.run()
+    assert 'creating .venv again' in out
+    assert not (checkout.root / '.venv' / 'half').exists()
+    assert (checkout.root / '.venv' / '.ready').exists()
 
 
-def test_killed_while_it_builds(place: Place) -> None:
-    place.kill_when('build', HANG_BUILD='1')
-    assert not place.wheel.exists()
-    # What is compiled so far is kept, and the next call goes on in the same folder.
-    build = place.wheel.parent / 'build' / 'mmcv-2.1.0'
-    (build / 'object.o').touch()
-    place.run()
-    assert place.wheel.exists()
+def test_killed_build_continues(checkout: Checkout) -> None:
+    checkout.kill_when('build', HANG_BUILD='1')
+    assert not checkout.wheel.exists()
+    # What is compiled is kept, and the next call continues in the same directory.
+    build = checkout.wheel.parent / 'build'
+    assert (build / 'sdist' / 'mmcv-2.1.0.tar.gz').exists()
+    checkout.run()
+    assert checkout.wheel.exists()
     assert not build.exists()
 
 
-def test_a_wheel_without_ops_is_refused(place: Place) -> None:
-    out = place.run(code=1, WHEEL_HOLDS='mmcv/version.py')
-    assert 'the mmcv wheel has no compiled ops' in out
-    assert not place.wheel.exists()
+def test_failed_build_stops_the_set_up(checkout: Checkout) -> None:
+    out = checkout.run(code=1, FAIL_BUILD='1')
+    assert 'mmcv was not built' in out
+    assert not checkout.wheel.exists()
 
 
-def test_no_python(place: Place) -> None:
-    place.env['PATH'] = '/usr/bin:/bin'
-    out = place.run(code=1, PYTHON='no-such-python')
-    assert 'no usable Python 3.11 among: no-such-python' in out
+def test_missing_python_names_the_package_to_install(checkout: Checkout) -> None:
+    checkout.env['PATH'] = '/usr/bin:/bin'
+    out = checkout.run(code=1, PYTHON='no-such-python')
+    assert 'no usable Python 3.11, 3.12 or 3.13 among: no-such-python' in out
     assert 'apt-get install' in out
+
+
+def test_another_torch_is_installed_on_request(checkout: Checkout) -> None:
+    checkout.run(TORCH='2.12.1')
+    steps = checkout.log.read_text().splitlines()
+    assert 'torch==2.12.1 torchvision==0.27.1' in steps[0]
+    assert steps[1].split()[1:3] == ['--torch', '2.12.1']
+    assert 'torch==2.12.1' in steps[3]
+    assert checkout.run(TORCH='2.12.1') == ''
+    assert checkout.run() != ''  # the pinned one again
+
+
+def test_another_python_replaces_the_environment(checkout: Checkout) -> None:
+    checkout.run()
+    (checkout.root / '.venv' / 'old').touch()
+    other = Path(checkout.env['PYTHON']).with_name('python3.12')
+    shutil.copy(checkout.env['PYTHON'], other)
+    assert 'PYTHON has changed' in checkout.run(PYTHON=str(other))
+    assert not (checkout.root / '.venv' / 'old').exists()
