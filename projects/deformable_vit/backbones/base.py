@@ -39,11 +39,9 @@ class TransformerStage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C_in, H, W) to (B, C, H', W')."""
         x, hw = self.embed(x)
+        recompute = self.with_cp and torch.is_grad_enabled()
         for block in self.blocks:
-            if self.with_cp and torch.is_grad_enabled():
-                x = self._checkpoint(block, x, hw)
-            else:
-                x = block(x, hw)
+            x = self._checkpoint(block, x, hw) if recompute else block(x, hw)
         return self.format_output(self.norm(x), hw)
 
     @staticmethod

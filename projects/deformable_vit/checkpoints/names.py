@@ -19,7 +19,7 @@ def is_official(state_dict: Mapping[str, Tensor]) -> bool:
 
 
 def translate_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return an official backbone or classifier in this project's names; other state dicts keep theirs."""
+    """Return an official backbone or classifier in this project's names; others stay as they are."""
     if not is_official(state_dict):
         return dict(state_dict)
     kept = {name: value for name, value in state_dict.items() if not _DERIVED.search(name)}

@@ -110,7 +110,7 @@ def _load(filename: str, load: Callable[[], Any]) -> Any:
         return _normalize(load())
     except pickle.UnpicklingError as error:
         _raise_unpickling_error(filename, error)
-    except OSError as error:  # no permission, no network, no such host or page
+    except OSError as error:  # no permission, no network, no such server or page
         raise CheckpointError(f'checkpoint {filename} cannot be read: {error}') from error
     except (RuntimeError, EOFError, ValueError, KeyError) as error:  # what torch raises for damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
