@@ -190,6 +190,13 @@ def test_table_of_types() -> None:
     }
 
 
+def test_versions_are_those_of_the_requirements() -> None:
+    pins = dict(re.findall(r'^(\w+)==(\d+\.\d+)', (ROOT / 'requirements.txt').read_text(), re.MULTILINE))
+    names = {'PyTorch': 'torch', 'mmdet': 'mmdet', 'mmseg': 'mmsegmentation', 'mmpretrain': 'mmpretrain'}
+    (row,) = (line for line in read(README).splitlines() if line.startswith('| installs with |'))
+    assert row.split('|')[2].strip() == ', '.join(f'{name} {pins[pin]}' for name, pin in names.items())
+
+
 @pytest.mark.parametrize('row', table(README, 'model'), ids=lambda row: row[0])
 def test_parameters_in_the_table_of_models(row: list[str]) -> None:
     kind, arch = inline_code(row[1])
