@@ -13,7 +13,7 @@ def test_reports_name_what_differs() -> None:
     model = {k: torch.zeros(2) for k in 'abcdefg'}
     difference = compare({'a': torch.zeros(2), 'b': torch.zeros(3), 'z': torch.zeros(1)}, model)
     assert str(difference) == (
-        '1 parameters match, 5 missing (c, d, e and 2 more), 1 unexpected (z), '
+        '1 of 7 parameters match, 5 missing (c, d, e and 2 more), 1 unexpected (z), '
         '1 mismatched (b: (3,) in the checkpoint, (2,) in the model)'
     )
     assert difference.report().splitlines() == [
@@ -24,7 +24,7 @@ def test_reports_name_what_differs() -> None:
     ]
     equal = compare(model, model)
     assert not equal
-    assert str(equal) == equal.report() == '7 parameters match, none is missing or unexpected'
+    assert str(equal) == equal.report() == '7 of 7 parameters match, none is unexpected'
 
 
 @settings(max_examples=50)

@@ -117,7 +117,10 @@ def _no_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize('url', [WEB_PAGE, 'https://cloud.tsinghua.edu.cn/f/12ab/', 'http://example.org'])
 def test_a_link_to_a_web_page_is_an_error_that_says_what_to_do(url: str) -> None:
     """torch would name the file in its cache after the page, or fail with "Is a directory"."""
-    message = re.escape(f'checkpoint {url} is a web page, not a file: download it with a browser and pass its path')
+    message = re.escape(
+        f'checkpoint {url} has no file name: it is probably a web page; download the file with a browser and '
+        'pass its path'
+    )
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(nn.Linear(1, 1), url)
     backbone = MODELS.build(dict(type='PVTv2', arch='b0', init_cfg=dict(type='Pretrained', checkpoint=url)))
@@ -129,7 +132,7 @@ def is_web_page(link: str) -> bool:
     try:
         load_from_http(link)
     except CheckpointError as error:
-        return 'is a web page' in str(error)
+        return 'has no file name' in str(error)
     except DownloadError:
         return False
     return False
@@ -154,7 +157,7 @@ def test_get_model_of_mmpretrain_says_what_to_do_about_web_pages(monkeypatch: py
     monkeypatch.setattr(ModelHub, '_models_dict', {})
     monkeypatch.setattr(ModelHub, '_ModelHub__mmpretrain_registered', True)  # skips hundreds of metafiles
     ModelHub.register_model_index(ROOT / 'model-index.yml', config_prefix=ROOT)
-    with pytest.raises(CheckpointError, match=r'cloud.tsinghua.edu.cn/.* is a web page, not a file: download it'):
+    with pytest.raises(CheckpointError, match=r'cloud.tsinghua.edu.cn/.* has no file name'):
         get_model('dat-tiny_8xb128_in1k', pretrained=True)
 
 

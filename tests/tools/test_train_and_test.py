@@ -232,7 +232,7 @@ def test_flexible_runner_trains_resumes_loads_and_tests(tool, config, tmp_path: 
 
     torch.save(straight, tmp_path / 'bare.pth')
     done = tool('test.py', cfg, 'bare.pth', '--work-dir', 'tested', '--out', 'p.pkl')
-    assert f'bare.pth: {len(straight)} parameters match' in done.stdout + done.stderr
+    assert f'bare.pth: {len(straight)} of {len(straight)} parameters match' in done.stdout + done.stderr
     assert len(pickle.loads((tmp_path / 'p.pkl').read_bytes())) == 4
 
 

@@ -1,4 +1,4 @@
-"""What the pyramid backbones share: stages, freezing, outputs, and loading of weights."""
+"""The base class of the pyramid backbones: stages, freezing, outputs, and loading of weights."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,10 +6,9 @@ from typing import Any
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ..checkpoints import adapt_to_backbone, load_backbone_weights
-from ..ops import recompute_contexts, tokens_to_map
+from ..ops import checkpoint_with_backend, tokens_to_map
 from .arch import MIN_INPUT_SIZE, NUM_STAGES
 
 
@@ -41,15 +40,8 @@ class TransformerStage(nn.Module):
         x, hw = self.embed(x)
         recompute = self.with_cp and torch.is_grad_enabled()
         for block in self.blocks:
-            x = self._checkpoint(block, x, hw) if recompute else block(x, hw)
+            x = checkpoint_with_backend(block, x, hw) if recompute else block(x, hw)
         return self.format_output(self.norm(x), hw)
-
-    @staticmethod
-    def _checkpoint(block: nn.Module, x: Tensor, hw: tuple[int, int]) -> Tensor:
-        # torch.compile accepts no context_fn; forward and backward are one graph with one backend there.
-        if torch.compiler.is_compiling():
-            return checkpoint(block, x, hw, use_reentrant=False)
-        return checkpoint(block, x, hw, use_reentrant=False, context_fn=recompute_contexts)
 
     def format_output(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """Return the tokens (B, H * W, C) as a feature map (B, C, H, W)."""
@@ -155,10 +147,10 @@ class PyramidBackbone(BaseModule):
         """Return by name how many leading entries of each position embedding have no position on the grid."""
         return {}
 
-    def adapt_state_dict(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    def adapt_state_dict(self, state_dict: Mapping[str, Any], log: bool = True) -> dict[str, Any]:
         """Return a state dict of this backbone with its names and sizes; see :func:`adapt_to_backbone`."""
         shapes = {key: tuple(value.shape) for key, value in self.state_dict().items()}
-        return adapt_to_backbone(state_dict, shapes, self.num_extra_tokens())
+        return adapt_to_backbone(state_dict, shapes, self.num_extra_tokens(), log)
 
     def init_weights(self) -> None:
         """Load the checkpoint of ``init_cfg``; without one, keep the initialization of the constructor."""
@@ -170,6 +162,9 @@ class PyramidBackbone(BaseModule):
 
 
 def _load_hook(backbone: PyramidBackbone, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Adapt the part of a model's state dict that belongs to a backbone, in place."""
+    """Adapt the part of a model's state dict that belongs to a backbone, in place.
+
+    No other code translates names when a model loads; ``convert_state_dict`` previews the result.
+    """
     part = {key[len(prefix) :]: state_dict.pop(key) for key in list(state_dict) if key.startswith(prefix)}
     state_dict.update({prefix + key: value for key, value in backbone.adapt_state_dict(part).items()})

@@ -72,7 +72,7 @@ class DeformablePatchEmbed(nn.Module):
         return self.norm(map_to_tokens(x)), (x.shape[-2], x.shape[-1])
 
     def extra_flops(self, args: tuple[Any, ...], out: tuple[Tensor, tuple[int, int]]) -> int:
-        """Count what the shapes of ops do not show: the bias of the projection."""
+        """Return the FLOPs of the bias of the projection, which the shapes of ops do not show."""
         return out[0].numel()
 
 
@@ -123,15 +123,15 @@ class DPT(PVT):
     ) -> None:
         super().__init__(
             arch,
-            in_channels,
-            pretrain_img_size,
-            out_type,
-            out_indices,
-            drop_path_rate,
-            with_cp,
-            frozen_stages,
-            recompute_activation,
-            init_cfg,
+            in_channels=in_channels,
+            pretrain_img_size=pretrain_img_size,
+            out_type=out_type,
+            out_indices=out_indices,
+            drop_path_rate=drop_path_rate,
+            with_cp=with_cp,
+            frozen_stages=frozen_stages,
+            recompute_activation=recompute_activation,
+            init_cfg=init_cfg,
         )
 
     def _build_patch_embed(self, i: int, in_channels: int, dim: int, stride: int) -> nn.Module:

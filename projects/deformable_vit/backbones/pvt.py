@@ -36,10 +36,13 @@ class PositionedStage(TransformerStage):
         self.pos_embed = nn.Parameter(torch.zeros(1, num_extra + grid_size[0] * grid_size[1], dim))
         trunc_normal_(self.pos_embed, std=0.02)
 
+    def position_embedding(self, hw: tuple[int, int]) -> Tensor:
+        """Return the position embedding (1, num_extra + H * W, C) for a grid of (height, width)."""
+        return resize_position_embedding(self.pos_embed, self.grid_size, hw, self.num_extra)
+
     def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         x, hw = self.patch_embed(x)
-        embedding = resize_position_embedding(self.pos_embed, self.grid_size, hw, self.num_extra)
-        return x + embedding[:, self.num_extra :], hw
+        return x + self.position_embedding(hw)[:, self.num_extra :], hw
 
 
 class ClassTokenStage(PositionedStage):
@@ -52,8 +55,7 @@ class ClassTokenStage(PositionedStage):
 
     def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         x, hw = self.patch_embed(x)
-        embedding = resize_position_embedding(self.pos_embed, self.grid_size, hw, self.num_extra)
-        return torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + embedding, hw
+        return torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.position_embedding(hw), hw
 
     def format_output(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """Return the class token (B, C) of the tokens (B, 1 + N, C)."""

@@ -27,7 +27,8 @@ class Difference:
             if names:
                 rest = f' and {len(names) - 3} more' if len(names) > 3 else ''
                 parts.append(f'{len(names)} {kind} ({", ".join(names[:3])}{rest})')
-        return f'{self.matched} parameters match, ' + (', '.join(parts) or 'none is missing or unexpected')
+        total = self.matched + len(self.missing) + len(self.mismatched)
+        return f'{self.matched} of {total} parameters match, ' + (', '.join(parts) or 'none is unexpected')
 
     def report(self) -> str:
         """Return the summary, and below it each name on its own line, for logs."""

@@ -14,7 +14,10 @@ _CLASSIFIER_ONLY = ('head.', 'stages.3.norm.', 'stages.3.cls_token')
 
 
 def adapt_to_backbone(
-    state_dict: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], num_extra: Mapping[str, int]
+    state_dict: Mapping[str, Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
+    num_extra: Mapping[str, int],
+    log: bool = True,
 ) -> dict[str, Tensor]:
     """Return a state dict with the names of a backbone, and its position embeddings and tables in the backbone's sizes.
 
@@ -22,6 +25,7 @@ def adapt_to_backbone(
         state_dict: An official classifier or backbone, or a converted backbone.
         shapes: The shape of each parameter and buffer of the backbone, by name.
         num_extra: Leading entries without a grid position of each position embedding of the backbone, by name.
+        log: Log what is resized.
 
     Returns:
         A new dict without what only classifiers have. Everything else that does not fit stays, for the caller to
@@ -32,15 +36,16 @@ def adapt_to_backbone(
         # The last norm of an official detector has the same name here as a classifier's; it must be reported.
         surplus = (*_CLASSIFIER_ONLY, 'norms.3.') if 'cls_norm.norm.weight' in state_dict else _CLASSIFIER_ONLY
         translated = {k: v for k, v in translated.items() if k in shapes or not k.startswith(surplus)}
-    return resize_to_shapes(translated, shapes, num_extra)
+    return resize_to_shapes(translated, shapes, num_extra, log)
 
 
-def convert_state_dict(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+def convert_state_dict(model: nn.Module, state_dict: Mapping[str, Any], log: bool = True) -> dict[str, Any]:
     """Return a state dict as the load hooks of a model's backbones pass it on, to compare it before loading.
 
     Args:
         model: A backbone of this project, or a model that contains one.
         state_dict: Of the model, with official or converted names.
+        log: Log what is resized.
     """
     converted = dict(state_dict)
     for name, module in model.named_modules():
@@ -48,7 +53,7 @@ def convert_state_dict(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[
         if adapt is not None:
             prefix = f'{name}.' if name else ''
             part = {key[len(prefix) :]: converted.pop(key) for key in list(converted) if key.startswith(prefix)}
-            converted.update({prefix + key: value for key, value in adapt(part).items()})
+            converted.update({prefix + key: value for key, value in adapt(part, log).items()})
     return converted
 
 

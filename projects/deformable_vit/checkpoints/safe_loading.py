@@ -90,8 +90,8 @@ def load_from_http(filename: str, map_location: Any = None, model_dir: str | Non
     # torch names the file in its cache after the URL; links to web pages of clouds have no such name.
     if not Path(urlparse(filename).path).suffix:
         raise CheckpointError(
-            f'checkpoint {filename} is a web page, not a file: download it with a browser and pass its path, for '
-            'example as init_cfg=dict(type="Pretrained", checkpoint="FILE")'
+            f'checkpoint {filename} has no file name: it is probably a web page; download the file with a browser and '
+            'pass its path, for example as init_cfg=dict(type="Pretrained", checkpoint="FILE")'
         )
 
     def load() -> Any:

@@ -1,8 +1,8 @@
-"""Functions of tensors, without parameters; each takes ``backend=None``, see :mod:`.backends`."""
+"""Functions of tensors, without parameters. Attention and sampling take ``backend=None``, see :mod:`.backends`."""
 
 from . import attention, deform_conv, separable
 from .attention import deformable_attention, deformable_key_value, dense_attention
-from .backends import BACKENDS, current_backend, recompute_contexts, use_backend
+from .backends import BACKENDS, checkpoint_with_backend, current_backend, use_backend
 from .coordinates import CONVENTIONS, coordinate_dtype, key_coordinates, key_grid, key_spacing, query_coordinates
 from .deformable_patch import box_locations, decode_boxes, deformable_patch_projection
 from .local_attention import neighborhood_attention, surplus_pairs, window_attention
@@ -17,6 +17,7 @@ __all__ = [
     'CONVENTIONS',
     'FLOP_FORMULAS',
     'box_locations',
+    'checkpoint_with_backend',
     'coordinate_dtype',
     'current_backend',
     'decode_boxes',
@@ -31,7 +32,6 @@ __all__ = [
     'neighborhood_attention',
     'pad_to_multiple',
     'query_coordinates',
-    'recompute_contexts',
     'resize_position_embedding',
     'surplus_pairs',
     'tokens_to_map',

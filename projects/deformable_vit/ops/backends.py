@@ -12,8 +12,13 @@ Every op takes ``backend=None``, which stands for the default. The default is ``
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 BACKENDS = ('auto', 'reference', 'chunked', 'separable', 'grid_sample', 'mmcv')
 VARIABLE = 'DEFORMABLE_VIT_BACKEND'
@@ -21,7 +26,7 @@ OLD_VARIABLE = 'DEFORMABLE_VIT_PATH'
 
 # Validated on use rather than on import, so that a program can report a wrong value in its own way.
 _default = os.environ.get(VARIABLE) or 'auto'
-_old_variable_is_set = OLD_VARIABLE in os.environ
+_old_variable_is_set = bool(os.environ.get(OLD_VARIABLE))
 
 
 def _validate(backend: str, name: str) -> str:
@@ -77,9 +82,11 @@ def select_backend(op: str, backend: str | None, available: tuple[str, ...]) -> 
     return backend
 
 
-def recompute_contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Return the contexts of forward and recomputation: recompute with the backend used in forward.
-
-    For ``context_fn`` of :func:`torch.utils.checkpoint.checkpoint`.
-    """
-    return nullcontext(), use_backend(current_backend())
+def checkpoint_with_backend(function: Callable[..., Tensor], *args: Any) -> Tensor:
+    """Call a function without keeping its activations; backward recomputes them with the backend used in forward."""
+    if torch.compiler.is_compiling():
+        # torch.compile accepts no context_fn; forward and backward are one graph with one backend there.
+        return checkpoint(function, *args, use_reentrant=False)
+    return checkpoint(
+        function, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), use_backend(current_backend()))
+    )

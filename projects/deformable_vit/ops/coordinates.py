@@ -42,6 +42,12 @@ def coordinate_dtype(like: Tensor) -> torch.dtype:
     return torch.promote_types(like.dtype, torch.float32)
 
 
+def autocast_dtype(like: Tensor) -> torch.dtype:
+    """Return the dtype that autocast gives a matrix product of ``like``; its own dtype where autocast is disabled."""
+    device = like.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else like.dtype
+
+
 def _is_centers(convention: str) -> bool:
     if convention not in CONVENTIONS:
         raise ValueError(f'the coordinate convention must be one of {CONVENTIONS}, got {convention!r}')

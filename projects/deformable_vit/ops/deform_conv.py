@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from mmcv.utils import ext_loader
 from torch import Tensor
 
-from .coordinates import coordinate_dtype
+from .coordinates import autocast_dtype, coordinate_dtype
 
 _ext = ext_loader.load_ext(
     '_ext', ['deform_conv_forward', 'deform_conv_backward_input', 'deform_conv_backward_parameters']
@@ -40,7 +40,7 @@ def deform_conv_at(x: Tensor, locations: Tensor, weight: Tensor, backend: str = 
     if backend == 'auto':
         backend = 'grid_sample' if x.device.type == 'cpu' else 'mmcv'
     compute = _by_grid_sample if backend == 'grid_sample' else _by_mmcv
-    return compute(x, locations, weight).to(_autocast_dtype(x))
+    return compute(x, locations, weight).to(autocast_dtype(x))
 
 
 def _by_grid_sample(x: Tensor, locations: Tensor, weight: Tensor) -> Tensor:
@@ -72,12 +72,6 @@ def _by_mmcv(x: Tensor, locations: Tensor, weight: Tensor) -> Tensor:
     grid = torch.broadcast_tensors(ky[:, None, None, None] + y, kx[:, None, None] + x_)  # (kh, kw, H', W') each
     offset = locations - torch.stack(grid, dim=2).flatten(0, 1)
     return _deform_conv(x, offset.flatten(1, 3), weight, stride, locations.shape[1])
-
-
-def _autocast_dtype(x: Tensor) -> torch.dtype:
-    """Return the dtype that autocast gives the product of ``x`` and a weight; that of ``x`` where it is disabled."""
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def _grid_sample_flops(_x: torch.Size, _grid: torch.Size, *_args: Any, out_shape: torch.Size, **_kwargs: Any) -> int:

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .coordinates import autocast_dtype
+
 
 def sample(x: Tensor, locations: Tensor) -> Tensor:
     """Read (B, C, H, W) at locations (B, ..., 2), (y, x) in pixels: (B, C, ...), bilinear, zero outside the map."""
@@ -38,9 +40,8 @@ def _in_coordinate_dtype(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
     @wraps(op)
     def widened(*args: Tensor) -> Tensor:
         dtype = reduce(torch.promote_types, [t.dtype for t in args])
-        device = args[0].device.type
-        result = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else args[0].dtype
-        with torch.autocast(device, enabled=False):
+        result = autocast_dtype(args[0])
+        with torch.autocast(args[0].device.type, enabled=False):
             return op(*(t.to(dtype) for t in args)).to(result)
 
     return widened

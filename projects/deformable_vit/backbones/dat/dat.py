@@ -132,7 +132,7 @@ class DeformableAttention(nn.Module):
         return self.proj(out.transpose(1, 2).flatten(2))
 
     def extra_flops(self, args: tuple[Tensor, tuple[int, int]], out: Tensor) -> int:
-        """Count what the shapes of ops do not show: the biases of keys and values."""
+        """Return the FLOPs of the biases of keys and values, which the shapes of ops do not show."""
         conv = self.offset.dwconv
         kernel, stride, padding = conv.kernel_size[0], conv.stride[0], int(conv.padding[0])
         keys = math.prod(max(n + 2 * padding - kernel, 0) // stride + 1 for n in args[1])
@@ -256,9 +256,10 @@ class DAT(PyramidBackbone):
         for i, dim in enumerate(arch['embed_dims']):
             stride = 4 if i == 0 else 2
             grid = math.ceil(grid[0] / stride), math.ceil(grid[1] / stride)
+            patch_embed = self._build_patch_embed(i, channels, dim)
             kinds = arch['blocks'][i] * (arch['depths'][i] // len(arch['blocks'][i]))
             blocks = [self._build_block(i, kind, grid, rate) for kind, rate in zip(kinds, rates[i], strict=True)]
-            self.stages.append(TransformerStage(self._build_patch_embed(i, channels, dim), blocks, with_cp=with_cp))
+            self.stages.append(TransformerStage(patch_embed, blocks, with_cp=with_cp))
             channels = dim
         # Linear layers and convolutions keep torch's default initialization: the official one tests parameters instead
         # of modules for being linear layers, so it has no effect.
