@@ -4,10 +4,10 @@ import argparse
 import importlib
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from deformable_vit.engine import UserError, load_config, one_line_errors
+from deformable_vit.engine import UserError, add_config_options, load_config, one_line_errors
 from deformable_vit.engine.cli import first_line
 from deformable_vit.engine.flops import count_flops, count_parameters
 
@@ -26,14 +26,7 @@ def parse_args() -> argparse.Namespace:
         help='image size in pixels, one number for a square (default: 800 1280 for detection, 512 2048 for '
         'segmentation, the size of the test pipeline for classification)',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='override settings of the config',
-    )
+    add_config_options(parser)
     return parser.parse_args()
 
 

@@ -69,7 +69,7 @@ def test_unknown_keys_are_named() -> None:
 def test_variables_that_nothing_reads_name_the_keys_made_from_them(config: str, option: str, hint: str) -> None:
     variable = option.split('=')[0].split('.')[0]
     found = message(config, option)
-    assert f'{variable!r} is a variable of {config} that nothing reads any more' in found
+    assert f'{variable!r} is a variable of {config} that nothing reads' in found
     assert hint in found
 
 

@@ -83,7 +83,9 @@ def _check_xml(path: Path, directory: Path, classes: Sequence[str], needs_all: b
     Training data needs every class; test data may lack rare ones.
     """
     found: set[str] = set()
-    for name in path.read_text().split():
+    for name in path.read_text().splitlines():
+        if not name:
+            continue
         file = directory / f'{name}.xml'
         try:
             found |= {element.text or '' for element in ElementTree.parse(file).getroot().findall('object/name')}

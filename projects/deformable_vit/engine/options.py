@@ -19,8 +19,8 @@ TOP_LEVEL = {
     *('find_unused_parameters', 'init_weights_for_test_or_val', 'model_wrapper_cfg', 'runner_type', 'strategy'),
     *('sync_bn', 'tta_model', 'tta_pipeline'),
 } - {'self', 'cfg'}
-# `dict(...)` or `{...}` at the beginning of a value or of an element of a list.
-_DICT = re.compile(r'(^|[\[(,])\s*(dict\(|\{)')
+# `dict(...)` or `{'key': ...}` at the beginning of a value or of an element of a list; `{}.pth` is a file name.
+_DICT = re.compile(r"""(^|[\[(,])\s*(dict\(|\{\s*(['"]|\w+\s*:))""")
 
 
 class ConfigOptions(DictAction):
@@ -93,7 +93,8 @@ def check_option(key: str, value: Any, config: Config, path: str) -> None:
     top, dot, rest = key.partition('.')
     if top not in config:
         check_top_level(top, '--cfg-options')
-    is_variable = top not in TOP_LEVEL
+    # mmengine's Runner reads data_preprocessor only where the model has none.
+    is_variable = top not in TOP_LEVEL or (top == 'data_preprocessor' and top in config.model)
     readers = [reader + dot + rest for reader in _readers(config, top)] if is_variable else []
     if isinstance(value, str) and _is_dict(value):
         target = readers[0] if readers else key
@@ -104,7 +105,7 @@ def check_option(key: str, value: Any, config: Config, path: str) -> None:
     if is_variable:
         shown = ', '.join(readers[:3]) + (f' and {len(readers) - 3} more' if len(readers) > 3 else '')
         hint = f'set {shown}' if readers else 'set the keys that were made from it'
-        raise UserError(f'--cfg-options {key}: {top!r} is a variable of {path} that nothing reads any more; {hint}')
+        raise UserError(f'--cfg-options {key}: {top!r} is a variable of {path} that nothing reads; {hint}')
 
 
 def _readers(config: Config, name: str) -> list[str]:
@@ -113,7 +114,7 @@ def _readers(config: Config, name: str) -> list[str]:
     found = [
         (key, _named_alike(name, key), other == value)
         for top in config
-        if top in TOP_LEVEL
+        if top in TOP_LEVEL and top != name
         for key, other in _walk(config[top], top)
     ]
     exact = [key for key, alike, equal in found if alike and equal]
