@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 # For ``pytest.mark.parametrize('device', DEVICES)``.
-DEVICES = ['cpu', *([pytest.param('cuda', marks=pytest.mark.gpu)] if torch.cuda.is_available() else [])]
+_needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+DEVICES = ['cpu', pytest.param('cuda', marks=[pytest.mark.gpu, _needs_cuda])]
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
 

@@ -1,4 +1,4 @@
-"""What this machine is, how busy it is, and how much memory this process takes."""
+"""The name of the CPU or GPU, the load of other processes, and the memory of this process."""
 
 import os
 import platform

@@ -26,10 +26,17 @@ def test_pre_commit_runs_what_make_lint_runs() -> None:
 
 def test_ci_runs_existing_targets() -> None:
     steps = load('.github/workflows/ci.yml')['jobs']['test']['steps']
-    runs = [step['run'] for step in steps if 'run' in step]
-    targets = [target for run in runs for target in run.removeprefix('make ').split()]
-    assert targets == ['setup', 'lint', 'test-fast', 'test']
-    assert set(targets) <= TARGETS
+    events = {step['run']: re.findall(r"event_name == '(\w+)'", step.get('if', '')) for step in steps if 'run' in step}
+    assert events == {
+        'make setup': [],
+        'make lint test-fast': ['push', 'pull_request'],
+        'make test': ['schedule', 'workflow_dispatch'],
+    }
+    assert {target for run in events for target in run.split()[1:]} <= TARGETS
+    setup = (ROOT / 'tools' / 'setup.sh').read_text()
+    caches = {step['with']['path'] for step in steps if 'actions/cache' in step.get('uses', '')}
+    assert caches == {'~/.cache/deformable-vit'}
+    assert '${XDG_CACHE_HOME:-$HOME/.cache}/deformable-vit/wheels' in setup
 
 
 @pytest.mark.parametrize('name', ['bug', 'feature', 'question'])

@@ -35,10 +35,16 @@ class CheckpointError(ValueError):
 def enable_safe_loading() -> None:
     """Make mmengine load checkpoints safely in this process. Importing ``deformable_vit`` calls it.
 
-    It changes two things: the loaders of mmengine's ``CheckpointLoader`` for local files and for HTTP(S), which now
-    always pass ``weights_only=True``; and the classes that ``torch.load(weights_only=True)`` accepts, to which those of
-    mmengine's own checkpoints are added: ``HistoryBuffer``, and numpy's arrays and numeric scalars. None of them runs
-    code when it is unpickled. Calling it again has no effect.
+    It changes three things:
+
+    - The loaders of mmengine's ``CheckpointLoader`` for local files and HTTP(S), and
+      ``mmengine.runner.checkpoint.load_from_http``, always pass ``weights_only=True``.
+    - They return checkpoints without ``meta.config``, and with the weights of ``model`` (official checkpoints) under
+      ``state_dict``.
+    - ``torch.load(weights_only=True)`` also accepts the classes in mmengine's own checkpoints: ``HistoryBuffer``, and
+      numpy's arrays and numeric scalars. None of them runs code when it is unpickled.
+
+    Calling it again has no effect.
     """
     # Files written with numpy 1 name its private module differently.
     multiarray = import_module('numpy._core.multiarray')

@@ -1,4 +1,4 @@
-"""What every command line needs: one-line errors, and the rank that a launcher passes."""
+"""Basics of the command lines: one-line errors, and the rank that a launcher passes."""
 
 import argparse
 import os

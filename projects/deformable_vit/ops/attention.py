@@ -85,8 +85,7 @@ def deformable_attention(
     """Return softmax(Q K^T / sqrt(d) + bias) V with a relative position bias read between the entries of a table.
 
     The bias of a query and a key is the table at (query - key) / 2, where -1 and 1 are the centers of the table's
-    corner
-    entries: bilinear, zero outside. Autograd keeps no tensor of size queries x keys beyond one chunk.
+    corner entries: bilinear, zero outside. Autograd keeps no tensor of size queries x keys beyond one chunk.
 
     Args:
         q: (B, heads, H * W, d), queries in row-major order.

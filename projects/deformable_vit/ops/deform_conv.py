@@ -2,8 +2,7 @@
 
 ``mmcv``, the default on CUDA, is mmcv's compiled deformable convolution, wrapped as a custom op so that
 ``torch.compile`` sees one operation. mmcv's kernels support float64, float32 and float16 but not bfloat16, and float16
-locations would lose
-pixels: the kernels always run in float32 or better.
+locations would lose pixels: the kernels always run in float32 or better.
 
 ``grid_sample`` is the default on the CPU, where mmcv's kernels use one core. Forward and backward of stage 2 of DPT-T
 at 800 x 1344, on two cores, take 1.0 s instead of 2.3 s; of stage 3 of DAT-T 0.09 s instead of 0.39 s.

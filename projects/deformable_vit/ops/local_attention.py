@@ -63,11 +63,11 @@ def window_attention(
 
 
 def neighborhood_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, backend: str | None = None) -> Tensor:
-    """Compute attention of each pixel to its K x K neighborhood (NAT, https://arxiv.org/abs/2204.07143, equations 1 to
-    3).
+    """Compute attention of each pixel to its K x K neighborhood.
 
-    At a border the neighborhood is shifted inside, so that it is always full. An axis shorter than K is its own
-    neighborhood; the official DAT++ implementation pads it with zeros instead.
+    NAT, CVPR 2023, https://arxiv.org/abs/2204.07143, equations 1 to 3. At a border the neighborhood is shifted inside,
+    so that it is always full. An axis shorter than K is its own neighborhood; the official DAT++ implementation pads it
+    with zeros instead.
 
     Args:
         q: (B, heads, H, W, d).

@@ -45,7 +45,7 @@ class _Group:
 
     def __init__(self, q: Tensor, k: Tensor, v: Tensor, table: Tensor, y: Tensor, x: Tensor, max_scores: int) -> None:
         """Take (heads, H * W, d), (heads, N, d), (heads, N, d), (heads, Ty, Tx), (N, H), (N, W)."""
-        # NaN propagates through the scores; here any column will do.
+        # NaN propagates through the scores; the choice of the column does not matter.
         first, last = torch.aminmax(x.nan_to_num(0).clamp(-1, table.shape[2]).floor(), dim=1)
         width = min(table.shape[2], int((last - first).max()) + 2)
         first = first.clamp(0, table.shape[2] - width)
