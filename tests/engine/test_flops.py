@@ -55,13 +55,21 @@ def classifier(backbone: dict, size: int = 224) -> tuple[float, float]:
     return (count_parameters(model) + head) / 1e6, flops / 1e9
 
 
-@pytest.mark.parametrize(('kind', 'arch'), PUBLISHED)
+# The largest ones take seconds.
+SLOW = ('medium', 'large', 'base', 'small++', 'base++')
+
+
+@pytest.mark.parametrize(
+    ('kind', 'arch'),
+    [pytest.param(*model, marks=pytest.mark.slow if model[1] in SLOW else ()) for model in PUBLISHED],
+)
 def test_published_models_have_the_numbers_of_their_papers(kind: str, arch: str) -> None:
     parameters, flops = classifier(dict(type=kind, arch=arch))
     assert parameters == pytest.approx(PUBLISHED[kind, arch][0], rel=0.01)
     assert flops == pytest.approx(PUBLISHED[kind, arch][1], rel=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_published_models_at_384_have_the_numbers_of_their_papers() -> None:
     parameters, flops = classifier(dict(type='DAT', arch='base', pretrain_img_size=384, window_size=12), 384)
@@ -70,6 +78,7 @@ def test_published_models_at_384_have_the_numbers_of_their_papers() -> None:
     assert (round(parameters), flops) == (94, pytest.approx(49.7, rel=0.03))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ABLATION)
 def test_ablation_of_dat_matches_to_the_last_digit(name: str) -> None:
     backbone = Config.fromfile(ROOT / 'configs' / 'dat' / f'{name}.py').model.backbone

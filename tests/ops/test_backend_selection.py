@@ -1,14 +1,12 @@
 """Backend selection: by argument, by context manager, by environment variable."""
 
-import subprocess
-import sys
+import runpy
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from running import ENVIRONMENT
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from deformable_vit import ops
@@ -115,23 +113,28 @@ def test_default_ends_with_its_context() -> None:
         use_backend('fast').__enter__()
 
 
+def read_default() -> str:
+    """Return what the module makes of the environment when it is imported."""
+    return runpy.run_path(str(Path(ops.__file__).with_name('backends.py')))['current_backend']()
+
+
+@pytest.mark.parametrize(('value', 'backend'), [('reference', 'reference'), ('separable', 'separable'), ('', 'auto')])
+def test_environment_variable_sets_the_default(value: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('DEFORMABLE_VIT_BACKEND', value)
+    assert read_default() == backend
+
+
 @pytest.mark.parametrize(
-    ('variables', 'printed'),
+    ('name', 'message'),
     [
-        ({'DEFORMABLE_VIT_BACKEND': 'reference'}, 'reference'),
-        ({'DEFORMABLE_VIT_BACKEND': ''}, 'auto'),
-        ({'DEFORMABLE_VIT_BACKEND': 'slow'}, f"ValueError: DEFORMABLE_VIT_BACKEND must be one of {ALL}, got 'slow'"),
+        ('DEFORMABLE_VIT_BACKEND', f"DEFORMABLE_VIT_BACKEND must be one of {ALL}, got 'slow'"),
         (
-            {'DEFORMABLE_VIT_PATH': 'reference'},
-            'ValueError: DEFORMABLE_VIT_PATH was renamed: unset it and set DEFORMABLE_VIT_BACKEND to one of ' + ALL,
+            'DEFORMABLE_VIT_PATH',
+            f'DEFORMABLE_VIT_PATH was renamed: unset it and set DEFORMABLE_VIT_BACKEND to one of {ALL}',
         ),
     ],
 )
-def test_environment_variable_sets_the_default(variables: dict[str, str], printed: str) -> None:
-    # The module alone: importing the package takes seconds.
-    module = Path(ops.__file__).with_name('backends.py')
-    code = f'import runpy; print(runpy.run_path({str(module)!r})["current_backend"]())'
-    done = subprocess.run(
-        [sys.executable, '-c', code], env=ENVIRONMENT | variables, capture_output=True, text=True, check=False
-    )
-    assert (done.stdout or done.stderr).strip().splitlines()[-1] == printed
+def test_wrong_environment_variable_is_an_error(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, 'slow')
+    with pytest.raises(ValueError, match=f'^{message}$'):
+        read_default()

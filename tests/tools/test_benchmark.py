@@ -171,6 +171,7 @@ def test_the_backbone_of_a_config_runs(config: str) -> None:
     assert Runner(replace(model=name, backend=backend, height=64, width=64)).step() > 0
 
 
+@pytest.mark.slow
 def test_compile_compiles_every_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also beyond torch's limit of recompilations of the same code, which the models share."""
     compiled: list = []

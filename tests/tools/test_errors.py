@@ -37,6 +37,7 @@ def test_wrong_options_are_named(tool, config, options: list[str], words: list[s
     assert all(word in line for word in words), line
 
 
+@pytest.mark.slow
 def test_wrong_environment_variables_are_named(tool, config) -> None:
     for variable, words in (
         (dict(DEFORMABLE_VIT_PATH='auto'), 'DEFORMABLE_VIT_PATH was renamed: unset it and set DEFORMABLE_VIT_BACKEND'),

@@ -251,6 +251,7 @@ def test_training_a_classifier(tool, tmp_path: Path, shapes: Path) -> None:
     assert 0 <= validated(tmp_path / 'run', 'accuracy/top1') <= 100
 
 
+@pytest.mark.slow
 def test_classes_that_the_annotations_do_not_have(tool, tmp_path: Path, coco: Path) -> None:
     path = fill_in(tmp_path / 'mine.py', 'detection', coco, classes=('roof', 'Tyre'))
     done = tool('train.py', path, ok=False)

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from running import ROOT
 
+pytestmark = pytest.mark.slow
+
 # Answers like python, pip and venv as far as setup.sh asks, and records what it is asked to install.
 FAKE_PYTHON = """#!/usr/bin/env bash
 case "$*" in
