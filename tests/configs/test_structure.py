@@ -1,13 +1,13 @@
 """Configs are short files of differences: plain assignments, short chains, no leftover variables."""
 
 import ast
-import inspect
 from pathlib import Path
 
 import pytest
 from config_files import CONFIGS, load, slow_but_smallest
-from mmengine.runner import Runner
 from running import ROOT
+
+from deformable_vit.engine.options import TOP_LEVEL
 
 FILES = sorted((ROOT / 'configs').rglob('*.py'))
 FAMILIES = ('baselines', 'demo', 'pvt', 'pvtv2', 'dpt', 'dat')
@@ -21,8 +21,7 @@ SYNTAX = (
 CALLS = {'dict', 'len'}
 
 # The keys that mmengine's Runner and the tools read ...
-KEYS = set(inspect.signature(Runner.__init__).parameters) - {'self', 'cfg'}
-KEYS |= {'auto_scale_lr', 'custom_imports', 'tta_model', 'tta_pipeline'}
+KEYS = TOP_LEVEL
 # ... and the variables that the configs of mmdet, mmseg and mmpretrain have, too.
 VARIABLES = {
     *('dataset_type', 'data_root', 'backend_args', 'metainfo', 'train_pipeline', 'test_pipeline', 'crop_size'),
