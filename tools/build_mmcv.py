@@ -33,7 +33,7 @@ CUDA_GROUPS = (
     'ball_query bbox_overlaps convex_iou masked_conv2d points_in_boxes scatter_points sparse_indice voxelization',
     'active_rotated_filter bias_act deform_roi_pool iou3d prroi_pool rotated_feature_align spconv_ops three_nn',
 )
-# From this version on the headers of torch need C++20, while mmcv 2.1.0 asks for C++17.
+# From this version on the headers of torch need C++20.
 CPP20_TORCH = (2, 13)
 
 
@@ -45,12 +45,17 @@ def unpack(sdist: Path, source: Path) -> None:
     (source.parent / sdist.name.removesuffix('.tar.gz')).rename(source)
 
 
-def patch_standard(source: Path, torch_version: str) -> None:
-    """Raise the C++ standard in mmcv's setup.py to what the headers of torch need."""
-    version = tuple(int(part) for part in torch_version.split('.')[:2])
-    if version >= CPP20_TORCH:
-        setup = source / 'setup.py'
-        setup.write_text(setup.read_text().replace("'-std=c++17'", "'-std=c++20'"))
+def patch_setup(source: Path, torch_version: str) -> None:
+    """Patch mmcv's setup.py for current versions of torch and Python."""
+    setup = source / 'setup.py'
+    text = setup.read_text()
+    # From Python 3.13 on, locals() does not see what exec defines (PEP 667).
+    text = text.replace("exec(compile(f.read(), version_file, 'exec'))", "exec(f.read(), names := {})")
+    text = text.replace("return locals()['__version__']", "return names['__version__']")
+    # The headers of torch need C++20, while mmcv 2.1.0 asks for C++17.
+    if tuple(int(part) for part in torch_version.split('.')[:2]) >= CPP20_TORCH:
+        text = text.replace("'-std=c++17'", "'-std=c++20'")
+    setup.write_text(text)
 
 
 def write_unity_files(source: Path) -> None:
@@ -138,7 +143,7 @@ def main() -> None:
             continue  # an interrupted build had found out already
         if not mode.exists() or mode.read_text() != name:
             unpack(args.sdist, source)
-            patch_standard(source, args.torch)
+            patch_setup(source, args.torch)
             if unity:
                 write_unity_files(source)
             mode.write_text(name)

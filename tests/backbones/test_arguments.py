@@ -29,7 +29,7 @@ def test_signatures_show_every_argument(backbone: type[PyramidBackbone]) -> None
     common = {'arch', 'in_channels', 'out_indices', 'drop_path_rate', 'with_cp', 'frozen_stages', 'init_cfg'}
     assert common | {'recompute_activation'} <= set(parameters)
     for name in parameters:
-        assert f'        {name}: ' in backbone.__doc__
+        assert f'    {name}: ' in inspect.getdoc(backbone)
 
 
 def test_signatures_of_pvt_and_dpt_are_equal() -> None:
