@@ -50,7 +50,7 @@ def patch_setup(source: Path, torch_version: str) -> None:
     setup = source / 'setup.py'
     text = setup.read_text()
     # From Python 3.13 on, locals() does not see what exec defines (PEP 667).
-    text = text.replace("exec(compile(f.read(), version_file, 'exec'))", "exec(f.read(), names := {})")
+    text = text.replace("exec(compile(f.read(), version_file, 'exec'))", 'exec(f.read(), names := {})')
     text = text.replace("return locals()['__version__']", "return names['__version__']")
     # The headers of torch need C++20, while mmcv 2.1.0 asks for C++17.
     if tuple(int(part) for part in torch_version.split('.')[:2]) >= CPP20_TORCH:
