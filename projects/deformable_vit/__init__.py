@@ -1,8 +1,9 @@
 """Deformable pyramid backbones for MMDetection, MMSegmentation and MMPreTrain.
 
 Importing this package registers ``DAT``, ``DPT``, ``PVT`` and ``PVTv2`` in ``mmengine.registry.MODELS``, where mmdet,
-mmseg and mmpretrain find them, and makes mmengine load checkpoints safely (:func:`.checkpoints.enable_safe_loading`).
-It changes nothing else in the process.
+mmseg and mmpretrain find them, makes mmengine load checkpoints safely (:func:`.checkpoints.enable_safe_loading`), and
+lets it find mmseg's configs when the maintained fork is installed (:func:`._compat.find_configs_by_import_name`). It
+changes nothing else in the process.
 """
 
 import importlib.util
@@ -15,6 +16,7 @@ if importlib.util.find_spec('mmcv') is None or importlib.util.find_spec('mmcv._e
         'pip install --no-build-isolation --no-deps --no-cache-dir --no-binary mmcv --force-reinstall mmcv==2.1.0'
     )
 
+from ._compat import find_configs_by_import_name
 from .backbones import DAT, DPT, PVT, PVTv2
 from .checkpoints import enable_safe_loading
 
@@ -22,3 +24,4 @@ __version__ = '0.1.0'
 __all__ = ['DAT', 'DPT', 'PVT', 'PVTv2', '__version__']
 
 enable_safe_loading()
+find_configs_by_import_name()

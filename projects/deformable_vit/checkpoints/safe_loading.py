@@ -5,7 +5,8 @@ refuses all but tensors and plain containers. mmengine 0.10 does not pass that a
 for local files, unless an environment variable disagrees, and False for downloads. mmengine's own checkpoints hold a
 class that torch refuses, so that it cannot resume from them. And ``resume`` evaluates the text of ``meta.config`` as a
 program, to look for a key that no current version writes; what is read here comes without it (mmengine keeps the config
-a second time, in ``meta.cfg``).
+a second time, in ``meta.cfg``). onedl-mmengine 0.10 passes the argument, loads again without it when torch refuses the
+file, and allows ``getattr`` of anything.
 
 :func:`enable_safe_loading` closes these gaps for ``init_cfg``, ``load_from`` and ``resume``, also in the tools of
 mmdet, mmseg and mmpretrain.
@@ -35,10 +36,11 @@ class CheckpointError(ValueError):
 def enable_safe_loading() -> None:
     """Make mmengine load checkpoints safely in this process. Importing ``deformable_vit`` calls it.
 
-    It changes three things:
+    It changes:
 
     - The loaders of mmengine's ``CheckpointLoader`` for local files and HTTP(S), and
       ``mmengine.runner.checkpoint.load_from_http``, always pass ``weights_only=True``.
+    - So does ``_safe_torch_load`` of onedl-mmengine, which its other loaders call (``openmmlab://``, ``s3://``).
     - They return checkpoints without ``meta.config``, and with the weights of ``model`` (official checkpoints) under
       ``state_dict``.
     - ``torch.load(weights_only=True)`` also accepts the classes in mmengine's own checkpoints: ``HistoryBuffer``, and
@@ -66,6 +68,8 @@ def enable_safe_loading() -> None:
     CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), loader=load_from_http, force=True)
     # mmengine calls this name for what it resolves to a URL itself, such as torchvision://resnet50.
     mmengine.runner.checkpoint.load_from_http = load_from_http
+    if hasattr(mmengine.runner.checkpoint, '_safe_torch_load'):
+        mmengine.runner.checkpoint._safe_torch_load = load_weights_only
 
 
 def _statistic(owner: type, name: str) -> Callable[..., Any]:
@@ -109,6 +113,16 @@ def load_from_http(filename: str, map_location: Any = None, model_dir: str | Non
     if world_size > 1:
         barrier()
     return load() if rank > 0 else checkpoint
+
+
+def load_weights_only(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
+    """Load a path or an open file with ``weights_only=True``, for onedl-mmengine, which passes ``None``.
+
+    Raises:
+        CheckpointError: The file is damaged or needs unsafe unpickling.
+    """
+    name = str(file) if isinstance(file, (str, Path)) else 'in memory'
+    return _load(name, lambda: torch.load(file, map_location=map_location, weights_only=True))
 
 
 def _load(filename: str, load: Callable[[], Any]) -> Any:
