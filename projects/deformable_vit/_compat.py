@@ -5,7 +5,9 @@ onedl-mmsegmentation and onedl-mmpretrain), which have the same import names and
 
 - Configs: :func:`find_configs_by_import_name`.
 - Checkpoints: ``_safe_torch_load`` of onedl-mmengine, which :func:`.checkpoints.enable_safe_loading` replaces.
-- Python 3.12 and 3.13: nothing. mmengine 0.10.7 imports ``pkg_resources``, which setuptools < 80 has on each of them.
+- Python 3.12 and 3.13: nothing. mmengine imports ``distutils``, and mmengine 0.10.7 also ``pkg_resources``; setuptools
+  has both for every version of Python, ``pkg_resources`` before setuptools 82. mmdet and mmpretrain have four invalid
+  escape sequences, which pip compiles at installation, so that Python does not warn of them again.
 """
 
 from importlib.metadata import PackageNotFoundError, distribution
@@ -24,8 +26,10 @@ def find_configs_by_import_name() -> None:
     takes the place of the distribution in mmengine's table, for the packages whose distribution is not installed.
 
     A config is read before its ``custom_imports``. With the forks, configs that inherit from mmseg therefore work where
-    ``deformable_vit`` is imported first, as in this repository's tools; mmseg's own tools do not find their base.
-    Those that inherit from mmdet and mmpretrain work everywhere, because their distributions had the import names.
+    ``deformable_vit`` is imported first, as in this repository's tools. mmseg's own tools find the base when they start
+    with ``python -c 'import deformable_vit, runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0],
+    run_name="__main__")' TOOL CONFIG``. Configs that inherit from mmdet and mmpretrain work everywhere: their original
+    distributions have the import names.
     """
     for module in ('mmdet', 'mmpretrain', 'mmseg'):
         try:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 from own_data import CLASSES, NAMES, SEG_CLASSES, fill_in, write_cityscapes, write_coco, write_masks, write_voc
@@ -28,6 +29,7 @@ WITHOUT_WORKERS = [
     for option in ('num_workers=0', 'persistent_workers=False')
 ]
 FAST = ['train_cfg.max_epochs=1', 'model.backbone.init_cfg=None', *WITHOUT_WORKERS]
+IMPORT_FIRST = 'import deformable_vit, runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name="__main__")'
 TEMPLATES = ('detection', 'instance_segmentation', 'segmentation', 'classification', 'voc', 'cityscapes')
 
 
@@ -147,7 +149,9 @@ def test_tta_of_segmentors_takes_six_scales_and_flips(tmp_path: Path, masks: Pat
 def mmseg_tool(tmp_path: Path) -> Callable[..., None]:
     def run(name: str, *args: object) -> None:
         tool = Path(mmseg.__path__[0], '.mim', 'tools', name)
-        command = [sys.executable, str(tool), *map(str, args)]
+        # With the maintained forks, mmengine finds the configs of mmseg once the package is imported.
+        first = [] if MODULE2PACKAGE['mmseg'] == 'mmsegmentation' else ['-c', IMPORT_FIRST]
+        command = [sys.executable, *first, str(tool), *map(str, args)]
         environment = ENVIRONMENT | {'MPLBACKEND': 'agg'}
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
