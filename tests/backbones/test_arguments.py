@@ -43,7 +43,7 @@ def test_dpt_passes_every_argument_on() -> None:
         in_channels=2, pretrain_img_size=(64, 96), out_type='cls_token', out_indices=(1, 3), drop_path_rate=0.3,
         with_cp=True, frozen_stages=1, recompute_activation=False, init_cfg=dict(type='Pretrained', checkpoint='x.pth'),
     )  # fmt: skip
-    assert {'arch', *kwargs} == set(signature(DPT))
+    assert {'arch', 'output_stride', *kwargs} == set(signature(DPT))
     pvt, dpt = PVT(arch, **kwargs), DPT(dict(arch, points=(0, 0, 0, 0)), **kwargs)
     assert str(pvt) == str(dpt).replace('DPT', 'PVT')
     assert {k: v.shape for k, v in pvt.state_dict().items()} == {k: v.shape for k, v in dpt.state_dict().items()}
@@ -53,6 +53,7 @@ def test_dpt_passes_every_argument_on() -> None:
     for stage in (*pvt.stages, *dpt.stages):
         assert stage.with_cp
         assert not any(block.mlp.recompute_activation for block in stage.blocks)
+    assert DPT(dict(SMALL_PVT, points=(0, 0, 0, 0)), output_stride=16).output_stride == 16
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_class_token_is_the_normalized_output_of_the_last_stage() -> None:
         (dict(type='PVT', out_indices=(0, 4)), r'out_indices must be some of 0, 1, 2, 3, got \(0, 4\)'),
         (dict(type='PVTv2', frozen_stages=5), 'frozen_stages must be .* got 5'),
         (dict(type='PVTv2', drop_path_rate=1.0), r'drop_path_rate must be in \[0, 1\), got 1.0'),
-        (dict(type='DAT', arch='tiny+'), r"DAT has no arch 'tiny\+'; choose from tiny, small, base, tiny\+\+"),
+        (dict(type='DAT', arch='t++'), r"DAT has no arch 't\+\+'; choose from tiny, small, base, tiny\+, tiny\+\+"),
         (dict(type='DAT', arch=dict(like='huge')), "no arch 'huge'"),
         (dict(type='DAT', arch=dict(like='tiny', depth=3)), r"missing=\[\], unknown=\['depth'\]"),
         (

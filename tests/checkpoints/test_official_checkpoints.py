@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,30 @@ def test_official_detectors_and_segmentors_load_strictly(tmp_path: Path, family:
     assert list(converted) != list(official)
     assert converted.keys() == model.state_dict().keys()
     assert convert_state_dict(model, converted).keys() == converted.keys()
+
+
+def test_dat_plus_has_the_parameters_of_dat_plus_plus_without_convolutions() -> None:
+    """According to dat_p.yaml of the official code: no convolutions in stem, blocks and MLPs, kernels of the stride.
+
+    Its MLPs are those of DAT, linear layers.
+    """
+    removed = ('local_perception_units', '.dwc.', 'patch_proj.3.', 'patch_proj.4.')
+    expected = {}
+    for name, shape in PUBLISHED['datpp-tiny_in1k']['parameters'].items():
+        if any(part in name for part in removed) or name.startswith(('cls_norm.', 'cls_head.')):
+            continue
+        if found := re.fullmatch(r'(.*\.mlps\.\d+\.)(linear\d)\.0(\..*)', name):
+            name, shape = f'{found[1]}chunk.{found[2]}{found[3]}', shape[:2]
+        elif name.startswith('down_projs.') and len(shape) == 4:
+            shape = [*shape[:2], 2, 2]
+        elif name.startswith('patch_proj.'):
+            shape = [64, 3, 4, 4] if len(shape) == 4 else [64]
+        expected[name] = shape
+    with torch.device('meta'):
+        backbone = MODELS.build(dict(type='DAT', arch='tiny+', out_indices=(3,)))
+    official = official_names({f'backbone.{k}': v for k, v in backbone.state_dict().items()}, 'dat')
+    found = {k.removeprefix('backbone.'): list(v.shape) for k, v in official.items() if '.norms.' not in k}
+    assert found == expected
 
 
 def test_converted_checkpoints_load_too(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from deformable_vit.ops import map_to_tokens, pad_to_multiple, resize_position_embedding, tokens_to_map
+from deformable_vit.ops import interleave, map_to_tokens, pad_to_multiple, resize_position_embedding, tokens_to_map
 
 
 def test_tokens_are_in_row_major_order() -> None:
@@ -12,6 +12,13 @@ def test_tokens_are_in_row_major_order() -> None:
     assert tokens.shape == (2, 20, 3)
     assert tokens[1, 2 * 5 + 3].tolist() == x[1, :, 2, 3].tolist()
     assert torch.equal(tokens_to_map(tokens, (4, 5)), x)
+
+
+@pytest.mark.parametrize('size', [(4, 6), (5, 6), (5, 7), (2, 1)])
+def test_interleaving_restores_every_other_row_and_column(size: tuple[int, int]) -> None:
+    x = torch.randn(2, 3, *size)
+    parts = [[x[..., top::2, left::2] for left in (0, 1)] for top in (0, 1)]
+    assert torch.equal(interleave(parts, size), x)
 
 
 def test_padding_is_at_the_bottom_and_right() -> None:

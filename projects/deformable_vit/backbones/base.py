@@ -8,7 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..checkpoints import adapt_to_backbone, load_backbone_weights
-from ..ops import checkpoint_with_backend, tokens_to_map
+from ..ops import checkpoint_with_backend, interleave, tokens_to_map
 from .arch import MIN_INPUT_SIZE, NUM_STAGES
 
 
@@ -48,6 +48,17 @@ class TransformerStage(nn.Module):
         # Contiguous, because RoIAlign of mmcv 2.1 on a CPU silently misreads channels-last feature maps.
         return tokens_to_map(x, hw).contiguous()
 
+    def without_stride(self, x: Tensor) -> Tensor:
+        """Map (B, C_in, H, W) to (B, C, H, W): the stage of stride 2 without its stride, with the same weights.
+
+        The stage runs at each of the four offsets of its grid, and the outputs are interleaved. For convolutions, that
+        is a stride of 1 and a dilation of 2 of all later kernels (FCN, CVPR 2015, https://arxiv.org/abs/1411.4038,
+        section 3.2). Windows, position embeddings and sampling locations keep their sizes in image pixels, too. Pixels
+        of even row and column are those of :meth:`forward`. In training, drop path draws for each offset.
+        """
+        parts = [[self(x[..., top:, left:]) for left in (0, 1)] for top in (0, 1)]
+        return interleave(parts, (x.shape[-2], x.shape[-1]))
+
 
 class PyramidBackbone(BaseModule):
     """Four stages that map an image to feature maps of strides 4, 8, 16 and 32.
@@ -63,9 +74,11 @@ class PyramidBackbone(BaseModule):
             train.
         frozen_stages: -1: none; 0: the first patch embedding; n: also stages 1 to n.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` loads an official or converted checkpoint.
+        output_stride: Stride of the last stage: 32, or 16, which runs it without its stride
+            (:meth:`TransformerStage.without_stride`), as DC5 does in DETR.
 
     Raises:
-        ValueError: ``out_indices`` or ``frozen_stages`` is out of range.
+        ValueError: ``out_indices``, ``frozen_stages`` or ``output_stride`` is out of range.
     """
 
     num_stages = NUM_STAGES
@@ -76,13 +89,17 @@ class PyramidBackbone(BaseModule):
         out_indices: Sequence[int] = (0, 1, 2, 3),
         frozen_stages: int = -1,
         init_cfg: dict[str, Any] | None = None,
+        output_stride: int = 32,
     ) -> None:
         super().__init__(init_cfg)
         if not out_indices or any(i not in range(NUM_STAGES) for i in out_indices):
             raise ValueError(f'out_indices must be some of 0, 1, 2, 3, got {tuple(out_indices)}')
         if frozen_stages not in range(-1, NUM_STAGES + 1):
             raise ValueError(f'frozen_stages must be -1 (none) to {NUM_STAGES} (all), got {frozen_stages}')
+        if output_stride not in (16, 32):
+            raise ValueError(f'output_stride must be 16 or 32, got {output_stride}')
         self.arch = arch
+        self.output_stride = output_stride
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.stages = nn.ModuleList()
@@ -100,7 +117,7 @@ class PyramidBackbone(BaseModule):
             x: (B, in_channels, H, W), H and W at least 32.
 
         Returns:
-            (B, C_i, ceil(H / s_i), ceil(W / s_i)) for strides s_i of 4, 8, 16 and 32.
+            (B, C_i, ceil(H / s_i), ceil(W / s_i)) for strides s_i of 4, 8, 16 and ``output_stride``.
 
         Raises:
             ValueError: The image is too small.
@@ -112,7 +129,7 @@ class PyramidBackbone(BaseModule):
             )
         outs = []
         for i, stage in enumerate(self.stages[: max(self.out_indices) + 1]):
-            x = stage(x)
+            x = stage.without_stride(x) if i == NUM_STAGES - 1 and self.output_stride == 16 else stage(x)
             if i in self.out_indices:
                 outs.append(self.format_output(i, x))
         return tuple(outs)

@@ -99,6 +99,8 @@ class DPT(PVT):
         frozen_stages: -1: none; 0: the first patch embedding; n: also stages 1 to n.
         recompute_activation: Recompute the MLPs' activations in backward; see :class:`deformable_vit.layers.MLP`.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` loads an official or converted checkpoint.
+        output_stride: Stride of the last stage: 32, or 16 as for DC5 in DETR; see
+            :meth:`TransformerStage.without_stride`.
 
     Raises:
         ValueError: ``arch`` is unknown or inconsistent, or another argument is out of range.
@@ -120,6 +122,7 @@ class DPT(PVT):
         frozen_stages: int = -1,
         recompute_activation: bool = True,
         init_cfg: dict[str, Any] | None = None,
+        output_stride: int = 32,
     ) -> None:
         super().__init__(
             arch,
@@ -132,6 +135,7 @@ class DPT(PVT):
             frozen_stages=frozen_stages,
             recompute_activation=recompute_activation,
             init_cfg=init_cfg,
+            output_stride=output_stride,
         )
 
     def _build_patch_embed(self, i: int, in_channels: int, dim: int, stride: int) -> nn.Module:

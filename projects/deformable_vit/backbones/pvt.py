@@ -83,6 +83,8 @@ class PVT(PyramidBackbone):
         frozen_stages: -1: none; 0: the first patch embedding; n: also stages 1 to n.
         recompute_activation: Recompute the MLPs' activations in backward; see :class:`deformable_vit.layers.MLP`.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` loads an official or converted checkpoint.
+        output_stride: Stride of the last stage: 32, or 16 as for DC5 in DETR; see
+            :meth:`TransformerStage.without_stride`.
 
     Raises:
         ValueError: ``arch`` is unknown or inconsistent, or another argument is out of range.
@@ -107,14 +109,17 @@ class PVT(PyramidBackbone):
         frozen_stages: int = -1,
         recompute_activation: bool = True,
         init_cfg: dict[str, Any] | None = None,
+        output_stride: int = 32,
     ) -> None:
         name = type(self).__name__
         arch = check_arch(name, arch, self.arch_zoo)
-        super().__init__(arch, out_indices, frozen_stages, init_cfg)
+        super().__init__(arch, out_indices, frozen_stages, init_cfg, output_stride)
         if out_type not in ('featmap', 'cls_token'):
             raise ValueError(f"out_type must be 'featmap' or 'cls_token', got {out_type!r}")
         if out_type == 'cls_token' and arch['sr_ratios'][-1] != 1:
             raise ValueError(f'a class token needs sr_ratios[3] == 1, as it has no position, got {arch["sr_ratios"]}')
+        if out_type == 'cls_token' and output_stride != 32:
+            raise ValueError(f'a class token has no stride: output_stride must be 32, got {output_stride}')
 
         rates = drop_path_rates(drop_path_rate, arch['depths'])
         grid, channels = check_img_size(name, pretrain_img_size), in_channels

@@ -71,6 +71,8 @@ class PVTv2(PyramidBackbone):
         frozen_stages: -1: none; 0: the first patch embedding; n: also stages 1 to n.
         recompute_activation: Recompute the MLPs' activations in backward; see :class:`deformable_vit.layers.MLP`.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` loads an official or converted checkpoint.
+        output_stride: Stride of the last stage: 32, or 16 as for DC5 in DETR; see
+            :meth:`TransformerStage.without_stride`.
 
     Raises:
         ValueError: ``arch`` is unknown or inconsistent, or another argument is out of range.
@@ -96,9 +98,10 @@ class PVTv2(PyramidBackbone):
         frozen_stages: int = -1,
         recompute_activation: bool = True,
         init_cfg: dict[str, Any] | None = None,
+        output_stride: int = 32,
     ) -> None:
         arch = check_arch(type(self).__name__, arch, self.arch_zoo)
-        super().__init__(arch, out_indices, frozen_stages, init_cfg)
+        super().__init__(arch, out_indices, frozen_stages, init_cfg, output_stride)
 
         rates = drop_path_rates(drop_path_rate, arch['depths'])
         channels = in_channels

@@ -6,7 +6,7 @@ from .backends import BACKENDS, checkpoint_with_backend, current_backend, use_ba
 from .coordinates import CONVENTIONS, coordinate_dtype, key_coordinates, key_grid, key_spacing, query_coordinates
 from .deformable_patch import box_locations, decode_boxes, deformable_patch_projection
 from .local_attention import neighborhood_attention, surplus_pairs, window_attention
-from .tokens import map_to_tokens, pad_to_multiple, resize_position_embedding, tokens_to_map
+from .tokens import interleave, map_to_tokens, pad_to_multiple, resize_position_embedding, tokens_to_map
 
 # For ``FlopCounterMode(custom_mapping=FLOP_FORMULAS)``. Not registered: that would change other programs' counts of
 # torch's ops, and importing the counter imports triton, 72 MiB.
@@ -25,6 +25,7 @@ __all__ = [
     'deformable_key_value',
     'deformable_patch_projection',
     'dense_attention',
+    'interleave',
     'key_coordinates',
     'key_grid',
     'key_spacing',

@@ -1,5 +1,7 @@
 """Conversions between feature maps (B, C, H, W) and tokens (B, H * W, C) in row-major order."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +21,18 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Pad (B, C, H, W) with zeros at the bottom and right so that ``multiple`` divides H and W."""
     pad_h, pad_w = -x.shape[-2] % multiple, -x.shape[-1] % multiple
     return F.pad(x, (0, pad_w, 0, pad_h)) if pad_h or pad_w else x
+
+
+def interleave(parts: Sequence[Sequence[Tensor]], hw: tuple[int, int]) -> Tensor:
+    """Return the feature map (B, C, H, W) whose rows y, y + 2, ... and columns x, x + 2, ... are ``parts[y][x]``.
+
+    Args:
+        parts: 2 x 2 feature maps (B, C, ceil((H - y) / 2), ceil((W - x) / 2)).
+        hw: (H, W).
+    """
+    size = parts[0][0].shape[-2:]
+    padded = [F.pad(p, (0, size[1] - p.shape[-1], 0, size[0] - p.shape[-2])) for row in parts for p in row]
+    return F.pixel_shuffle(torch.stack(padded, dim=2).flatten(1, 2), 2)[..., : hw[0], : hw[1]].contiguous()
 
 
 def resize_position_embedding(

@@ -23,15 +23,17 @@ _DAT: dict[str, Any] = dict(
     lpu=False,
     layer_scale=0.0,
 )
-_DAT_PP = dict(
+# DAT+: the attention of DAT++ without its convolutions (configs/dat_p.yaml of the official code).
+_DAT_P = dict(
     _DAT,
     blocks=('ND', 'ND', 'ND', 'DD'),
     strides=(8, 4, 2, 1),
     offset_ranges=(-1, -1, -1, -1),
     coordinates='corners',
-    conv_mlp=True,
-    conv_stem=True,
-    lpu=True,
+)
+_DAT_PP = dict(_DAT_P, conv_mlp=True, conv_stem=True, lpu=True)
+_TINY: dict[str, Any] = dict(
+    embed_dims=(64, 128, 256, 512), num_heads=(2, 4, 8, 16), depths=(2, 4, 18, 2), groups=(1, 2, 4, 8)
 )
 _BASE: dict[str, Any] = dict(embed_dims=(128, 256, 512, 1024), num_heads=(4, 8, 16, 32))
 
@@ -39,13 +41,8 @@ ARCH_ZOO: Mapping[str, Mapping[str, Any]] = {
     'tiny': dict(_DAT, depths=(2, 2, 6, 2)),
     'small': dict(_DAT, depths=(2, 2, 18, 2)),
     'base': {**_DAT, **_BASE, 'depths': (2, 2, 18, 2), 'groups': (1, 2, 4, 8)},
-    'tiny++': {
-        **_DAT_PP,
-        'embed_dims': (64, 128, 256, 512),
-        'num_heads': (2, 4, 8, 16),
-        'depths': (2, 4, 18, 2),
-        'groups': (1, 2, 4, 8),
-    },
+    'tiny+': {**_DAT_P, **_TINY},
+    'tiny++': {**_DAT_PP, **_TINY},
     'small++': dict(_DAT_PP, depths=(2, 4, 18, 2)),
     'base++': {**_DAT_PP, **_BASE, 'depths': (2, 4, 18, 2), 'groups': (2, 4, 8, 16)},
 }

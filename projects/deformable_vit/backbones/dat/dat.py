@@ -203,11 +203,11 @@ class DAT(PyramidBackbone):
     For classification, use mmpretrain's ``GlobalAveragePooling`` and ``LinearClsHead``.
 
     Args:
-        arch: ``tiny``, ``small``, ``base`` (DAT), ``tiny++``, ``small++``, ``base++`` (DAT++), or a dict with the keys
-            of a row of ``arch_zoo``, or with ``like``, a name, and what differs. ``blocks`` has a pattern of attention
-            types for each stage, repeated to its depth: L within windows, S within shifted windows, N within
-            neighborhoods, D deformable. ``groups``, ``strides``, ``offset_kernels``, ``offset_ranges`` and
-            ``position_bias`` apply to D; see :class:`DeformableAttention`.
+        arch: ``tiny``, ``small``, ``base`` (DAT), ``tiny+`` (DAT+), ``tiny++``, ``small++``, ``base++`` (DAT++), or a
+            dict with the keys of a row of ``arch_zoo``, or with ``like``, a name, and what differs. ``blocks`` has a
+            pattern of attention types for each stage, repeated to its depth: L within windows, S within shifted
+            windows, N within neighborhoods, D deformable. ``groups``, ``strides``, ``offset_kernels``,
+            ``offset_ranges`` and ``position_bias`` apply to D; see :class:`DeformableAttention`.
         in_channels: Number of image channels.
         pretrain_img_size: Size, or (height, width), in pixels of the images that the model is pretrained on; determines
             the size of the relative position bias tables of deformable attention.
@@ -221,6 +221,8 @@ class DAT(PyramidBackbone):
         frozen_stages: -1: none; 0: the first patch embedding; n: also stages 1 to n with their norms.
         recompute_activation: Recompute the MLPs' activations in backward; see :class:`deformable_vit.layers.MLP`.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` loads an official or converted checkpoint.
+        output_stride: Stride of the last stage: 32, or 16 as for DC5 in DETR; see
+            :meth:`TransformerStage.without_stride`.
 
     Raises:
         ValueError: ``arch`` is unknown or inconsistent, or another argument is out of range.
@@ -241,9 +243,10 @@ class DAT(PyramidBackbone):
         frozen_stages: int = -1,
         recompute_activation: bool = True,
         init_cfg: dict[str, Any] | None = None,
+        output_stride: int = 32,
     ) -> None:
         arch = check_arch(type(self).__name__, arch, self.arch_zoo)
-        super().__init__(arch, out_indices, frozen_stages, init_cfg)
+        super().__init__(arch, out_indices, frozen_stages, init_cfg, output_stride)
         check_blocks(arch)
         if window_size < 2:
             raise ValueError(f'DAT: window_size must be at least 2, got {window_size}')
