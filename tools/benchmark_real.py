@@ -12,9 +12,11 @@ import argparse
 import time
 from pathlib import Path
 
-from _processes import ROOT, run_tool
+from _processes import ROOT
+from _progress import Display
+from _training import train_and_test
 
-from deformable_vit.engine import UserError, one_line_errors, read_metrics
+from deformable_vit.engine import UserError, one_line_errors
 
 MINIMUM = {'coco/bbox_mAP_50': 0.85, 'mIoU': 90.0}
 
@@ -104,15 +106,12 @@ randomness = dict(seed=0)
 """
 
 
-def train_and_test(out: Path, name: str, text: str, iters: int) -> tuple[dict[str, float], float]:
-    """Train and test a model; return its metrics and the minutes that this took."""
+def train_and_overfit(title: str, name: str, text: str, out: Path, display: Display) -> dict[str, float]:
+    """Train and test a model; return its metrics."""
     config = out / f'{name}.py'
     config.write_text(text)
-    start = time.monotonic()
-    run_tool('train.py', config, '--work-dir', out / name)
-    checkpoint, tested = out / name / f'iter_{iters}.pth', out / name / 'test'
-    run_tool('test.py', config, checkpoint, '--work-dir', tested, '--show-dir', out / name / 'images')
-    return read_metrics(tested), (time.monotonic() - start) / 60
+    shown = ('--show-dir', out / name / 'images')
+    return train_and_test(title, config, out / name, display, test_options=shown)[0]
 
 
 @one_line_errors
@@ -133,20 +132,25 @@ def main() -> None:
         raise UserError(f'--data {data} must contain one coco/*.json and ade/images/validation; see --help')
     out.mkdir(parents=True, exist_ok=True)
 
-    metrics: dict[str, float] = {}
+    jobs = []
     if args.only != 'segmentation':
         base = str(ROOT / 'configs' / 'pvt' / 'retinanet_pvt-t_fpn_1x_coco.py')
         fields = dict(base=base, data=f'{data}/coco/', annotations=str(annotations[0]), iters=args.det_iters)
-        found, minutes = train_and_test(out, 'detection', DETECTION.format(**fields), args.det_iters)
-        metrics['coco/bbox_mAP_50'] = found['coco/bbox_mAP_50']
-        print(f'RetinaNet, PVT-Tiny: box AP50 {found["coco/bbox_mAP_50"]:.3f} in {minutes:.1f} minutes', flush=True)
+        jobs.append(('RetinaNet, PVT-Tiny', 'detection', DETECTION.format(**fields)))
     if args.only != 'detection':
         base = str(ROOT / 'configs' / 'pvt' / 'fpn_pvt-t_8xb4-40k_ade20k-512x512.py')
         fields = dict(base=base, data=str(data / 'ade'), iters=args.seg_iters)
-        found, minutes = train_and_test(out, 'segmentation', SEGMENTATION.format(**fields), args.seg_iters)
-        metrics['mIoU'] = found['mIoU']
-        print(f'Semantic FPN, PVT-Tiny: mIoU {found["mIoU"]:.2f} in {minutes:.1f} minutes', flush=True)
+        jobs.append(('Semantic FPN, PVT-Tiny', 'segmentation', SEGMENTATION.format(**fields)))
 
+    metrics: dict[str, float] = {}
+    with Display() as display:
+        for title, name, text in jobs:
+            start = time.monotonic()
+            found = train_and_overfit(title, name, text, out, display)
+            reached = {key: found[key] for key in MINIMUM if key in found}
+            metrics |= reached
+            shown = ', '.join(f'{key} {value:.4g}' for key, value in reached.items())
+            display.print(f'{title}: {shown} in {(time.monotonic() - start) / 60:.1f} minutes')
     missed = [f'{key} {value} < {MINIMUM[key]}' for key, value in metrics.items() if not value >= MINIMUM[key]]
     if missed:
         raise UserError(f'expected higher metrics when overfitting: {", ".join(missed)}')

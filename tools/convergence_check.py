@@ -7,7 +7,6 @@ log.txt and result.json.
 
 import argparse
 import inspect
-import re
 import signal
 import sys
 import threading
@@ -26,12 +25,13 @@ from _convergence_report import (
     table,
     write_result,
 )
-from _processes import ROOT, run_tool, start_tool, usable_cores
+from _processes import ROOT, run_tool, usable_cores
+from _progress import Display
+from _training import train_and_test
 from mmengine.config import Config
 from mmengine.runner import Runner
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from deformable_vit.engine import UserError, one_line_errors, read_metrics
+from deformable_vit.engine import UserError, one_line_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,7 +53,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def train(head: Head, backbone: str, out: Path, progress: Progress, threads: int, stop: threading.Event) -> None:
+def train(head: Head, backbone: str, out: Path, display: Display, threads: int, stop: threading.Event) -> None:
     """Train one combination, or resume it, test it, and write its result.
 
     Raises:
@@ -62,43 +62,24 @@ def train(head: Head, backbone: str, out: Path, progress: Progress, threads: int
     name = head.config(backbone)
     work_dir = out / name
     work_dir.mkdir(parents=True, exist_ok=True)
-    config = read_config(name)
-    (work_dir / 'trained_with.py').write_text(config.pretty_text)
-    limit = config.train_cfg.get('max_iters') or config.train_cfg.max_epochs
+    (work_dir / 'trained_with.py').write_text(read_config(name).pretty_text)
     # Two checkpoints, because mmengine deletes the oldest before it has written the newest.
     options = ['randomness.seed=0', 'default_hooks.checkpoint.max_keep_ckpts=2']
     if head.minimum is not None:  # only the test after training counts
         options.append('train_cfg.val_interval=1000000')
-    seconds_file, log_file = work_dir / 'seconds', work_dir / 'log.txt'
+    seconds_file = work_dir / 'seconds'
     start = time.monotonic() - (float(seconds_file.read_text()) if seconds_file.exists() else 0.0)
-    task = progress.add_task(f'{head.title}, {BACKBONES[backbone]}', total=None)
-
-    def call(tool: str, *args: object) -> None:
-        with log_file.open('a') as log:
-            process = start_tool(tool, f'configs/demo/{name}.py', *args, log=log, threads=threads)
-            try:
-                while process.poll() is None:
-                    if stop.wait(1):
-                        raise UserError(f'{name} was stopped')
-                    seconds_file.write_text(str(time.monotonic() - start))
-                    done, total = read_progress(log_file, limit)
-                    progress.update(task, completed=done, total=total)
-            finally:
-                process.terminate()
-                process.wait()
-                seconds_file.write_text(str(time.monotonic() - start))
-        if process.returncode:
-            raise UserError(f'{name} failed; see {log_file}')
-
-    try:
-        call('train.py', '--work-dir', work_dir, '--resume', '--cfg-options', *options)
-        checkpoint = (work_dir / 'last_checkpoint').read_text().strip()
-        call('test.py', checkpoint, '--work-dir', work_dir / 'test')
-    finally:
-        progress.remove_task(task)
-
+    tested, _ = train_and_test(
+        f'{head.title}, {BACKBONES[backbone]}',
+        f'configs/demo/{name}.py',
+        work_dir,
+        display,
+        train_options=('--resume', '--cfg-options', *options),
+        threads=threads,
+        stop=stop,
+        tick=lambda: seconds_file.write_text(str(time.monotonic() - start)),
+    )
     losses, validations = read_log(work_dir)
-    tested = read_metrics(work_dir / 'test')
     metrics = {k: v for k, v in tested.items() if k.startswith(('coco/', 'mIoU', 'aAcc', 'accuracy/'))}
     metrics.setdefault(head.metric, 0.0)  # mmdet reports no metric for a detector without detections
     improved = bool(validations) and metrics[head.metric] > validations[0].get(head.metric, 0.0)
@@ -118,22 +99,6 @@ def set_aside(work_dir: Path, name: str, again: bool) -> None:
         work_dir.rename(work_dir.with_name(f'{work_dir.name}_until_{time.strftime("%Y%m%d_%H%M%S")}'))
 
 
-def read_progress(log: Path, limit: int) -> tuple[int, int | None]:
-    """Return the iterations done and in total, from the last training line of a log.
-
-    Args:
-        log: Log of train.py.
-        limit: Epochs or iterations of the config, as its log counts.
-    """
-    found = re.findall(r'\(train\)\s+(?:\[(\d+)\])?\[\s*(\d+)/(\d+)\]', log.read_text())
-    if not found:
-        return 0, None
-    epoch, iteration, size = found[-1]
-    if not epoch:
-        return int(iteration), limit
-    return (int(epoch) - 1) * int(size) + int(iteration), limit * int(size)
-
-
 def train_all(chosen: list[tuple[Head, str]], out: Path, jobs: int) -> list[str]:
     """Train combinations in parallel, and update table and curves after each.
 
@@ -146,14 +111,12 @@ def train_all(chosen: list[tuple[Head, str]], out: Path, jobs: int) -> list[str]
     errors: list[str] = []
     stop = threading.Event()
     threads = max(1, len(usable_cores()) // jobs)
-    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn())
     pool = ThreadPoolExecutor(jobs)
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress:
-        overall = progress.add_task('combinations', total=len(chosen))
+    with Display(total=len(chosen)) as display:
 
         def train_once(head: Head, backbone: str) -> None:
             if not (out / head.config(backbone) / 'result.json').exists():
-                train(head, backbone, out, progress, threads, stop)
+                train(head, backbone, out, display, threads, stop)
 
         futures = {pool.submit(train_once, *combination): combination for combination in chosen}
         try:
@@ -163,10 +126,10 @@ def train_all(chosen: list[tuple[Head, str]], out: Path, jobs: int) -> list[str]
                     errors.append(str(error))  # the others go on
                     continue
                 future.result()
-                progress.advance(overall)
+                display.count()
                 (result,) = [r for h, r in read_results(out) if h == head and r.backbone == backbone]
                 reached = f'{head.metric} {result.metrics[head.metric]:.3g} in {result.seconds / 60:.1f} minutes'
-                progress.console.print(f'{head.title}, {BACKBONES[backbone]}: {reached}')
+                display.print(f'{head.title}, {BACKBONES[backbone]}: {reached}')
                 if not result.converges(head):
                     errors.append(f'{head.config(backbone)} does not converge')
                 (out / 'table.md').write_text(table(read_results(out)))
@@ -197,7 +160,7 @@ def main() -> None:
 
     # Exit through the `finally` blocks, which stop the trainings.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    run_tool('make_shapes.py', 'data/shapes')
+    run_tool('make_shapes.py', 'data/shapes', log=out / 'make_shapes.log')
     for name in chosen:
         set_aside(out / name, name, args.again)
     errors = train_all(list(chosen.values()), out, args.jobs)

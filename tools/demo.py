@@ -1,14 +1,19 @@
 """Train, test and visualize a detector and a segmentor on synthetic images, on a CPU in ten minutes."""
 
 import argparse
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from _contact_sheet import contact_sheet
 from _processes import run_tool
+from _progress import Display
+from _training import train_and_test
 
-from deformable_vit.engine import UserError, one_line_errors, read_metrics
+from deformable_vit.engine import UserError, one_line_errors
+
+METRICS = {'coco/bbox_mAP_50': 'box AP50', 'coco/segm_mAP_50': 'mask AP50', 'mIoU': 'mIoU'}
 
 
 @dataclass(frozen=True)
@@ -32,24 +37,24 @@ JOBS = (
 )
 
 
-def say(text: str) -> None:
-    print(f'\n=== {text}', flush=True)
+def relative(path: Path) -> str:
+    return os.path.relpath(path)
 
 
-def train_and_test(job: Job, out: Path) -> tuple[dict[str, float], Path, Path]:
+def run(job: Job, out: Path, display: Display) -> tuple[dict[str, float], Path, Path]:
     """Train and test a model; return its metrics, its checkpoint and a contact sheet of its predictions."""
     name = Path(job.config).stem
-    work_dir, tested, images = out / name, out / name / 'test', out / name / 'images'
-    say(f'{job.name}: training (a few minutes)')
+    images = out / name / 'images'
     # No validation during training: the test that follows takes the last checkpoint.
     options = ['randomness.seed=0', 'default_hooks.checkpoint.max_keep_ckpts=1', 'train_cfg.val_interval=100000']
-    run_tool('train.py', job.config, '--work-dir', str(work_dir), '--cfg-options', *options)
-    checkpoint = Path((work_dir / 'last_checkpoint').read_text().strip())
-    say(f'{job.name}: testing on the validation images')
-    run_tool(
-        'test.py', job.config, str(checkpoint), '--work-dir', str(tested), '--show-dir', str(images), *job.test_options
+    metrics, checkpoint = train_and_test(
+        job.name,
+        job.config,
+        out / name,
+        display,
+        train_options=('--cfg-options', *options),
+        test_options=('--show-dir', images, *job.test_options),
     )
-    metrics = read_metrics(tested)
     sheet = out / f'{name}.png'
     contact_sheet(sorted(p for p in images.rglob('*') if p.suffix in ('.jpg', '.png'))[:12], sheet)
     return metrics, checkpoint, sheet
@@ -64,22 +69,27 @@ def main() -> None:
     args = parser.parse_args()
     out = Path(args.out).resolve()
 
-    say('drawing the dataset (a few seconds)')
-    run_tool('make_shapes.py', 'data/shapes')
-    start = time.monotonic()
-    results = [(job, *train_and_test(job, out)) for job in JOBS]
+    with Display(relax_after=8) as display:
+        display.print('Training and testing two models on synthetic images in data/shapes; everything they print is in')
+        for job in JOBS:
+            display.print(f'  {relative(out / Path(job.config).stem / "log.txt")}')
+        run_tool('make_shapes.py', 'data/shapes', log=out / 'make_shapes.log')
+        display.warn()
+        start = time.monotonic()
+        results = [(job, *run(job, out, display)) for job in JOBS]
     minutes = (time.monotonic() - start) / 60
 
-    say(f'done: trained and tested in {minutes:.1f} minutes')
+    print(f'\nTrained and tested in {minutes:.1f} minutes:')
     missed = []
     for job, metrics, checkpoint, sheet in results:
-        reached = ', '.join(f'{key} {metrics[key]:.3g} (at least {low:g})' for key, low in job.minimum.items())
-        missed += [f'{job.name} {key}' for key, low in job.minimum.items() if not metrics[key] >= low]
-        print(f'{job.name}: {reached}')
-        print(f'  images       {sheet}  (left ground truth, right prediction)')
-        print(f'               {checkpoint.parent / "images"}  (one by one)')
-        print(f'  checkpoint   {checkpoint}')
-        print(f'  logs         {checkpoint.parent}/*/*.log')
+        found = {key: metrics.get(key, 0.0) for key in job.minimum}  # mmdet reports none without detections
+        reached = [f'{METRICS[key]} {value:.3g} (at least {job.minimum[key]:g})' for key, value in found.items()]
+        missed += [f'{job.name} {METRICS[key]}' for key, value in found.items() if not value >= job.minimum[key]]
+        print(f'{job.name}: {", ".join(reached)}')
+        print(f'  images      {relative(sheet)}  (left ground truth, right prediction)')
+        print(f'              {relative(checkpoint.parent / "images")}  (one by one)')
+        print(f'  checkpoint  {relative(checkpoint)}')
+        print(f'  log         {relative(checkpoint.parent / "log.txt")}')
     print('\nNext: train RetinaNet with PVT-Tiny on COCO (README.md says where the data goes):')
     print('  .venv/bin/python tools/train.py configs/pvt/retinanet_pvt-t_fpn_1x_coco.py')
     if missed:

@@ -14,6 +14,7 @@ from deformable_vit.engine import (
     common_arguments,
     load_config,
     one_line_errors,
+    quiet_console,
     run,
     set_local_rank,
     set_work_dir,
@@ -43,6 +44,7 @@ def parse_args() -> argparse.Namespace:
 
 
 @one_line_errors
+@quiet_console()
 def main() -> None:
     args = parse_args()
     set_local_rank(args)

@@ -3,7 +3,9 @@
 import argparse
 
 import torch
+from _machine import OtherProcesses
 from _processes import exit_distributed
+from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 
 from deformable_vit.engine import (
@@ -13,6 +15,7 @@ from deformable_vit.engine import (
     latest_checkpoint,
     load_config,
     one_line_errors,
+    quiet_console,
     run,
     set_local_rank,
     set_work_dir,
@@ -42,8 +45,10 @@ def parse_args() -> argparse.Namespace:
 
 
 @one_line_errors
+@quiet_console()
 def main() -> None:
     args = parse_args()
+    others = OtherProcesses()
     set_local_rank(args)
     config = load_config(args.config, args.cfg_options)
     set_work_dir(config, args.config, args.work_dir)
@@ -70,6 +75,8 @@ def main() -> None:
             print_log(f'--resume: no checkpoint in {config.work_dir}; starting from the beginning')
 
     adapt_to_device(config, args.launcher)
+    if not torch.cuda.is_available() and is_main_process() and (busy := others.warning(torch.get_num_threads())):
+        print_log(busy)
     run(config, args.config, 'train')
     exit_distributed()
 

@@ -7,11 +7,12 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import _training
 import convergence_check
 import pytest
 from _convergence_report import HEADS, Head, Result, combinations, plot, read_log, read_results, table, write_result
-from convergence_check import read_config, read_progress, set_aside, train
-from rich.progress import Progress
+from _progress import Display
+from convergence_check import read_config, set_aside, train
 from running import ROOT
 
 from deformable_vit.engine import UserError
@@ -44,19 +45,6 @@ def test_read_log_counts_the_repeated_iterations_of_a_resumed_run_once(tmp_path:
     losses, validations = read_log(tmp_path)
     assert losses == [(50, 3.0), (100, 2.0), (150, 1.5)]
     assert [v['coco/bbox_mAP_50'] for v in validations] == [0.1, 0.3]
-
-
-@pytest.mark.parametrize(
-    ('line', 'limit', 'expected'),
-    [
-        ('nothing yet', 6, (0, None)),
-        ('Epoch(train)  [3][ 50/150]  lr: 1e-3', 6, (350, 900)),
-        ('Iter(train) [ 500/1000]  lr: 1e-3', 1000, (500, 1000)),
-    ],
-)
-def test_read_progress_counts_iterations(tmp_path: Path, line: str, limit: int, expected: tuple) -> None:
-    (tmp_path / 'log.txt').write_text(f'mmengine - INFO - {line}\n')
-    assert read_progress(tmp_path / 'log.txt', limit) == expected
 
 
 def test_table_and_plot_show_every_result(tmp_path: Path) -> None:
@@ -133,9 +121,9 @@ def test_train_resumes_tests_and_writes_the_result(
         process.wait()
         return process
 
-    monkeypatch.setattr(convergence_check, 'start_tool', start_tool)
-    with Progress(disable=True) as progress:
-        train(head, 'dat', tmp_path, progress, 1, threading.Event())
+    monkeypatch.setattr(_training, 'start_tool', start_tool)
+    with Display() as display:
+        train(head, 'dat', tmp_path, display, 1, threading.Event())
     (result,) = read_results(tmp_path)
     assert result[0] == head
     assert (result[1].metrics, result[1].improved, result[1].losses) == (reached, improved, [[50, 3.0]])
@@ -148,12 +136,12 @@ def test_train_resumes_tests_and_writes_the_result(
 
 def test_train_names_the_log_of_a_failed_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = [sys.executable, '-c', 'raise SystemExit(1)']
-    monkeypatch.setattr(convergence_check, 'start_tool', lambda *_, **__: subprocess.Popen(failed))
+    monkeypatch.setattr(_training, 'start_tool', lambda *_, **__: subprocess.Popen(failed))
     with (
-        Progress(disable=True) as progress,
-        pytest.raises(UserError, match=r'^mask-rcnn_dat_shapes failed; see .*/mask-rcnn_dat_shapes/log\.txt$'),
+        Display() as display,
+        pytest.raises(UserError, match=r'^training Mask R-CNN, DAT failed; see .*/mask-rcnn_dat_shapes/log\.txt$'),
     ):
-        train(HEADS[1], 'dat', tmp_path, progress, 1, threading.Event())
+        train(HEADS[1], 'dat', tmp_path, display, 1, threading.Event())
     assert read_results(tmp_path) == []
 
 
@@ -165,13 +153,13 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
     """Run the tool's main function with a fast stand-in for training; return its exit status."""
 
     def run(train: Callable[[str, threading.Event], float], *args: str) -> int:
-        def fast(head: Head, backbone: str, out: Path, _progress: object, _threads: int, stop: threading.Event) -> None:
+        def fast(head: Head, backbone: str, out: Path, _display: object, _threads: int, stop: threading.Event) -> None:
             metrics = {head.metric: train(backbone, stop)}
             (out / head.config(backbone)).mkdir(parents=True)
             result = Result(backbone, head.name, metrics, True, 60.0, [(1, 2.0), (2, 1.0)])
             write_result(result, out / head.config(backbone))
 
-        monkeypatch.setattr(convergence_check, 'run_tool', lambda *_: None)
+        monkeypatch.setattr(convergence_check, 'run_tool', lambda *_, **__: None)
         monkeypatch.setattr(convergence_check.signal, 'signal', lambda *_: None)
         monkeypatch.setattr(convergence_check, 'train', fast)
         monkeypatch.setattr(sys, 'argv', ['convergence_check.py', '--out', str(tmp_path), *args])

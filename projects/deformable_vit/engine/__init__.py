@@ -2,11 +2,15 @@
 
 from .cli import UserError, one_line_errors, set_local_rank
 from .config import check_checkpoint, latest_checkpoint, load_config, set_work_dir
+from .console import quiet_console
 from .launch import adapt_to_device, run
 from .options import add_config_options, common_arguments
+from .progress import PROGRESS, RunProgress, read_progress
 from .testing import add_out, add_show, add_tta, read_metrics
 
 __all__ = [
+    'PROGRESS',
+    'RunProgress',
     'UserError',
     'adapt_to_device',
     'add_config_options',
@@ -18,7 +22,9 @@ __all__ = [
     'latest_checkpoint',
     'load_config',
     'one_line_errors',
+    'quiet_console',
     'read_metrics',
+    'read_progress',
     'run',
     'set_local_rank',
     'set_work_dir',

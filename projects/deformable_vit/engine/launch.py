@@ -20,7 +20,9 @@ from ..checkpoints import CheckpointError
 from .cli import TRACEBACK, UserError, first_line
 from .config import check_checkpoint, keep_previous_run
 from .data import check_data
+from .progress import PROGRESS, ProgressHook
 from .schedule import warmup_warning
+from .summary import evaluation_summary, optimizer_summary
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -89,7 +91,7 @@ def _replace_type(node: Any, old: str, new: str) -> int:
 
 
 class _StartHook(Hook):
-    """Accept bare state dicts, keep an earlier run's checkpoints, warn about the schedule, and record the start.
+    """Accept bare state dicts, keep an earlier run's checkpoints, log what a run uses, and record the start.
 
     Training and testing start when the configuration is complete and all weights are loaded.
     """
@@ -104,6 +106,7 @@ class _StartHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         self.started = True
+        print_log(optimizer_summary(runner.model, runner.optim_wrapper, runner.cfg), 'current')
         if runner.cfg.get('resume'):
             return
         barrier()  # all processes have read the checkpoint that they start from
@@ -114,6 +117,7 @@ class _StartHook(Hook):
 
     def before_test(self, runner: Runner) -> None:
         self.started = True
+        print_log(evaluation_summary(runner.cfg), 'current')
 
 
 def bare_model(model: nn.Module) -> nn.Module:
@@ -137,6 +141,8 @@ def run(config: Config, path: str, task: Literal['train', 'test']) -> None:
         check_data(config, task)
         runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
         runner.register_hook(hook, priority='VERY_LOW')
+        if file := os.environ.get(PROGRESS):
+            runner.register_hook(ProgressHook(file))
         if config.get('load_from'):
             _check_load_from(runner, config, task)
         runner.train() if task == 'train' else runner.test()
