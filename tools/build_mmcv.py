@@ -1,7 +1,8 @@
 """Build a wheel of mmcv with its compiled ops. tools/setup.sh runs this in .venv, with torch and ninja installed.
 
 Compiling mmcv file by file spends nearly all of its time in the headers of torch, once for each of 77 files. Unity
-files, which include many sources each, parse them three times: about 1 minute instead of 12 on two cores.
+files, which include many sources each, parse them three times: about 1 minute instead of 12 on two cores. The sources
+of a unity file that does not compile here are compiled one by one.
 """
 
 import argparse
@@ -21,7 +22,8 @@ ALONE = ('pybind.cpp',)
 # Sources that define the same templates as others of their directory; a unity file renames them.
 CLASHING = ('bezier_align.cpp', 'roi_align.cpp', 'roi_align_rotated.cpp', 'rotated_feature_align.cpp')
 CLASHING_NAMES = ('PreCalc', 'add', 'bilinear_interpolate_gradient')
-# CUDA sources that can be compiled together: those of a group define no name twice (divideUP, Point, Loc2Index, ...).
+# CUDA sources that can be compiled together: those of a group define no name twice (divideUP, Point, Loc2Index,
+# reduce_t, ...). A source that is in no group is compiled on its own.
 CUDA_GROUPS = (
     'assign_score_withk border_align carafe group_points min_area_polygons ms_deform_attn sparse_maxpool sync_bn',
     'diff_iou_rotated filtered_lrelu fused_spconv_ops nms_quadri riroi_align_rotated three_interpolate tin_shift',
@@ -30,8 +32,9 @@ CUDA_GROUPS = (
     'roiaware_pool3d',
     'box_iou_rotated carafe_naive deform_conv nms points_in_polygons psamask roi_align_rotated roipoint_pool3d '
     'sparse_reordering',
-    'ball_query bbox_overlaps convex_iou masked_conv2d points_in_boxes scatter_points sparse_indice voxelization',
-    'active_rotated_filter bias_act deform_roi_pool iou3d prroi_pool rotated_feature_align spconv_ops three_nn',
+    'ball_query bbox_overlaps convex_iou masked_conv2d points_in_boxes scatter_points sparse_indice',
+    'active_rotated_filter bias_act deform_roi_pool iou3d prroi_pool rotated_feature_align spconv_ops three_nn '
+    'voxelization',
 )
 # From this version on the headers of torch need C++20.
 CPP20_TORCH = (2, 13)
@@ -74,9 +77,8 @@ def write_unity_files(source: Path) -> None:
         (source / directory / f'{directory.name}_unity.cpp').write_text('\n'.join(lines) + '\n')
     directory = source / OPS / 'cuda'
     for i, group in enumerate(CUDA_GROUPS):
-        files = [directory / f'{stem}_cuda.cu' for stem in group.split()]
-        files = [file if file.exists() else directory / file.name.replace('_cuda.cu', '.cu') for file in files]
-        lines = [_hide(file) for file in files]
+        files = [directory / f'{stem}{end}' for stem in group.split() for end in ('_cuda.cu', '.cu')]
+        lines = [_hide(file) for file in files if file.exists()]
         (directory / f'group{i}_unity.cu').write_text('\n'.join(lines) + '\n')
 
 
@@ -86,8 +88,23 @@ def _hide(file: Path) -> str:
     return f'#include "{hidden.name}"'
 
 
+def split_unity_files(source: Path, log: str) -> list[str]:
+    """Replace the unity files that failed according to ninja's log by their sources; return their names.
+
+    A failure elsewhere, for example of the linker, replaces all of them.
+    """
+    unity = {file.stem: file for file in (source / OPS).rglob('*_unity.c*')}
+    failed = re.findall(r'FAILED: .*/(\w+_unity)\.o', log)
+    files = [unity[stem] for stem in failed if stem in unity] or list(unity.values())
+    for file in files:
+        for name in re.findall(r'"(.+)\.inc"', file.read_text()):
+            (file.parent / f'{name}.inc').rename(file.parent / name)
+        file.unlink()
+    return sorted(file.name for file in files)
+
+
 class Progress:
-    """One line about every half minute: steps of ninja, and the time left by the share that is done."""
+    """One line about every half minute: objects that ninja has built, and the time left by their share."""
 
     def __init__(self, interval: float = 30) -> None:
         self.start = self.last = time.monotonic()
@@ -98,15 +115,25 @@ class Progress:
         if now - self.last < self.interval:
             return
         self.last = now
-        steps = re.findall(r'^ *\[(\d+)/(\d+)\]', log.read_text(errors='replace'), re.MULTILINE)
-        done = f'{steps[-1][0]} of {steps[-1][1]} files compiled' if steps else 'compiling'
-        print(f'[setup]   mmcv: {done}, {now - self.start:.0f} s', flush=True)
+        print(f'[setup]   mmcv: {self.describe(log.read_text(errors="replace"), now - self.start)}', flush=True)
+
+    @staticmethod
+    def describe(log: str, seconds: float) -> str:
+        """Return the state of a build after ``seconds`` as text."""
+        steps = re.findall(r'^ *\[(\d+)/(\d+)\]', log, re.MULTILINE)
+        if not steps:
+            return f'compiling, {seconds:.0f} s'
+        done, total = (int(number) for number in steps[-1])
+        left = f'about {seconds * (total - done) / done:.0f} s left' if done < total else 'linking'
+        return f'built {done} of {total} objects, {seconds:.0f} s, {left}'
 
 
 def compile_wheel(source: Path, out: Path, log: Path, cuda: bool, jobs: int) -> Path | None:
     """Build the wheel of an unpacked source; return its path, or None if it did not compile."""
     shutil.rmtree(out, ignore_errors=True)
     env = os.environ | {'MMCV_WITH_OPS': '1', 'FORCE_CUDA': str(int(cuda)), 'MAX_JOBS': str(jobs)}
+    if not cuda:
+        env['CUDA_VISIBLE_DEVICES'] = ''  # mmcv's setup.py compiles the CUDA ops whenever torch sees a GPU
     env['CFLAGS'] = f'{env.get("CFLAGS", "")} -g0'  # debug information takes a third of the time, and 11 MB
     env['PATH'] = f'{Path(sys.executable).parent}{os.pathsep}{env["PATH"]}'  # ninja
     command = [sys.executable, '-m', 'pip', 'wheel', '--verbose', '--disable-pip-version-check']
@@ -115,15 +142,40 @@ def compile_wheel(source: Path, out: Path, log: Path, cuda: bool, jobs: int) -> 
     with log.open('w') as file:
         process = subprocess.Popen(command, env=env, stdout=file, stderr=subprocess.STDOUT)
         while process.poll() is None:
-            time.sleep(1)
+            time.sleep(0.5)
             progress.update(log)
-    return next(out.glob('mmcv-*.whl'), None) if process.returncode == 0 else None
+    return next(out.glob('*.whl'), None) if process.returncode == 0 else None
 
 
 def has_compiled_ops(wheel: Path) -> bool:
     """Return whether a wheel holds mmcv's extension; without torch in sight mmcv's setup.py leaves it out silently."""
     with zipfile.ZipFile(wheel) as archive:
         return any(re.match(r'mmcv/_ext.*\.so$', name) for name in archive.namelist())
+
+
+def build(sdist: Path, directory: Path, torch_version: str, cuda: bool, jobs: int) -> None:
+    """Build the wheel in ``directory/out``, or exit with the end of the compilers' log.
+
+    An interrupted build continues: what is compiled stays in ``directory/source``.
+    """
+    source, prepared = directory / 'source', directory / 'prepared'
+    if not prepared.exists():
+        unpack(sdist, source)
+        patch_setup(source, torch_version)
+        write_unity_files(source)
+        prepared.touch()
+    for attempt in range(len(CUDA_GROUPS) + 4):
+        log = directory / f'attempt{attempt}.log'
+        wheel = compile_wheel(source, directory / 'out', log, cuda, jobs)
+        if wheel is not None:
+            break
+        failed = split_unity_files(source, log.read_text(errors='replace'))
+        if not failed:
+            break
+        print(f'[setup]   mmcv: {", ".join(failed)} did not compile here: compiling the sources one by one', flush=True)
+    if wheel is None or not has_compiled_ops(wheel):
+        tail = '\n'.join(log.read_text(errors='replace').splitlines()[-30:])
+        sys.exit(f'{tail}\n[setup] error: mmcv was not built with its ops; the whole log is {log}')
 
 
 def main() -> None:
@@ -134,29 +186,7 @@ def main() -> None:
     parser.add_argument('--cuda', action='store_true', help='compile the CUDA ops too')
     parser.add_argument('--jobs', type=int, default=2, help='compilers at a time (default: 2)')
     args = parser.parse_args()
-    source, out, mode = (args.build / name for name in ('source', 'out', 'mode'))
-
-    for unity in (True, False):
-        name = 'unity' if unity else 'files'
-        log = args.build / f'{name}.log'
-        if mode.exists() and mode.read_text() == 'files' and unity:
-            continue  # an interrupted build had found out already
-        if not mode.exists() or mode.read_text() != name:
-            unpack(args.sdist, source)
-            patch_setup(source, args.torch)
-            if unity:
-                write_unity_files(source)
-            mode.write_text(name)
-        wheel = compile_wheel(source, out, log, args.cuda, args.jobs)
-        if wheel is not None:
-            break
-        if unity:
-            print(
-                '[setup] the unity files of mmcv did not compile here; compiling file by file, which takes 12 minutes'
-            )
-    if wheel is None or not has_compiled_ops(wheel):
-        tail = '\n'.join(log.read_text(errors='replace').splitlines()[-30:])
-        sys.exit(f'{tail}\n[setup] error: mmcv was not built with its ops; the whole log is {log}')
+    build(args.sdist, args.build, args.torch, args.cuda, args.jobs)
 
 
 if __name__ == '__main__':

@@ -4,7 +4,15 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from build_mmcv import CUDA_GROUPS, OPS, has_compiled_ops, patch_setup, write_unity_files
+from build_mmcv import (
+    CUDA_GROUPS,
+    OPS,
+    Progress,
+    has_compiled_ops,
+    patch_setup,
+    split_unity_files,
+    write_unity_files,
+)
 
 SETUP = """
 def get_version():
@@ -69,3 +77,37 @@ def test_a_wheel_without_ops_is_recognized(name: str, expected: bool, tmp_path: 
     with zipfile.ZipFile(tmp_path / 'mmcv.whl', 'w') as archive:
         archive.writestr(name, '')
     assert has_compiled_ops(tmp_path / 'mmcv.whl') is expected
+
+
+def sources(source: Path) -> list[str]:
+    return sorted(str(path.relative_to(source)) for path in (source / OPS).rglob('*.c*'))
+
+
+def test_unity_file_that_fails_is_split_into_its_sources(source: Path) -> None:
+    before = sources(source)
+    write_unity_files(source)
+    log = (
+        '  [3/9] nvcc ...\n  FAILED: [code=2] /build/temp/mmcv/ops/csrc/pytorch/cuda/group1_unity.o\n  error: divideUP'
+    )
+    assert split_unity_files(source, log) == ['group1_unity.cu']
+    left = sources(source)
+    assert f'{OPS}/cuda/group1_unity.cu' not in left
+    for stem in CUDA_GROUPS[1].split():
+        assert {f'{OPS}/cuda/{stem}.cu', f'{OPS}/cuda/{stem}_cuda.cu'} & set(left)
+    assert f'{OPS}/cuda/group0_unity.cu' in left
+    # A failure of something else, like the linker, splits all that are left; after that nothing remains to try.
+    assert len(split_unity_files(source, 'undefined reference')) == len(CUDA_GROUPS) - 1 + 2
+    assert sources(source) == before
+    assert split_unity_files(source, 'undefined reference') == []
+
+
+@pytest.mark.parametrize(
+    ('log', 'expected'),
+    [
+        ('', 'compiling, 40 s'),
+        ('  [1/31] g++\n  [12/31] nvcc [5/6]\n', 'built 12 of 31 objects, 40 s, about 63 s left'),
+        ('[31/31] nvcc\n', 'built 31 of 31 objects, 40 s, linking'),
+    ],
+)
+def test_progress_names_what_is_built_and_the_time_left(log: str, expected: str) -> None:
+    assert Progress.describe(log, 40) == expected
