@@ -17,7 +17,7 @@ import torch
 from official_names import official_names
 from running import ENVIRONMENT, ROOT
 
-from deformable_vit.engine import read_metrics
+from deformable_vit.engine import RunProgress, read_metrics, read_progress
 
 DETECTOR = 'retinanet_pvtv2_shapes.py'
 
@@ -26,6 +26,17 @@ pytestmark = pytest.mark.slow
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, map_location='cpu', weights_only=False)['state_dict']
+
+
+def assert_noise_is_in_the_log_only(done: subprocess.CompletedProcess, work_dir: Path, lines: int) -> None:
+    """Check that the console is short, and that the log file has environment, config, hooks and what is printed."""
+    noise = ['System environment:', 'Config:', 'Hooks will be executed', 'index created!']
+    (log,) = work_dir.glob('*/*.log')
+    logged = log.read_text()
+    assert not [text for text in noise if text not in logged]
+    assert not [text for text in [*noise, 'paramwise_options', 'deprecated'] if text in done.stdout + done.stderr]
+    assert f'{log.relative_to(work_dir.parent)} (DEFORMABLE_VIT_VERBOSE=1 shows them here)' in done.stdout
+    assert len((done.stdout + done.stderr).splitlines()) <= lines < len(logged.splitlines())
 
 
 def is_statistic(key: str) -> bool:
@@ -41,8 +52,12 @@ def test_detection_from_config_to_images(tool, config, tmp_path: Path) -> None:
     assert len(losses) == 4
     assert all(0 < float(loss) < 10 for loss in losses)
     assert (done.stdout + done.stderr).count('warm-up takes 3 of 4 iterations (75 %)') == 1
+    assert ' parameters in 2 groups: ' in done.stdout
+    assert_noise_is_in_the_log_only(done, tmp_path / 'run', lines=60)
 
     done = tool('test.py', cfg, 'run/epoch_1.pth', '--work-dir', 'tested', '--out', 'p.pkl', '--show-dir', 'seen')
+    assert 'evaluation: Resize 128 x 128 (keeps the aspect ratio)' in done.stdout
+    assert_noise_is_in_the_log_only(done, tmp_path / 'tested', lines=60)
     predictions = pickle.loads((tmp_path / 'p.pkl').read_bytes())
     assert len(predictions) == 4
     for prediction in predictions:
@@ -95,8 +110,13 @@ def test_official_detectors_are_tested_and_trained_as_they_are(
 
 def test_segmentation(tool, config, tmp_path: Path) -> None:
     cfg = config('fpn_pvtv2_shapes.py')
-    tool('train.py', cfg, '--work-dir', 'run')
-    tool('test.py', cfg, 'run/iter_4.pth', '--work-dir', 'tested', '--out', 'maps', '--show-dir', 'seen')
+    done = tool('train.py', cfg, '--work-dir', 'run', DEFORMABLE_VIT_VERBOSE='1')
+    for shown in ('System environment:', 'Config:', 'Hooks will be executed', 'paramwise_options', 'deprecated'):
+        assert shown in done.stdout
+    progress = tmp_path / 'progress.json'
+    arguments = ['--work-dir', 'tested', '--out', 'maps', '--show-dir', 'seen']
+    tool('test.py', cfg, 'run/iter_4.pth', *arguments, DEFORMABLE_VIT_PROGRESS=str(progress))
+    assert read_progress(progress) == RunProgress('test', 4, 4)
     # The mIoU of the label maps that --out saved, computed by hand, is the reported one.
     ade = next(Path(line.split("'")[1]) for line in cfg.read_text().splitlines() if 'data_root' in line)
     counts = np.zeros((6, 6))

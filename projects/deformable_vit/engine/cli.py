@@ -25,7 +25,10 @@ def first_line(error: BaseException) -> str:
 
 
 def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
-    """Print a :class:`UserError` as ``PROGRAM: error: MESSAGE`` and exit with status 2, like argparse."""
+    """Print a :class:`UserError` as ``PROGRAM: error: MESSAGE`` and exit with status 2, like argparse.
+
+    Ctrl-C is a line too, with status 130.
+    """
 
     @wraps(main)
     def wrapped() -> None:
@@ -38,6 +41,11 @@ def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
             if os.environ.get('RANK', '0') == '0':  # once, not once per process
                 print(f'{Path(sys.argv[0]).name}: error: {error}', file=sys.stderr, flush=True)
             sys.exit(2)
+        except KeyboardInterrupt:
+            if os.environ.get(TRACEBACK):
+                raise
+            print(f'{Path(sys.argv[0]).name}: interrupted', file=sys.stderr, flush=True)
+            sys.exit(130)  # as a shell reports SIGINT
 
     return wrapped
 
