@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import _processes
+import benchmark_real
 import demo
 import pytest
 from _progress import Display
@@ -152,6 +153,26 @@ def test_the_demo_ends_with_the_log_of_a_tool_that_failed(
     assert captured.out.splitlines()[-1] == '  no such file: annotations.json'
     log = tmp_path / 'out' / 'mask-rcnn_dat_shapes' / 'log.txt'
     assert captured.err == f'demo.py: error: testing Mask R-CNN failed; see {log}\n'
+
+
+def test_real_images_are_learned_with_the_same_console(
+    tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    for directory in ('coco', 'ade/images/validation'):
+        (tmp_path / 'real' / directory).mkdir(parents=True)
+    (tmp_path / 'real' / 'coco' / 'instances.json').write_text('{}')
+    arguments = ['--data', str(tmp_path / 'real'), '--out', str(tmp_path / 'out')]
+    monkeypatch.setattr(sys, 'argv', ['benchmark_real.py', *arguments])
+    with pytest.raises(SystemExit):
+        benchmark_real.main()
+    captured = capsys.readouterr()
+    assert re.search(
+        r'^RetinaNet, PVT-Tiny: coco/bbox_mAP_50 0\.9, mIoU 71 in 0\.\d minutes$', captured.out, re.MULTILINE
+    )
+    assert re.search(r'^training Semantic FPN, PVT-Tiny: done in 0:\d\d, loss 1\.25$', captured.out, re.MULTILINE)
+    assert captured.err.endswith('error: expected higher metrics when overfitting: mIoU 71.0 < 90.0\n')
+    for name in ('detection', 'segmentation'):
+        assert f'trained with {tmp_path / "out" / name}.py' in (tmp_path / 'out' / name / 'log.txt').read_text()
 
 
 ON_A_TERMINAL = """

@@ -66,6 +66,8 @@ _NOISE = (
 _IS_NOISE = re.compile('|'.join(_NOISE))
 _COLOR = re.compile(r'\x1b\[[0-9;]*m')
 _RECORD = re.compile(r'\d\d/\d\d \d\d:\d\d:\d\d - \S+ - [A-Z]+ - \n?')  # how MMFormatter begins
+# Warnings of installed packages that only their authors can act on.
+_UNUSABLE = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, SyntaxWarning)
 _INSTALLED = tuple(sysconfig.get_path(name) + os.sep for name in ('purelib', 'platlib', 'stdlib'))
 
 
@@ -161,7 +163,7 @@ def quiet_console() -> Iterator[None]:
             return show(message, category, filename, lineno, file, line)
         installed = next((path for path in _INSTALLED if filename.startswith(path)), '')
         text = f'{category.__name__}: {" ".join(str(message).split())} ({filename.removeprefix(installed)}:{lineno})'
-        deprecated = issubclass(category, (DeprecationWarning, PendingDeprecationWarning, FutureWarning))
+        deprecated = issubclass(category, _UNUSABLE)
         if installed and deprecated and os.environ.get(VERBOSE, '0') in ('', '0'):
             console.log(f'{text}\n')
         else:
