@@ -1,3 +1,4 @@
+# The official training is in half precision: add --amp.
 _base_ = './cascade-mask-rcnn_r50_fpn_adamw-wd5e-2-ms-crop-3x_coco.py'
 
 model = dict(

@@ -1,10 +1,11 @@
+# The official training is in half precision: add --amp.
 _base_ = './mask-rcnn_r50_fpn_adamw-wd5e-2-1x_coco.py'
 
 model = dict(
     backbone=dict(
         _delete_=True,
         type='SwinTransformer',
-        drop_path_rate=0.2,
+        drop_path_rate=0.1,
         convert_weights=True,
         init_cfg=dict(
             type='Pretrained',

@@ -1,3 +1,4 @@
+# The official training is in half precision: add --amp.
 # The official recipe has the same augmentation for 12 epochs as for 36.
 _base_ = [
     '../_base_/models/cascade-mask-rcnn_4conv1fc_fpn.py',

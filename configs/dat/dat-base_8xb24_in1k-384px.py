@@ -1,3 +1,4 @@
+# The official training is in half precision: add --amp.
 _base_ = [
     'mmpretrain::_base_/models/swin_transformer/tiny_224.py',
     '../_base_/datasets/imagenet_bs24_384.py',
@@ -22,7 +23,7 @@ model = dict(
 # The position bias tables are resized to the larger windows on loading.
 load_from = 'checkpoints/dat-base_in1k.pth'
 # lr 2e-6 x 192 / 512 = 7.5e-7, cosine to 1e-7 x 192 / 512 = 3.75e-8, no warm-up
-optim_wrapper = dict(optimizer=dict(lr=7.5e-7, weight_decay=1e-8), clip_grad=dict(max_norm=1.0))
+optim_wrapper = dict(optimizer=dict(lr=7.5e-7, weight_decay=1e-8))
 param_scheduler = [dict(type='CosineAnnealingLR', eta_min=3.75e-8, by_epoch=True, convert_to_iter_based=True)]
 train_cfg = dict(max_epochs=30)
 auto_scale_lr = dict(base_batch_size=192)

@@ -1,6 +1,7 @@
+# The official training is in half precision: add --amp.
 _base_ = [
     'mmpretrain::_base_/models/swin_transformer/tiny_224.py',
-    'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py',
+    '../_base_/datasets/imagenet_bs128_square.py',
     '../_base_/schedules/imagenet_bs1024_adamw_dat.py',
     'mmpretrain::_base_/default_runtime.py',
 ]
@@ -10,4 +11,3 @@ model = dict(
     backbone=dict(_delete_=True, type='DAT', arch='tiny', out_indices=(3,), drop_path_rate=0.2),
     head=dict(in_channels=768),
 )
-train_dataloader = dict(batch_size=128)

@@ -1,3 +1,4 @@
+# The official training is in half precision: add --amp.
 # The official recipe has the same augmentation for 12 epochs as for 36.
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',

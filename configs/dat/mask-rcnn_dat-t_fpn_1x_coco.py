@@ -1,6 +1,7 @@
+# The same augmentation for 12 epochs as for 36, as in Swin Transformer's own configs (not in mmdet's).
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
-    'mmdet::_base_/datasets/coco_instance.py',
+    '../_base_/datasets/coco_instance_ms-crop.py',
     '../_base_/schedules/coco_1x_adamw-wd5e-2.py',
     'mmdet::_base_/default_runtime.py',
 ]
@@ -11,7 +12,7 @@ model = dict(
         _delete_=True,
         type='DAT',
         arch='tiny',
-        drop_path_rate=0.2,
+        drop_path_rate=0.1,
         # configs/dat/README.md links the official checkpoint
         init_cfg=dict(type='Pretrained', checkpoint='checkpoints/dat-tiny_in1k.pth'),
     ),

@@ -1,3 +1,4 @@
+# The official training is in half precision: add --amp.
 _base_ = './retinanet_dat-t-pp_fpn_1x_coco.py'
 
 model = dict(

@@ -1,3 +1,4 @@
+# The official training is in half precision: add --amp.
 _base_ = './retinanet_dat-t-pp_fpn_ms-3x_coco.py'
 
 model = dict(

@@ -1,3 +1,4 @@
+# The official training is in half precision: add --amp.
 _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py',
     '../_base_/datasets/coco_detection_ms-crop.py',

@@ -1,3 +1,4 @@
+# The official training is in half precision: add --amp.
 _base_ = './upernet_dat-t_8xb2-160k_ade20k-512x512.py'
 
 model = dict(

@@ -12,4 +12,14 @@ model = dict(
         init_cfg=dict(type='Pretrained', checkpoint='checkpoints/dpt-small_in1k.pth'),
     ),
     neck=dict(in_channels=[512]),
+    train_cfg=dict(
+        assigner=dict(
+            match_costs=[
+                dict(type='ClassificationCost', weight=1.0),
+                # corners, the default of mmdet 2.8 that DPT's config keeps; PVT and later mmdet match center and size
+                dict(type='BBoxL1Cost', weight=5.0, box_format='xyxy'),
+                dict(type='IoUCost', iou_mode='giou', weight=2.0),
+            ]
+        )
+    ),
 )

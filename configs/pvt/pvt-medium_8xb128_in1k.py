@@ -1,3 +1,4 @@
+# The official training is in half precision: add --amp.
 _base_ = './pvt-tiny_8xb128_in1k.py'
 
 model = dict(backbone=dict(arch='medium', drop_path_rate=0.3))

@@ -1,3 +1,4 @@
+# The official training is in half precision: add --amp.
 _base_ = [
     '../_base_/models/cascade-mask-rcnn_4conv1fc_fpn.py',
     '../_base_/datasets/coco_instance_ms-crop.py',

@@ -1,3 +1,4 @@
+# The official training is in half precision: add --amp.
 _base_ = './mask-rcnn_pvtv2-b1_fpn_ms-3x_coco.py'
 
 model = dict(

@@ -1,3 +1,4 @@
+# The official training is in half precision: add --amp.
 _base_ = [
     'mmpretrain::_base_/models/swin_transformer/tiny_224.py',
     '../_base_/datasets/imagenet_bs128_repeated_aug.py',

@@ -1,3 +1,4 @@
+# The official training is in half precision: add --amp.
 _base_ = './pvtv2-b0_8xb128_in1k.py'
 
 model = dict(backbone=dict(arch='b5', drop_path_rate=0.3), head=dict(in_channels=512))

@@ -6,3 +6,7 @@ model = dict(
         init_cfg=dict(checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_v2_b5.pth'),
     )
 )
+# 8 GPUs with one image each. The batch of 8, half of that of the smaller sizes, takes 1 / 1.4 of their learning rate.
+train_dataloader = dict(batch_size=1)
+optim_wrapper = dict(optimizer=dict(lr=1e-4 / 1.4))
+auto_scale_lr = dict(base_batch_size=8)

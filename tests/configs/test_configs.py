@@ -56,8 +56,6 @@ PARAMETERS = {
     'upernet': {'dat-t': 60, 'dat-s': 81, 'dat-b': 121},
     'cascade-mask-rcnn': {'dat-t': 86, 'dat-s': 107, 'dat-b': 145},
 }
-BATCH = {'retinanet': 16, 'retinanet-640': 16, 'mask-rcnn': 16, 'cascade-mask-rcnn': 16, 'detr': 16, 'dino-4scale': 16}
-BATCH |= {f'deformable-detr{form}': 32 for form in ('', '-refine', '-refine-twostage')} | {'fpn': 32, 'upernet': 16}
 
 
 def model_name(path: Path) -> str:
@@ -108,9 +106,6 @@ def test_config_builds_the_model_of_its_name(path: Path) -> None:
         assert count(model) / 1e6 == pytest.approx(
             PARAMETERS[kind][name], abs=0.06 if kind in ('retinanet', 'mask-rcnn') else 0.6
         )
-    assert config.auto_scale_lr.base_batch_size == (
-        64 if family(path) == 'dat++' and '_fpn_' in path.stem else BATCH[kind]
-    )
     _check_weights(family(path), arch, config.model.backbone.init_cfg.checkpoint)
     # The norm of a feature map that no head reads would get no gradient, which stops distributed training.
     if 'norms' in dict(model.backbone.named_children()):

@@ -27,8 +27,8 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    # The center crop keeps the same share of the image as at 224 pixels: 256 / 224 x 384 = 438.
-    dict(type='ResizeEdge', scale=438, edge='short', backend='pillow', interpolation='bicubic'),
+    # Resized to a square as at 224 pixels. The center crop keeps the same share of the image: 256 / 224 x 384 = 438.
+    dict(type='Resize', scale=(438, 438), backend='pillow', interpolation='bicubic'),
     dict(type='CenterCrop', crop_size=384),
     dict(type='PackInputs'),
 ]

@@ -1,5 +1,5 @@
-# AdamW for 12 epochs with the settings of Swin Transformer, which DAT follows: no weight decay for norms and position
-# bias tables. The learning rate and the warm-up of 1000 iterations, an eighth of an epoch, are for a batch of 16.
+# AdamW for 12 epochs as in Swin Transformer's own detection code, which DAT follows: no weight decay for norms and
+# position bias tables. The learning rate and the warm-up of 500 iterations (1000 in mmdet's Swin) are for a batch of 16.
 _base_ = 'mmdet::_base_/schedules/schedule_1x.py'
 
 optim_wrapper = dict(
@@ -14,6 +14,6 @@ optim_wrapper = dict(
     ),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=1000),
+    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),
     dict(type='MultiStepLR', by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1),
 ]
