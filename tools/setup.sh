@@ -8,6 +8,8 @@
 #   DEFORMABLE_VIT_WHEELS=DIR     where built mmcv wheels are kept (default: ~/.cache/deformable-vit/wheels)
 #   DEFORMABLE_VIT_CUDA=0|1       whether to compile mmcv's CUDA ops (default: 1 if there is a GPU)
 #   TORCH_CUDA_ARCH_LIST=9.0      the GPUs to compile them for (default: those of this machine)
+#
+# .venv keeps these settings, but for DEFORMABLE_VIT_WHEELS: `make setup STACK=onedl` is followed by plain `make demo`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,6 +20,12 @@ die() { printf '[setup] error: %s\n' "$*" >&2; exit 1; }
 
 venv=.venv
 python=$venv/bin/python
+setting() { sed -n "s/^$1=//p" $venv/.settings 2>/dev/null || true; }
+settings=(PYTHON TORCH STACK DEFORMABLE_VIT_CUDA TORCH_CUDA_ARCH_LIST)
+for name in "${settings[@]}"; do
+  value=${!name:-$(setting "$name")}
+  if [ -n "$value" ]; then export "$name=$value"; fi
+done
 wheels=${DEFORMABLE_VIT_WHEELS:-${XDG_CACHE_HOME:-$HOME/.cache}/deformable-vit/wheels}
 stack=${STACK:-openmmlab}
 case $stack in
@@ -39,9 +47,9 @@ export PIP_DEFAULT_TIMEOUT=${PIP_DEFAULT_TIMEOUT:-15} PIP_RETRIES=${PIP_RETRIES:
 exec 9>.setup.lock
 flock -n 9 || { say 'another set-up is running in this directory; waiting for it'; flock 9; }
 
-cuda=${DEFORMABLE_VIT_CUDA:-}
 # The device node of a GPU answers at once; asking torch would take seconds on each call.
-if [ -z "$cuda" ]; then if [ -e /dev/nvidiactl ]; then cuda=1; else cuda=0; fi; fi
+cuda=${DEFORMABLE_VIT_CUDA:-$([ -e /dev/nvidiactl ] && echo 1 || echo 0)}
+[[ $cuda = [01] ]] || die "DEFORMABLE_VIT_CUDA=$cuda: use 1 to compile mmcv's CUDA ops, 0 for its CPU ops only"
 
 # Ready means: made from these files and settings, in this directory (a virtual environment does not survive a move).
 wanted=$({ cat requirements.txt "$stack_file" pyproject.toml tools/setup.sh tools/_setup_checks.sh tools/build_mmcv.py
@@ -60,11 +68,11 @@ if [ -d $venv ] && [ "$(cat $venv/.directory 2>/dev/null)" != "$PWD" ]; then
   say '.venv was created in another directory or by other means: creating it again'
   rm -rf $venv
 fi
-if [ -d $venv ] && [ "$(cat $venv/.python 2>/dev/null)" != "${PYTHON:-}" ]; then
+if [ -d $venv ] && [ "$(setting PYTHON)" != "${PYTHON:-}" ]; then
   say 'PYTHON has changed: creating .venv again'
   rm -rf $venv
 fi
-if [ -d $venv ] && [ "$(cat $venv/.stack 2>/dev/null || echo openmmlab)" != "$stack" ]; then
+if [ -d $venv ] && [ "$stack" != "$({ setting STACK; echo openmmlab; } | head -1)" ]; then
   say 'STACK has changed: creating .venv again'
   rm -rf $venv
 fi
@@ -94,9 +102,8 @@ if [ -n "$new" ]; then
   say "creating .venv with $("$new" --version)"
   "$new" -m venv $venv
   echo "$PWD" >$venv/.directory
-  echo "${PYTHON:-}" >$venv/.python
-  echo "$stack" >$venv/.stack
 fi
+for name in "${settings[@]}"; do if [ -n "${!name:-}" ]; then echo "$name=${!name}"; fi; done >$venv/.settings
 
 # install MESSAGE ARGS...: pip install, marked as a change in progress; pip's messages are shown if it fails.
 install() {
@@ -109,7 +116,7 @@ install() {
   while kill -0 $pid 2>/dev/null; do
     sleep 0.2
     if [ $((SECONDS - began)) -ge $next ]; then next=$((next + 30))
-      say "  $((SECONDS - began)) s: $(tail -1 $venv/pip.log | sed 's/^ *//' | cut -c1-90)"
+      say "  $((SECONDS - began)) s, $(megabytes $venv) MB in .venv: $(tail -1 $venv/pip.log | sed -E 's/^ *//; s/^(Installing collected packages).*/\1/' | cut -c1-70)"
     fi
   done
   trap - EXIT
