@@ -32,7 +32,7 @@ BASES = {
 def test_configs_are_found_with_the_installed_distributions(module: str) -> None:
     path, scope = Config._get_cfg_path(BASES[module], '')
     assert Path(path).is_file()
-    assert Path(find_spec(module).origin).parent / '.mim' in Path(path).parents
+    assert (Path(find_spec(module).origin).parent / '.mim').resolve() in Path(path).resolve().parents
     assert scope == module
 
 
