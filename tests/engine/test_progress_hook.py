@@ -41,4 +41,4 @@ def test_progress_is_written_twice_a_second_and_at_the_end(
     assert read_progress(file) == RunProgress('test', 5, 5)
     now[0] = 102.0
     hook.after_val_iter(runner, 1)
-    assert read_progress(file) == RunProgress('val', 2, 4)
+    assert read_progress(file) == RunProgress('val', 2, 4, 2.5)

@@ -25,7 +25,7 @@ class RunProgress:
         task: ``train``, ``val`` (during training) or ``test``.
         done: Iterations so far; with ``train`` those of earlier, resumed runs too.
         total: Iterations of the whole task.
-        loss: Mean of the last iterations of training.
+        loss: Mean of the last iterations of training, also during its validation.
     """
 
     task: str
@@ -68,7 +68,7 @@ class ProgressHook(Hook):
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
     ) -> None:
-        self._write('val', batch_idx + 1, len(runner.val_dataloader))
+        self._write('val', batch_idx + 1, len(runner.val_dataloader), runner.message_hub)
 
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
