@@ -28,21 +28,30 @@ def tables(models: list[dict]) -> str:
             'config',
             'params (M)',
             f'FLOPs (G), {size}',
+            'batch',
+            'lr',
+            'precision',
             *(f'{metric}, published' for metric in metrics),
             'weights',
         ]
         lines = [f'## {title}', '', '| ' + ' | '.join(head) + ' |', '| ' + ' | '.join('---' for _ in head) + ' |']
         for model in rows:
-            if missing := {'Parameters', 'FLOPs'} - set(model['Metadata']):
+            if missing := {'Parameters', 'FLOPs', 'Training Recipe'} - set(model['Metadata']):
                 raise UserError(
-                    f'{model["Name"]} has no {" and no ".join(sorted(missing))}; count them with tools/get_flops.py'
+                    f'{model["Name"]} has no {" and no ".join(sorted(missing))}; count parameters and FLOPs with '
+                    'tools/get_flops.py, take batch and learning rate from the config'
                 )
+            recipe = model['Metadata']['Training Recipe']
+            batch = f'[{recipe["Batch"]}]({recipe["Source"]})' if 'Source' in recipe else recipe['Batch']
             published = {k: v for result in model.get('Results', ()) for k, v in result['Metrics'].items()}
             weights = f'[official]({model["Weights"]})' if 'Weights' in model else ''
             cells = [
                 f'[{model["Name"]}]({Path(model["Config"]).name})',
                 f'{model["Metadata"]["Parameters"] / 1e6:.2f}',
                 f'{model["Metadata"]["FLOPs"] / 1e9:.1f}',
+                batch,
+                recipe['Learning Rate'],
+                recipe.get('Precision', ''),
                 *(str(published.get(metric, '')) for metric in metrics),
                 weights,
             ]

@@ -6,5 +6,5 @@ model = dict(backbone=dict(arch='base', drop_path_rate=0.5), head=dict(in_channe
 optim_wrapper = dict(optimizer=dict(lr=8e-4), clip_grad=dict(max_norm=1.0))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1 / 800, by_epoch=True, end=50, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=50),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, convert_to_iter_based=True),
 ]

@@ -24,6 +24,7 @@ SOURCES = {
 UNOFFICIAL = {
     '*/deformable-detr*': 'the paper of Deformable DETR has only ResNet',
     '*/dino-4scale*': 'the paper of DINO has ResNet and Swin-L',
+    '*/mask2former_*': 'the paper of Mask2Former has ResNet and Swin',
     'baselines/detr_swin-t_*': "DETR with PVT's settings, for comparison",
     'baselines/*_r50_*': 'the recipe of the row below or above it on the page, for comparison',
     'baselines/*_swin-t_fpn_adamw-wd1e-4-*': "PVT's and DPT's recipes, for comparison",
@@ -87,7 +88,7 @@ def schedule(config: Config) -> str:
     if decay.type == 'PolyLR':
         assert (decay.eta_min, decay.end) == (0.0, config.train_cfg.max_iters)
         return f'poly{decay.power}/{length}'
-    assert decay.type == 'CosineAnnealingLR'
+    assert (decay.type, decay.get('begin', 0)) == ('CosineAnnealingLR', 0)  # timm's includes the warm-up
     return f'cos{decay.eta_min:g}/{length}'.replace('e-0', 'e-')
 
 
@@ -98,7 +99,8 @@ def _sides(transform: dict) -> str:
         assert transform.scale in ((1333, 800), (1066, 640))
         return str(transform.scale[1])
     assert transform.type == 'RandomChoiceResize'
-    return next(k for k, v in SHORT_SIDES.items() if transform.scales == [(1333, side) for side in v])
+    scales = [tuple(sorted(scale, reverse=True)) for scale in transform.scales]  # mmdet's Sparse R-CNN: short side first
+    return next(k for k, v in SHORT_SIDES.items() if scales == [(1333, side) for side in v])
 
 
 def training(config: Config) -> str:

@@ -1,8 +1,11 @@
 """What the official recipes say beyond the table of test_official_recipes.py."""
 
+import math
 from pathlib import Path
 
+import mmengine.optim
 import pytest
+import torch
 from config_files import CONFIGS, build, family, head, load, slow_but_smallest
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
@@ -120,3 +123,24 @@ def test_classifiers_follow_deit_on_imagenet(path: Path) -> None:
         exempt = any(part in name for part in ('cls_token', 'rpe_table', 'relative_position_bias_table'))
         expected = 0.0 if dims[name] == 1 or exempt else config.optim_wrapper.optimizer.weight_decay
         assert decay == expected, name
+
+
+@pytest.mark.parametrize('name', ['pvt-tiny_8xb128_in1k', 'dat-tiny_8xb128_in1k', 'dat-base_8xb128_in1k'])
+def test_learning_rate_after_warm_up_is_that_of_timm(name: str) -> None:
+    """The cosine of timm covers all 300 epochs, also those of the warm-up."""
+    (path,) = [p for p in CONFIGS if p.stem == name]
+    config = load(path)
+    highest, epoch = config.optim_wrapper.optimizer.lr, 4  # iterations
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=highest)
+    schedulers = []
+    for settings in config.param_scheduler:
+        scheduler = getattr(mmengine.optim, settings.pop('type'))
+        settings.pop('convert_to_iter_based', None)
+        schedulers.append(scheduler.build_iter_from_epoch(optimizer, **{'end': 300, **settings}, epoch_length=epoch))
+    for i in range(300 * epoch):
+        if i > schedulers[0].end:
+            official = 1e-5 + (highest - 1e-5) * (1 + math.cos(math.pi * i / (300 * epoch))) / 2
+            assert optimizer.param_groups[0]['lr'] == pytest.approx(official, abs=1e-3 * highest)
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()

@@ -41,5 +41,8 @@ def test_page_shows_the_values_of_the_metafile() -> None:
         line for line in page(ROOT / 'configs' / 'dpt').splitlines() if '(mask-rcnn_dpt-s_fpn_ms-3x_coco.py)' in line
     ]
     cells = [cell.strip() for cell in line.strip('|').split('|')]
-    assert (cells[1], cells[3], cells[4]) == ('46.06', '44.4', '41.0')  # published: 46.1 M, 44.4 box AP, 41.0 mask AP
-    assert cells[5].startswith('[official](https://')
+    assert (cells[1], cells[6], cells[7]) == ('46.06', '44.4', '41.0')  # published: 46.1 M, 44.4 box AP, 41.0 mask AP
+    assert cells[3].startswith('[8 x 2](https://')
+    assert 'mask_rcnn_dpt_s_fpn_mstrain-poly_3x_coco.py' in cells[3]
+    assert (cells[4], cells[5]) == ('2e-4', 'fp32')
+    assert cells[8].startswith('[official](https://')

@@ -7,5 +7,5 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=True, end=5, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=5),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True),  # over all epochs, as in timm
 ]
