@@ -141,7 +141,7 @@ def test_wheel_holds_the_package_its_configs_and_nothing_else(wheel: Path) -> No
     package = {name.removeprefix('projects/') for name in tracked() if name.startswith('projects/')}
     package = {name for name in package if name.endswith(('.py', 'py.typed'))}
     configs = {f'deformable_vit/.mim/{name}' for name in tracked() if name.startswith('configs/')}
-    private = {Path(name).name for name in tracked() if name.startswith('tools/_')}
+    private = {Path(name).name for name in tracked() if name.startswith('tools/_') and name.endswith('.py')}
     tools = {f'deformable_vit/.mim/tools/{name}' for name in TOOLS | private}
     metadata = {f'{NAME}.dist-info/{name}' for name in ('METADATA', 'RECORD', 'WHEEL', 'top_level.txt')}
     with zipfile.ZipFile(wheel) as archive:
@@ -182,9 +182,15 @@ def test_metadata_of_the_wheel(wheel: Path) -> None:
 
 def test_extras_and_classifiers_agree_with_the_pins() -> None:
     project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
-    pins = (ROOT / 'requirements.txt').read_text().splitlines()
-    assert set(project['optional-dependencies']['openmmlab']) <= {line.split('  #')[0] for line in pins}
-    assert {'mmcv', 'mmdet'} <= {line.split('==')[0] for line in project['optional-dependencies']['openmmlab']}
+    pins = {
+        line.split('  #')[0]
+        for name in ('requirements.txt', 'requirements-onedl.txt')
+        for line in (ROOT / name).read_text().splitlines()
+    }
+    for extra, prefix in {'openmmlab': 'mm', 'onedl': 'onedl-mm'}.items():
+        listed = project['optional-dependencies'][extra]
+        assert set(listed) <= pins
+        assert len([line for line in listed if line.startswith(prefix)]) == 5
     versions = [line.split(' :: ')[-1] for line in project['classifiers'] if ':: Python :: 3.' in line]
     assert versions == ['3.11', '3.12', '3.13']
 

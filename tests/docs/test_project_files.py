@@ -1,9 +1,12 @@
 """Files around the code: pre-commit, CI, issue forms, citation, changelog."""
 
 import re
+import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
+from pages import table
 from running import ROOT
 
 import deformable_vit
@@ -37,6 +40,25 @@ def test_ci_runs_existing_targets() -> None:
     caches = {step['with']['path'] for step in steps if 'actions/cache' in step.get('uses', '')}
     assert caches == {'~/.cache/deformable-vit'}
     assert '${XDG_CACHE_HOME:-$HOME/.cache}/deformable-vit/wheels' in setup
+
+
+def test_ci_runs_every_supported_stack() -> None:
+    job = load('.github/workflows/ci.yml')['jobs']['test']
+    assert job['strategy']['fail-fast'] is False
+    rows = job['strategy']['matrix']['include']
+    classifiers = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['classifiers']
+    assert {f'Programming Language :: Python :: {row["python"]}' for row in rows} <= set(classifiers)
+    assert [row['name'] for row in rows] == [cells[0] for cells in table(Path('README.md'), 'stack')]
+
+    # Each variable of the job is one that the set-up reads, and makes a cache of its own.
+    setup = (ROOT / 'tools' / 'setup.sh').read_text()
+    (key,) = (step['with']['key'] for step in job['steps'] if step.get('id') == 'mmcv')
+    for variable, field in {'PYTHON': 'python', 'TORCH': 'torch', 'STACK': 'stack'}.items():
+        assert f'${{{{ matrix.{field} }}}}' in job['env'][variable]
+        assert f'${{{{ matrix.{field} }}}}' in key
+        assert f'${{{variable}:-' in setup
+    (python,) = (step for step in job['steps'] if 'setup-python' in step.get('uses', ''))
+    assert python['with']['python-version'] == '${{ matrix.python }}'
 
 
 @pytest.mark.parametrize('name', ['bug', 'feature', 'question'])
