@@ -24,7 +24,6 @@ SOURCES = {
 UNOFFICIAL = {
     '*/deformable-detr*': 'the paper of Deformable DETR has only ResNet',
     '*/dino-4scale*': 'the paper of DINO has ResNet and Swin-L',
-    '*/mask2former_*': 'the paper of Mask2Former has ResNet and Swin',
     'baselines/detr_swin-t_*': "DETR with PVT's settings, for comparison",
     'baselines/*_r50_*': 'the recipe of the row below or above it on the page, for comparison',
     'baselines/*_swin-t_fpn_adamw-wd1e-4-*': "PVT's and DPT's recipes, for comparison",
@@ -99,7 +98,8 @@ def _sides(transform: dict) -> str:
         assert transform.scale in ((1333, 800), (1066, 640))
         return str(transform.scale[1])
     assert transform.type == 'RandomChoiceResize'
-    scales = [tuple(sorted(scale, reverse=True)) for scale in transform.scales]  # mmdet's Sparse R-CNN: short side first
+    # mmdet's Sparse R-CNN has the short side first.
+    scales = [tuple(sorted(scale, reverse=True)) for scale in transform.scales]
     return next(k for k, v in SHORT_SIDES.items() if scales == [(1333, side) for side in v])
 
 
