@@ -8,7 +8,7 @@ VENV_PYTHON := .venv/bin/python
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 20
 
-setup:  ## create .venv with the whole stack; builds mmcv's ops once per machine (about 5 minutes on 2 cores, later 1)
+setup:  ## create .venv with the stack (STACK=, TORCH=, PYTHON= choose another); about 4 minutes on 2 cores, later 2
 	@bash tools/setup.sh
 
 demo: setup  ## train and test a detector and a segmentor on built-in data (about 12 minutes on 2 cores)

@@ -89,7 +89,7 @@ wheel_name=${mmcv//-/_}-$version
 cp=$(${new:-$python} -c "import sys; print('cp%d%d' % sys.version_info[:2])")
 built=$(compgen -G "$wheels/torch${torch%%+*}-$cp-*/$wheel_name-*.whl" || true)
 [ -n "$built" ] || check_compiler
-case " ${PIP_INDEX_URL:-} ${PIP_EXTRA_INDEX_URL:-} " in */cpu[\ /]*) size=2500 downloads=1000 ;; *) size=6500 downloads=3500 ;; esac
+case " ${PIP_INDEX_URL:-} ${PIP_EXTRA_INDEX_URL:-} " in */cpu[\ /]*) size=2500 downloads=1000 ;; *) size=6500 downloads=3200 ;; esac
 pip_cache=${PIP_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/pip}
 megabytes() { du -sm "$1" 2>/dev/null | cut -f1 || true; }
 left() { echo $(($1 > ${2:-0} ? $1 - ${2:-0} : 0)); }
@@ -115,7 +115,7 @@ install() {
   trap 'kill '$pid' 2>/dev/null || true' EXIT  # an interrupt does not reach background processes
   while kill -0 $pid 2>/dev/null; do
     sleep 0.2
-    if [ $((SECONDS - began)) -ge $next ]; then next=$((next + 30))
+    if [ $((SECONDS - began)) -ge $next ]; then next=$((SECONDS - began + 30))
       say "  $((SECONDS - began)) s, $(megabytes $venv) MB in .venv: $(tail -1 $venv/pip.log | sed -E 's/^ *//; s/^(Installing collected packages).*/\1/' | cut -c1-70)"
     fi
   done
