@@ -127,7 +127,7 @@ def test_the_demo_prints_at_most_sixty_lines(
     assert 10 < len(text.splitlines()) <= 30
     assert 'Mask R-CNN: box AP50 0.9 (at least 0.8), mask AP50 0.8 (at least 0.75)' in text
     assert 'Semantic FPN: mIoU 71 (at least 70)' in text
-    for name in ('mask-rcnn_dat_shapes', 'fpn_dpt_shapes'):
+    for name in ('mask-rcnn_dat_shapes', 'fpn_datpp_shapes'):
         for file in (f'{name}/log.txt', f'{name}.png', f'{name}/images', f'{name}/epoch_1.pth'):
             assert str(Path(os.path.relpath(tmp_path / 'out' / file))) in text
         assert len((tmp_path / 'out' / name / 'log.txt').read_text().splitlines()) > 1500
