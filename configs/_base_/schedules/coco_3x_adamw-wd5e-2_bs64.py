@@ -1,6 +1,5 @@
 # DAT++ on COCO: AdamW for 36 epochs on 32 GPUs with 2 images each. This batch of 64 takes four times the learning
-# rate of a batch of 16, and the warm-up of 500 iterations is a quarter of an epoch. The official training is in half
-# precision: add --amp.
+# rate of a batch of 16, and the warm-up of 500 iterations is a quarter of an epoch.
 _base_ = 'mmdet::_base_/schedules/schedule_1x.py'
 
 train_cfg = dict(max_epochs=36)
