@@ -127,7 +127,7 @@ def test_the_demo_prints_at_most_sixty_lines(
     assert 10 < len(text.splitlines()) <= 30
     assert 'Mask R-CNN: box AP50 0.9 (at least 0.8), mask AP50 0.8 (at least 0.75)' in text
     assert 'Semantic FPN: mIoU 71 (at least 70)' in text
-    for name in ('mask-rcnn_dat_shapes', 'fpn_datpp_shapes'):
+    for name in (Path(job.config).stem for job in demo.JOBS):
         for file in (f'{name}/log.txt', f'{name}.png', f'{name}/images', f'{name}/epoch_1.pth'):
             assert str(Path(os.path.relpath(tmp_path / 'out' / file))) in text
         assert len((tmp_path / 'out' / name / 'log.txt').read_text().splitlines()) > 1500
@@ -151,7 +151,7 @@ def test_the_demo_ends_with_the_log_of_a_tool_that_failed(
     assert run_demo(tmp_path / 'out', monkeypatch) == 2
     captured = capsys.readouterr()
     assert captured.out.splitlines()[-1] == '  no such file: annotations.json'
-    log = tmp_path / 'out' / 'mask-rcnn_dat_shapes' / 'log.txt'
+    log = tmp_path / 'out' / Path(demo.JOBS[0].config).stem / 'log.txt'
     assert captured.err == f'demo.py: error: testing Mask R-CNN failed; see {log}\n'
 
 
