@@ -69,8 +69,12 @@ def main() -> None:
         # Its forward requires an argument that it does not read and that mmseg does not pass in this mode.
         model.decode_head.forward = partial(model.decode_head.forward, batch_data_samples=[])
     inputs = torch.zeros(1, config.model.backbone.get('in_channels', 3), *shape)
+    arguments = forward_arguments(scope, shape)
+    if config.model.get('rpn_head', {}).get('type') == 'EmbeddingRPNHead':
+        model.rpn_head.init_weights()  # before, the proposals of Sparse R-CNN may have negative sizes
+        arguments['mode'] = 'predict'  # its tensor mode computes losses
     try:
-        flops = count_flops(model, inputs, **forward_arguments(scope, shape))
+        flops = count_flops(model, inputs, **arguments)
     except ValueError as error:
         raise UserError(f'--shape {shape[0]} {shape[1]}: {first_line(error)}') from error
 

@@ -62,8 +62,11 @@ def family(path: Path) -> str:
 
 
 def head(path: Path) -> str:
-    """Return ``retinanet``, ``fpn``, ...; ``in1k`` for a classifier."""
-    return 'in1k' if '_in1k' in path.stem else path.stem.split('_')[0]
+    """Return ``retinanet``, ``fpn``, ...; ``in1k`` for a classifier; ``mask2former-semantic`` also for ADE20K."""
+    name = path.stem.split('_')[0]
+    if name == 'mask2former' and '_ade20k-' in path.stem:
+        return 'mask2former-semantic'
+    return 'in1k' if '_in1k' in path.stem else name
 
 
 def smallest(paths: list[Path]) -> dict[tuple[str, str], Path]:

@@ -24,6 +24,7 @@ SOURCES = {
 UNOFFICIAL = {
     '*/deformable-detr*': 'the paper of Deformable DETR has only ResNet',
     '*/dino-4scale*': 'the paper of DINO has ResNet and Swin-L',
+    '*/mask2former_*': 'the paper of Mask2Former has ResNet and Swin',
     'baselines/detr_swin-t_*': "DETR with PVT's settings, for comparison",
     'baselines/*_r50_*': 'the recipe of the row below or above it on the page, for comparison',
     'baselines/*_swin-t_fpn_adamw-wd1e-4-*': "PVT's and DPT's recipes, for comparison",

@@ -26,7 +26,9 @@ KEYS = TOP_LEVEL
 VARIABLES = {
     *('dataset_type', 'data_root', 'backend_args', 'metainfo', 'train_pipeline', 'test_pipeline', 'crop_size'),
     *('img_ratios', 'bgr_mean', 'bgr_std', 'norm_cfg', 'backbone_norm_cfg', 'optimizer', 'max_epochs'),
-    *('max_iters', 'vis_backends'),
+    *('max_iters', 'vis_backends', 'num_stages', 'num_proposals', 'num_classes', 'num_things_classes'),
+    *('num_stuff_classes', 'image_size', 'batch_augments', 'embed_multi', 'backbone_norm_multi', 'interval'),
+    'dynamic_intervals',
 }
 # The templates for a user's own data.
 OWN_DATA = {'checkpoint', 'classes'}

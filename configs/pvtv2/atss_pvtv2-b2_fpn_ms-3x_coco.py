@@ -1,0 +1,20 @@
+# The official training is in half precision: add --amp.
+_base_ = [
+    '../_base_/models/atss_fpn.py',
+    '../_base_/datasets/coco_detection_ms-crop.py',
+    '../_base_/schedules/coco_3x_adamw-wd5e-2.py',
+    'mmdet::_base_/default_runtime.py',
+]
+custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
+
+model = dict(
+    backbone=dict(
+        type='PVTv2',
+        arch='b2',
+        drop_path_rate=0.1,
+        init_cfg=dict(
+            type='Pretrained', checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_v2_b2.pth'
+        ),
+    ),
+    neck=dict(in_channels=[64, 128, 320, 512]),
+)

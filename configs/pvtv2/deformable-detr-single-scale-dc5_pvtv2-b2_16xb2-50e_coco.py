@@ -1,0 +1,3 @@
+_base_ = './deformable-detr-single-scale_pvtv2-b2_16xb2-50e_coco.py'
+
+model = dict(backbone=dict(output_stride=16))

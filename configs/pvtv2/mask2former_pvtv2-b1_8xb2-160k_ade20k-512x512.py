@@ -1,0 +1,15 @@
+_base_ = '../_base_/mask2former_8xb2-160k_ade20k-512x512.py'
+custom_imports = dict(imports=['deformable_vit', 'mmdet.models'], allow_failed_imports=False)
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='PVTv2',
+        arch='b1',
+        drop_path_rate=0.1,
+        init_cfg=dict(
+            type='Pretrained', checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_v2_b1.pth'
+        ),
+    ),
+    decode_head=dict(in_channels=[64, 128, 320, 512]),
+)

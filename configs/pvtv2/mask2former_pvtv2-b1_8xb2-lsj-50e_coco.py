@@ -1,0 +1,15 @@
+_base_ = '../_base_/mask2former_8xb2-lsj-50e_coco.py'
+custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='PVTv2',
+        arch='b1',
+        drop_path_rate=0.1,
+        init_cfg=dict(
+            type='Pretrained', checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_v2_b1.pth'
+        ),
+    ),
+    panoptic_head=dict(in_channels=[64, 128, 320, 512]),
+)
