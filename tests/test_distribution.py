@@ -45,7 +45,7 @@ _base_ = [
 ]
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 model = dict(
-    backbone=dict(_delete_=True, type='DAT', arch=dict(like='tiny', depths=(1, 1, 1, 1)), out_indices=(1, 2, 3)),
+    backbone=dict(_delete_=True, type='DAT', arch='tiny', out_indices=(1, 2, 3)),
     neck=dict(in_channels=[192, 384, 768], start_level=0),
     bbox_head=dict(num_classes=5),
 )
