@@ -5,7 +5,6 @@ import argparse
 import torch
 from _machine import OtherProcesses
 from _processes import exit_distributed
-from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 
 from deformable_vit.engine import (
@@ -75,7 +74,9 @@ def main() -> None:
             print_log(f'--resume: no checkpoint in {config.work_dir}; starting from the beginning')
 
     adapt_to_device(config, args.launcher)
-    if not torch.cuda.is_available() and is_main_process() and (busy := others.warning(torch.get_num_threads())):
+    # With several processes, each of them would take the others for a load.
+    alone = args.launcher == 'none' and not torch.cuda.is_available()
+    if alone and (busy := others.warning(torch.get_num_threads())):
         print_log(busy)
     run(config, args.config, 'train')
     exit_distributed()
