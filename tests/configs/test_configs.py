@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from config_files import CONFIGS, build, count, family, head, load, metafile, slow_but_smallest
 from golden import official_parameters
+from mmengine.config.utils import MODULE2PACKAGE
 from running import ROOT
 
 PUBLISHED = official_parameters()
+ON_FORKS = MODULE2PACKAGE['mmseg'] == 'mmseg'  # importing deformable_vit says so
 HEADS = {
     'retinanet': 'RetinaNet',
     'retinanet-640': 'RetinaNet',
@@ -82,7 +84,9 @@ def test_config_builds_the_model_of_its_name(path: Path) -> None:
         assert type(model).__name__ == HEADS.get(kind, 'ImageClassifier')
     if path.parent.name not in ('demo', 'own_data'):
         (listed,) = [m for m in metafile(path.parent.name)['Models'] if m['Name'] == path.stem]
-        assert listed['Metadata']['Parameters'] == count(model)
+        # onedl-mmdetection encodes DINO's reference points in 4 x 256 channels, mmdet in 2 x 256.
+        more = 512 * 256 if ON_FORKS and type(model).__name__ == 'DINO' else 0
+        assert listed['Metadata']['Parameters'] + more == count(model)
     if path.parent.name == 'baselines':
         assert type(model.backbone).__name__ in (
             ('SwinTransformer',) if '_swin-t_' in path.stem else ('ResNet', 'ResNetV1c')
