@@ -1,4 +1,4 @@
-"""Train, test and visualize a detector and a segmentor on synthetic images, on a CPU in ten minutes."""
+"""Train, test and visualize a detector and a segmentor on synthetic images, in minutes on a CPU."""
 
 import argparse
 import os
@@ -33,7 +33,7 @@ JOBS = (
         {'coco/bbox_mAP_50': 0.80, 'coco/segm_mAP_50': 0.75},
         ('--cfg-options', 'default_hooks.visualization.score_thr=0.5'),
     ),
-    Job('Semantic FPN', 'configs/demo/fpn_dpt_shapes.py', {'mIoU': 70.0}),
+    Job('Semantic FPN', 'configs/demo/fpn_datpp_shapes.py', {'mIoU': 70.0}),
 )
 
 

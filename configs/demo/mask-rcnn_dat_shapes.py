@@ -17,3 +17,11 @@ model = dict(
         pretrain_img_size=128,
     ),
 )
+
+# `make demo` trains this model, as briefly as its thresholds allow: 4 epochs reach 0.798 box AP50, 6 reach 0.895.
+max_epochs = 5
+train_cfg = dict(max_epochs=max_epochs)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=max_epochs, eta_min=1e-5, convert_to_iter_based=True),
+]

@@ -1,7 +1,7 @@
 """The base class of the pyramid backbones: stages, freezing, outputs, and loading of weights."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from mmengine.model import BaseModule
@@ -129,7 +129,8 @@ class PyramidBackbone(BaseModule):
             )
         outs = []
         for i, stage in enumerate(self.stages[: max(self.out_indices) + 1]):
-            x = stage.without_stride(x) if i == NUM_STAGES - 1 and self.output_stride == 16 else stage(x)
+            dilated = i == NUM_STAGES - 1 and self.output_stride == 16
+            x = cast(Any, stage).without_stride(x) if dilated else stage(x)
             if i in self.out_indices:
                 outs.append(self.format_output(i, x))
         return tuple(outs)
