@@ -60,6 +60,8 @@ def check_training_and_prediction(config: Config) -> None:
     adapt_to_device(config, 'none')
     if 'size' in config.model.get('data_preprocessor', {}):
         config.model.data_preprocessor.size = SIZE
+    if 'batch_augments' in config.model.get('data_preprocessor', {}):
+        config.model.data_preprocessor.batch_augments = None  # Mask2Former's padding to 1024 x 1024 pixels
     if config.model.get('as_two_stage'):
         config.model.num_queries = 30  # an image this small has fewer than 300 locations to choose from
     for stage in _stages(config.model.get('train_cfg') or {}):
