@@ -8,10 +8,10 @@ VENV_PYTHON := .venv/bin/python
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 20
 
-setup:  ## create .venv with the stack (STACK=, TORCH=, PYTHON= choose another); about 4 minutes on 2 cores, later 2
+setup:  ## create .venv with the stack (STACK=, TORCH=, PYTHON= choose another); about 3 minutes on 2 cores, later 2
 	@bash tools/setup.sh
 
-demo: setup  ## train and test a detector and a segmentor on built-in data (about 8 minutes on 2 cores)
+demo: setup  ## train and test a detector and a segmentor on built-in data (about 9 minutes on 2 cores)
 	@$(VENV_PYTHON) tools/demo.py $(DEMO_ARGS)
 
 convergence: setup  ## train every combination of backbone and head on built-in data (about 3 hours on 2 cores; resumable)
