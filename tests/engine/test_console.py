@@ -139,9 +139,9 @@ def test_progress_bars_are_shown_at_once_and_not_logged(output: Output) -> None:
     ],
 )
 def test_only_deprecations_inside_installed_packages_are_not_shown(
-    output: Output, category: type[Warning], installed: bool, shown: bool
+    output: Output, tmp_path: Path, category: type[Warning], installed: bool, shown: bool
 ) -> None:
-    file = f'{sysconfig.get_path("purelib")}/mmseg/a.py' if installed else '/home/me/a.py'
+    file = f'{sysconfig.get_path("purelib")}/mmseg/a.py' if installed else str(tmp_path / 'a.py')
     with warnings.catch_warnings():
         warnings.simplefilter('always')
         with quiet_console():
