@@ -3,13 +3,41 @@
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from _processes import last_lines, start_tool
 from _progress import Display, clock
 
 from deformable_vit.engine import UserError, read_metrics, read_progress
+
+T = TypeVar('T')
+R = TypeVar('R')
+
+
+@contextmanager
+def parallel(
+    function: Callable[[T, threading.Event], R], items: Iterable[T], jobs: int
+) -> Iterator[dict[Future[R], T]]:
+    """Call ``function(item, stop)`` for each item in ``jobs`` threads, as a context manager.
+
+    However the context ends, ``stop`` is set for the calls that still run, and no other begins.
+
+    Returns:
+        The futures of all calls and their items, in the order of ``items``.
+    """
+    stop = threading.Event()
+    pool = ThreadPoolExecutor(jobs)
+    futures = {pool.submit(function, item, stop): item for item in items}
+    try:
+        yield futures
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # before `stop`, which lets the pool start the next one
+        stop.set()
+        pool.shutdown()
 
 
 def train_and_test(

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from pathlib import Path
 
 from _convergence_report import (
@@ -27,7 +27,7 @@ from _convergence_report import (
 )
 from _processes import ROOT, run_tool, usable_cores
 from _progress import Display
-from _training import train_and_test
+from _training import parallel, train_and_test
 from mmengine.config import Config
 from mmengine.runner import Runner
 
@@ -109,37 +109,32 @@ def train_all(chosen: list[tuple[Head, str]], out: Path, jobs: int) -> list[str]
         UserError: Ctrl-C was pressed.
     """
     errors: list[str] = []
-    stop = threading.Event()
     threads = max(1, len(usable_cores()) // jobs)
-    pool = ThreadPoolExecutor(jobs)
     with Display(total=len(chosen)) as display:
 
-        def train_once(head: Head, backbone: str) -> None:
+        def train_once(combination: tuple[Head, str], stop: threading.Event) -> None:
+            head, backbone = combination
             if not (out / head.config(backbone) / 'result.json').exists():
                 train(head, backbone, out, display, threads, stop)
 
-        futures = {pool.submit(train_once, *combination): combination for combination in chosen}
         try:
-            for future in as_completed(futures):
-                head, backbone = futures[future]
-                if isinstance(error := future.exception(), UserError):
-                    errors.append(str(error))  # the others go on
-                    continue
-                future.result()
-                display.count()
-                (result,) = [r for h, r in read_results(out) if h == head and r.backbone == backbone]
-                reached = f'{head.metric} {result.metrics[head.metric]:.3g} in {result.seconds / 60:.1f} minutes'
-                display.print(f'{head.title}, {BACKBONES[backbone]}: {reached}')
-                if not result.converges(head):
-                    errors.append(f'{head.config(backbone)} does not converge')
-                (out / 'table.md').write_text(table(read_results(out)))
-                plot(read_results(out), out / 'curves.png')
+            with parallel(train_once, chosen, jobs) as futures:
+                for future in as_completed(futures):
+                    head, backbone = futures[future]
+                    if isinstance(error := future.exception(), UserError):
+                        errors.append(str(error))  # the others go on
+                        continue
+                    future.result()
+                    display.count()
+                    (result,) = [r for h, r in read_results(out) if h == head and r.backbone == backbone]
+                    reached = f'{head.metric} {result.metrics[head.metric]:.3g} in {result.seconds / 60:.1f} minutes'
+                    display.print(f'{head.title}, {BACKBONES[backbone]}: {reached}')
+                    if not result.converges(head):
+                        errors.append(f'{head.config(backbone)} does not converge')
+                    (out / 'table.md').write_text(table(read_results(out)))
+                    plot(read_results(out), out / 'curves.png')
         except KeyboardInterrupt as error:
             raise UserError('stopped; run the same command to resume') from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # before `stop`, which lets the pool start the next one
-            stop.set()
-            pool.shutdown()
     return errors
 
 

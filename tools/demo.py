@@ -2,14 +2,18 @@
 
 import argparse
 import os
+import signal
+import sys
+import threading
 import time
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 from _contact_sheet import contact_sheet
-from _processes import run_tool
+from _processes import run_tool, usable_cores
 from _progress import Display
-from _training import train_and_test
+from _training import parallel, train_and_test
 
 from deformable_vit.engine import UserError, one_line_errors
 
@@ -41,12 +45,14 @@ def relative(path: Path) -> str:
     return os.path.relpath(path)
 
 
-def run(job: Job, out: Path, display: Display) -> tuple[dict[str, float], Path, Path]:
+def run(
+    job: Job, out: Path, seed: int, display: Display, threads: int, stop: threading.Event
+) -> tuple[dict[str, float], Path, Path]:
     """Train and test a model; return its metrics, its checkpoint and a contact sheet of its predictions."""
     name = Path(job.config).stem
     images = out / name / 'images'
     # No validation during training: the test that follows takes the last checkpoint.
-    options = ['randomness.seed=0', 'default_hooks.checkpoint.max_keep_ckpts=1', 'train_cfg.val_interval=100000']
+    options = [f'randomness.seed={seed}', 'default_hooks.checkpoint.max_keep_ckpts=1', 'train_cfg.val_interval=100000']
     metrics, checkpoint = train_and_test(
         job.name,
         job.config,
@@ -54,6 +60,8 @@ def run(job: Job, out: Path, display: Display) -> tuple[dict[str, float], Path, 
         display,
         train_options=('--cfg-options', *options),
         test_options=('--show-dir', images, *job.test_options),
+        threads=threads,
+        stop=stop,
     )
     sheet = out / f'{name}.png'
     contact_sheet(sorted(p for p in images.rglob('*') if p.suffix in ('.jpg', '.png'))[:12], sheet)
@@ -66,8 +74,17 @@ def main() -> None:
     parser.add_argument(
         '--out', default='work_dirs/demo', help='directory for logs, checkpoints and images (default: %(default)s)'
     )
+    parser.add_argument('--seed', type=int, default=0, help='of both trainings (default: %(default)s)')
     args = parser.parse_args()
+    if args.seed < 0:
+        raise UserError(f'--seed must not be negative, got {args.seed}')
     out = Path(args.out).resolve()
+    # Small models use one core well and two hardly better, so both train at the same time.
+    jobs = min(len(JOBS), len(usable_cores()))
+    threads = len(usable_cores()) // jobs
+
+    # Exit through the `finally` blocks, which stop the trainings.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
     with Display(relax_after=8) as display:
         display.print('Training and testing two models on synthetic images in data/shapes; everything they print is in')
@@ -76,7 +93,10 @@ def main() -> None:
         run_tool('make_shapes.py', 'data/shapes', log=out / 'make_shapes.log')
         display.warn()
         start = time.monotonic()
-        results = [(job, *run(job, out, display)) for job in JOBS]
+        with parallel(lambda job, stop: run(job, out, args.seed, display, threads, stop), JOBS, jobs) as futures:
+            for future in as_completed(futures):
+                future.result()  # the first failure ends the others
+        results = [(job, *future.result()) for future, job in futures.items()]
     minutes = (time.monotonic() - start) / 60
 
     print(f'\nTrained and tested in {minutes:.1f} minutes:')

@@ -60,8 +60,9 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return directory
 
 
-def run_demo(out: Path, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, 'argv', ['demo.py', '--out', str(out)])
+def run_demo(out: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
+    monkeypatch.setattr(demo.signal, 'signal', lambda *_: None)
+    monkeypatch.setattr(sys, 'argv', ['demo.py', '--out', str(out), *options])
     try:
         demo.main()
     except SystemExit as ended:
@@ -147,12 +148,28 @@ def test_the_demo_reports_a_metric_that_is_too_low(
 def test_the_demo_ends_with_the_log_of_a_tool_that_failed(
     tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
+    (tools / 'train.py').write_text(
+        TRAIN + 'import time\nprint("pid", os.getpid(), flush=True)\nif "fpn" in sys.argv[1]: time.sleep(60)'
+    )
     (tools / 'test.py').write_text('raise SystemExit("no such file: annotations.json")')
     assert run_demo(tmp_path / 'out', monkeypatch) == 2
     captured = capsys.readouterr()
     assert captured.out.splitlines()[-1] == '  no such file: annotations.json'
+    other = tmp_path / 'out' / Path(demo.JOBS[1].config).stem / 'log.txt'
+    with pytest.raises(ProcessLookupError):  # the other training was stopped
+        os.kill(int(re.findall(r'^pid (\d+)$', other.read_text(), re.MULTILINE)[0]), 0)
     log = tmp_path / 'out' / Path(demo.JOBS[0].config).stem / 'log.txt'
     assert captured.err == f'demo.py: error: testing Mask R-CNN failed; see {log}\n'
+
+
+def test_the_demo_takes_a_seed(
+    tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    assert run_demo(tmp_path / 'out', monkeypatch, '--seed', '3') == 0
+    for job in demo.JOBS:
+        assert 'randomness.seed=3' in (tmp_path / 'out' / Path(job.config).stem / 'log.txt').read_text()
+    assert run_demo(tmp_path / 'out', monkeypatch, '--seed', '-1') == 2
+    assert capsys.readouterr().err == 'demo.py: error: --seed must not be negative, got -1\n'
 
 
 def test_real_images_are_learned_with_the_same_console(
