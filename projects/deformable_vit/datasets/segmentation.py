@@ -9,6 +9,7 @@ import numpy as np
 from mmengine.registry import DATASETS, VISUALIZERS
 from mmseg.datasets import BaseSegDataset
 from mmseg.visualization import SegLocalVisualizer
+from numpy.typing import NDArray
 
 
 @DATASETS.register_module()
@@ -39,5 +40,5 @@ class ContiguousSegVisualizer(SegLocalVisualizer):
     (https://github.com/open-mmlab/mmsegmentation/issues/3405).
     """
 
-    def add_datasample(self, name: str, image: np.ndarray, *args: Any, **kwargs: Any) -> None:
+    def add_datasample(self, name: str, image: NDArray[Any], *args: Any, **kwargs: Any) -> None:
         super().add_datasample(name, np.ascontiguousarray(image), *args, **kwargs)

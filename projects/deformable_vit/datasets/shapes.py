@@ -6,27 +6,29 @@ outline. Coordinates are (x, y) in pixels; the origin is the top left corner of 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 # Closed curves of shape (points, 2). A pixel is inside if an odd number of curves surrounds it.
-Outline = list[np.ndarray]
+Outline = list[NDArray[Any]]
 
 _SUBPIXEL_BITS = 4
 _OVERSAMPLING = 4
 _MIN_VISIBLE = 0.75
 
 
-def _polygon(corners: np.ndarray, per_side: int = 12) -> np.ndarray:
+def _polygon(corners: NDArray[Any], per_side: int = 12) -> NDArray[Any]:
     """Sample points along the sides of a polygon, so that bending it bends the sides too."""
     steps = np.linspace(0, 1, per_side, endpoint=False)[:, None]
     sides = [a + steps * (b - a) for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True)]
     return np.concatenate(sides)
 
 
-def _on_circle(count: int, radii: tuple[float, ...] = (1.0,)) -> np.ndarray:
+def _on_circle(count: int, radii: tuple[float, ...] = (1.0,)) -> NDArray[Any]:
     """Return ``count`` points around the origin, (count, 2), whose radii cycle through ``radii``."""
     angles = np.arange(count) * 2 * np.pi / count - np.pi / 2
     radius = np.resize(radii, count)
@@ -55,10 +57,10 @@ class SyntheticImage:
         clutter: (H, W) bool, the visible pixels of strokes, which belong to no class.
     """
 
-    image: np.ndarray
+    image: NDArray[Any]
     labels: tuple[int, ...]
-    masks: np.ndarray
-    clutter: np.ndarray
+    masks: NDArray[Any]
+    clutter: NDArray[Any]
 
 
 def deform(outline: Outline, rng: Generator, center: tuple[float, float], radius: float) -> Outline:
@@ -74,7 +76,7 @@ def deform(outline: Outline, rng: Generator, center: tuple[float, float], radius
     return curves
 
 
-def rasterize(outline: Outline, height: int, width: int) -> np.ndarray:
+def rasterize(outline: Outline, height: int, width: int) -> NDArray[Any]:
     """Return the fraction of each pixel that the outline covers, (H, W) float32 in [0, 1]."""
     canvas = np.zeros((_OVERSAMPLING * height, _OVERSAMPLING * width), np.float32)
     # Pixel i is centered at i in both resolutions. cv2.fillPoly fills every pixel that it touches: hence oversampling.
@@ -84,13 +86,13 @@ def rasterize(outline: Outline, height: int, width: int) -> np.ndarray:
     return cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def _noise(rng: Generator, height: int, width: int, cells: int) -> np.ndarray:
+def _noise(rng: Generator, height: int, width: int, cells: int) -> NDArray[Any]:
     """Return smooth noise of about unit amplitude, (H, W, 3), with ``cells`` bumps along the shorter side."""
     grid = rng.normal(size=(cells + 2, cells + 2, 3)).astype(np.float32)
     return cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def _stripes(rng: Generator, height: int, width: int) -> np.ndarray:
+def _stripes(rng: Generator, height: int, width: int) -> NDArray[Any]:
     """Return a sine wave of random direction and period, (H, W, 1) in [-1, 1]."""
     angle, period = rng.uniform(0, np.pi), rng.uniform(5, 14)
     y, x = np.mgrid[:height, :width]
@@ -98,7 +100,7 @@ def _stripes(rng: Generator, height: int, width: int) -> np.ndarray:
     return np.sin(phase + rng.uniform(0, 6))[..., None].astype(np.float32)
 
 
-def _texture(rng: Generator, height: int, width: int, color: np.ndarray) -> np.ndarray:
+def _texture(rng: Generator, height: int, width: int, color: NDArray[Any]) -> NDArray[Any]:
     """Return a texture around ``color``, (H, W, 3) float32: smooth patches, grain and sometimes stripes."""
     out = color + 10 * _noise(rng, height, width, int(rng.integers(2, 6))) + 3 * rng.normal(size=(height, width, 3))
     if rng.random() < 0.5:
@@ -106,17 +108,17 @@ def _texture(rng: Generator, height: int, width: int, color: np.ndarray) -> np.n
     return out.astype(np.float32)
 
 
-def _dark(rng: Generator) -> np.ndarray:
+def _dark(rng: Generator) -> NDArray[Any]:
     """Sample a color for background or clutter."""
     return rng.uniform(20, 110, size=3)
 
 
-def _bright(rng: Generator) -> np.ndarray:
+def _bright(rng: Generator) -> NDArray[Any]:
     """Sample a color for a shape: finding shapes is easy, classifying and delineating them is the task."""
     return rng.uniform(110, 240, size=3)
 
 
-def _strokes(rng: Generator, image: np.ndarray) -> np.ndarray:
+def _strokes(rng: Generator, image: NDArray[Any]) -> NDArray[Any]:
     """Draw up to two thin lines into ``image`` and return their pixels, (H, W) bool."""
     height, width = image.shape[:2]
     drawn = np.zeros((height, width), bool)
@@ -131,8 +133,8 @@ def _strokes(rng: Generator, image: np.ndarray) -> np.ndarray:
 
 
 def _try_to_place(
-    masks: list[np.ndarray], areas: list[int], draw: Callable[[], np.ndarray], attempts: int = 20
-) -> np.ndarray | None:
+    masks: list[NDArray[Any]], areas: list[int], draw: Callable[[], NDArray[Any]], attempts: int = 20
+) -> NDArray[Any] | None:
     """Draw a shape until enough of every earlier one stays visible.
 
     Args:
@@ -157,12 +159,12 @@ def draw_image(rng: Generator, height: int, width: int, max_shapes: int = 5) -> 
     image = _texture(rng, height, width, _dark(rng))
     clutter = _strokes(rng, image)
     labels: list[int] = []
-    masks: list[np.ndarray] = []
+    masks: list[NDArray[Any]] = []
     areas: list[int] = []
     for _ in range(int(rng.integers(1, max_shapes + 1))):
         label = int(rng.integers(len(CLASSES)))
 
-        def draw(label: int = label) -> np.ndarray:
+        def draw(label: int = label) -> NDArray[Any]:
             radius = min(height, width) * rng.uniform(0.15, 0.25)
             x, y = (rng.uniform(0.9 * radius, size - 0.9 * radius) for size in (width, height))
             return rasterize(deform(_OUTLINES[CLASSES[label]], rng, (x, y), radius), height, width)
@@ -180,7 +182,7 @@ def draw_image(rng: Generator, height: int, width: int, max_shapes: int = 5) -> 
     return SyntheticImage(np.clip(image, 0, 255).astype(np.uint8), tuple(labels), np.stack(masks), clutter)
 
 
-def draw_object(rng: Generator, label: int, size: int) -> np.ndarray:
+def draw_object(rng: Generator, label: int, size: int) -> NDArray[Any]:
     """Draw one shape that fills most of the image, for classification: (size, size, 3) uint8, BGR."""
     image = _texture(rng, size, size, _dark(rng))
     _strokes(rng, image)
@@ -190,6 +192,6 @@ def draw_object(rng: Generator, label: int, size: int) -> np.ndarray:
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def _blend(image: np.ndarray, fill: np.ndarray, coverage: np.ndarray) -> np.ndarray:
+def _blend(image: NDArray[Any], fill: NDArray[Any], coverage: NDArray[Any]) -> NDArray[Any]:
     """Draw ``fill`` over ``image``, both (H, W, 3), with the opacity ``coverage``, (H, W)."""
     return image * (1 - coverage[..., None]) + fill * coverage[..., None]

@@ -19,6 +19,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
@@ -161,7 +162,7 @@ def _write_images(root: Path, settings: ShapesSettings, split: int, done: Callab
     (_make_dir(root / 'coco' / 'annotations') / f'instances_{coco_name}.json').write_text(json.dumps(content))
 
 
-def segmentation_map(drawn: SyntheticImage) -> np.ndarray:
+def segmentation_map(drawn: SyntheticImage) -> NDArray[Any]:
     """Return the label map, (H, W) uint8, in ADE20K's convention: 0: unlabeled, i + 1: ``SEG_CLASSES[i]``."""
     out = np.ones(drawn.clutter.shape, np.uint8)
     out[drawn.clutter] = 0
@@ -170,7 +171,7 @@ def segmentation_map(drawn: SyntheticImage) -> np.ndarray:
     return out
 
 
-def _coco_shape(mask: np.ndarray) -> dict[str, Any]:
+def _coco_shape(mask: NDArray[Any]) -> dict[str, Any]:
     """Return box (x, y, width, height), area and run lengths of a mask in COCO's format."""
     encoded = coco_mask.encode(np.asfortranarray(mask, np.uint8))
     return dict(
@@ -197,7 +198,7 @@ def _make_dir(path: Path) -> Path:
     return path
 
 
-def _write_image(path: Path, image: np.ndarray) -> None:
+def _write_image(path: Path, image: NDArray[Any]) -> None:
     options = [cv2.IMWRITE_JPEG_QUALITY, 95] if path.suffix == '.jpg' else []
     if not cv2.imwrite(str(path), image, options):
         raise OSError(f'{path} could not be written')
