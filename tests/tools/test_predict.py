@@ -19,6 +19,7 @@ from PIL import Image
 from running import ROOT
 
 from deformable_vit.datasets import ShapesSettings, write_shapes
+from deformable_vit.engine import UserError
 from deformable_vit.engine.model import dataset_meta
 
 CLASSES = ('wheel', 'roof', 'window', 'decoration', 'tire')
@@ -217,7 +218,5 @@ def test_names_and_colors_of_classes() -> None:
     assert named == dataset_meta(config(2, classes=('x', 'y')), {})
     assert len(set(named['palette'])) == 2
     assert dataset_meta(config(3), {})['classes'] == ['class 0', 'class 1', 'class 2']
-    with pytest.raises(
-        Exception, match=r'the checkpoint names 2 classes \(a, b, ...\) and model.head.num_classes is 3'
-    ):
+    with pytest.raises(UserError, match=r'checkpoint names 2 classes \(a, b, ...\) and model.head.num_classes is 3'):
         dataset_meta(config(3), saved)

@@ -1,7 +1,7 @@
 """Save checkpoints that any program can load with ``torch.load(weights_only=True)``, without this package.
 
-mmengine saves the history of the log as ``HistoryBuffer`` objects with numpy arrays, which torch refuses since 2.6, also
-in mmdet's ``publish_model.py``.
+mmengine saves the history of the log as ``HistoryBuffer`` objects with numpy arrays, which torch refuses since 2.6, in
+mmdet's ``publish_model.py``, too.
 """
 
 from collections.abc import Mapping
