@@ -7,8 +7,9 @@ for the load hook of the backbones. State dicts go in and out; no model classes 
 
 from .compare import Difference, compare
 from .convert import adapt_to_backbone, convert_classifier, convert_state_dict
+from .errors import CheckpointError
 from .load import load_backbone_weights
-from .safe_loading import CheckpointError, enable_safe_loading, read_checkpoint, read_state_dict
+from .safe_loading import enable_safe_loading, read_checkpoint, read_state_dict
 
 __all__ = [
     'CheckpointError',

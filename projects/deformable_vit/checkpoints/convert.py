@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .names import is_official, translate_names
 from .resize import resize_to_shapes
-from .safe_loading import CheckpointError
+from .errors import CheckpointError
 
 # Parameters of official classifiers that a feature backbone may lack.
 _CLASSIFIER_ONLY = ('head.', 'stages.3.norm.', 'stages.3.cls_token')

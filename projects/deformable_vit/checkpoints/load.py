@@ -8,7 +8,8 @@ from torch import nn
 
 from .compare import compare
 from .convert import convert_state_dict
-from .safe_loading import CheckpointError, read_state_dict
+from .errors import CheckpointError
+from .safe_loading import read_state_dict
 
 
 def load_backbone_weights(

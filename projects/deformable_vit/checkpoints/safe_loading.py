@@ -28,9 +28,8 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from torch.hub import load_state_dict_from_url
 
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message names the file and the reason, on one line."""
+from .errors import CheckpointError
+from .kept_files import protect_other_files
 
 
 def enable_safe_loading() -> None:
@@ -46,8 +45,11 @@ def enable_safe_loading() -> None:
     - ``torch.load(weights_only=True)`` also accepts the classes in mmengine's own checkpoints: ``HistoryBuffer``, and
       numpy's arrays and numeric scalars. None of them runs code when it is unpickled.
 
+    - ``CheckpointHook`` deletes only its own files after resuming (:mod:`.kept_files`).
+
     Calling it again has no effect.
     """
+    protect_other_files()
     # Files written with numpy 1 name its private module differently.
     multiarray = import_module('numpy._core.multiarray')
     reconstruct, scalar = multiarray._reconstruct, multiarray.scalar
