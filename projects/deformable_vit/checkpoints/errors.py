@@ -8,7 +8,7 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message names the file and the reason, on one line."""
 
 
-class Problem(ValueError):
+class ContentError(ValueError):
     """What is wrong with a checkpoint, without its name: "is damaged: ...". A :class:`CheckpointError` follows."""
 
 
@@ -22,9 +22,9 @@ def shown(name: object) -> str:
     return text if text.isprintable() else ascii(text)
 
 
-def damaged(reason: object) -> Problem:
-    return Problem(f'is damaged or not a checkpoint: {shown(reason)}')
+def damaged(reason: object) -> ContentError:
+    return ContentError(f'is damaged or not a checkpoint: {shown(reason)}')
 
 
-def refused(reason: str) -> Problem:
-    return Problem(f'is refused: {reason}')
+def refused(reason: str) -> ContentError:
+    return ContentError(f'is refused: {reason}')
