@@ -1,7 +1,8 @@
 """Convert an official ImageNet classifier to a checkpoint of this project's ImageNet config.
 
 The result is a plain state dict, which loads strictly into the model of the config, and with
-torch.load(weights_only=True). Backbones load official checkpoints without conversion.
+torch.load(weights_only=True). A name that ends in .safetensors selects that format, which needs the package
+safetensors. Backbones load official checkpoints without conversion.
 """
 
 import argparse
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from deformable_vit.checkpoints import convert_classifier, read_state_dict
+from deformable_vit.checkpoints import ContentError, convert_classifier, read_state_dict, write_safetensors
 from deformable_vit.engine import UserError, one_line_errors
 
 
@@ -27,7 +28,13 @@ def main() -> None:
     state_dict = convert_classifier(read_state_dict(args.src))
     dst.parent.mkdir(parents=True, exist_ok=True)
     part = dst.with_name(dst.name + '.part')
-    torch.save(state_dict, part)
+    if dst.suffix == '.safetensors':
+        try:
+            write_safetensors(state_dict, part)
+        except ContentError as error:
+            raise UserError(str(error)) from error
+    else:
+        torch.save(state_dict, part)
     os.replace(part, dst)
     print(f'{dst}: {len(state_dict)} tensors, {sum(v.numel() for v in state_dict.values()) / 1e6:.2f} M values')
 

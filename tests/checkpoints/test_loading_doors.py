@@ -2,13 +2,15 @@
 
 import io
 import json
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 
 import mmengine.runner.checkpoint
 import pytest
 import torch
+from hostile_files import write_hostile
+from mmengine.config import ConfigDict
+from mmengine.infer import BaseInferencer
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
@@ -56,6 +58,11 @@ def initialize_a_part(path: str) -> None:
     MODELS.build(dict(type='PVTv2', arch='b0', init_cfg=init_cfg)).init_weights()
 
 
+def inferencer(path: str) -> None:
+    """The inferencers of mmdet, mmseg and mmpretrain, without a config: mmengine evaluates one from the file."""
+    BaseInferencer._init_model(None, ConfigDict(), path)
+
+
 def named_model(path: str) -> None:
     """A file that ``open_mmlab.json`` in mmengine's own directory names."""
     CheckpointLoader.load_checkpoint(f'open-mmlab://{Path(path).stem}')
@@ -71,6 +78,7 @@ DOORS: dict[str, Callable[[str], object]] = {
     'init_cfg': initialize,
     'init_cfg with a prefix': initialize_a_part,
     'open-mmlab://': named_model,
+    'inferencer': inferencer,
 }
 
 
@@ -85,8 +93,31 @@ def attack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize('door', DOORS)
 def test_every_door_refuses_a_checkpoint_that_runs_code(attack: Path, door: str) -> None:
-    with pytest.raises((CheckpointError, pickle.UnpicklingError), match=r'refused|Weights only load failed'):
+    with pytest.raises(CheckpointError, match=r'attack.pth is refused: it needs pathlib'):
         DOORS[door](str(attack))
+    assert not (attack.parent / 'victim').exists()
+
+
+@pytest.mark.parametrize(
+    'name', ['object array', 'NaN', 'storage beyond the file', 'name with an escape code', 'empty']
+)
+def test_every_door_gives_the_same_line(attack: Path, name: str) -> None:
+    pattern = write_hostile(name, attack)
+    lines = set()
+    for door in DOORS.values():
+        with pytest.raises(CheckpointError, match=pattern) as caught:
+            door(str(attack))
+        assert str(caught.value).isprintable()
+        lines.add(str(caught.value).partition('; the README.md')[0])  # what init_cfg adds
+    assert len(lines) == 1
+
+
+def test_inferencers_do_not_run_a_config_from_a_checkpoint(attack: Path) -> None:
+    program = f'import pathlib\npathlib.Path({str(attack.parent / "victim")!r}).touch()'
+    hub = dict(log_scalars={}, runtime_info=dict(cfg=program), resumed_keys={})
+    torch.save(dict(state_dict={'x': torch.ones(1)}, message_hub=hub, meta=dict(cfg=program)), attack)
+    with pytest.raises(ValueError, match='Cannot find the config in the checkpoint'):
+        inferencer(str(attack))
     assert not (attack.parent / 'victim').exists()
 
 

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 import mmengine.runner.checkpoint
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -16,7 +17,7 @@ from running import ROOT
 from torch import nn
 
 from deformable_vit.checkpoints import CheckpointError, enable_safe_loading, read_checkpoint, read_state_dict
-from deformable_vit.checkpoints.safe_loading import load_from_http, load_from_local
+from deformable_vit.checkpoints.safe_loading import load_from_http, load_from_local, load_from_openmmlab
 
 WEB_PAGE = 'https://drive.google.com/file/d/1aBc/view?usp=sharing'
 
@@ -56,8 +57,9 @@ def test_a_checkpoint_that_runs_code_is_refused(
 
 
 def test_a_program_in_a_checkpoint_is_dropped(tmp_path: Path) -> None:
-    """mmengine evaluates ``meta.config`` when it resumes."""
-    path = save(tmp_path / 'x.pth', {'meta': {'config': 'import os', 'epoch': 1}, 'state_dict': {'x': torch.zeros(1)}})
+    """mmengine evaluates ``meta.config`` when it resumes, and its inferencers evaluate ``meta.cfg``."""
+    meta = {'config': 'import os', 'cfg': 'import os', 'epoch': 1}
+    path = save(tmp_path / 'x.pth', {'meta': meta, 'state_dict': {'x': torch.zeros(1)}})
     assert CheckpointLoader.load_checkpoint(path)['meta'] == {'epoch': 1}
 
 
@@ -80,25 +82,37 @@ def test_importing_the_package_makes_mmengine_load_safely() -> None:
     schemes = CheckpointLoader._schemes
     assert schemes[''] is load_from_local
     assert schemes['http://'] is schemes['https://'] is load_from_http
+    assert schemes['open-mmlab://'] is schemes['openmmlab://'] is load_from_openmmlab
     assert mmengine.runner.checkpoint.load_from_http is load_from_http
     allowed = set(map(str, torch.serialization.get_safe_globals()))
-    assert str(HistoryBuffer) in allowed
+    assert 'mmengine.logging.history_buffer.HistoryBuffer' in str(allowed)
+    assert not {HistoryBuffer, np.ndarray, np.dtype, getattr} & set(torch.serialization.get_safe_globals())
     before = dict(schemes)
     enable_safe_loading()
     assert dict(schemes) == before
     assert set(map(str, torch.serialization.get_safe_globals())) == allowed
 
 
-def test_downloads_are_read_safely(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = {}
+def test_downloads_are_checked_before_they_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And again when they lie in torch's cache."""
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+    served = Path(save(tmp_path / 'served.pth', {'state_dict': {'x': torch.ones(2)}})).read_bytes()
+    asked = []
 
-    def download(url: str, model_dir: str | None, map_location: str, **kwargs: object) -> dict:
-        asked.update(kwargs, url=url)
-        return {'state_dict': {'x': torch.ones(2)}}
+    def download(url: str, target: str) -> None:
+        asked.append(url)
+        Path(target).write_bytes(served)
 
-    monkeypatch.setattr('deformable_vit.checkpoints.safe_loading.load_state_dict_from_url', download)
-    assert torch.equal(read_state_dict('https://example.org/x.pth')['x'], torch.ones(2))
-    assert asked == {'url': 'https://example.org/x.pth', 'weights_only': True}
+    monkeypatch.setattr('deformable_vit.checkpoints.safe_loading.download_url_to_file', download)
+    for _ in range(2):
+        assert torch.equal(read_state_dict('https://example.org/x.pth')['x'], torch.ones(2))
+    assert asked == ['https://example.org/x.pth']
+
+    victim, cached = tmp_path / 'victim', tmp_path / 'cache' / 'hub' / 'checkpoints' / 'x.pth'
+    save(cached, {'attack': Attack(victim)})
+    with pytest.raises(CheckpointError, match=r'example.org/x.pth is refused.*to download it again, remove .*x.pth'):
+        read_checkpoint('https://example.org/x.pth')
+    assert not victim.exists()
 
 
 class DownloadError(Exception):
@@ -110,7 +124,7 @@ def _no_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
     def download(url: str, *_args: object, **_kwargs: object) -> None:
         raise DownloadError(url)
 
-    monkeypatch.setattr('deformable_vit.checkpoints.safe_loading.load_state_dict_from_url', download)
+    monkeypatch.setattr('deformable_vit.checkpoints.safe_loading.download_url_to_file', download)
 
 
 @pytest.mark.usefixtures('_no_downloads')
@@ -195,7 +209,7 @@ def test_a_failed_download_is_an_error_that_names_the_url(monkeypatch: pytest.Mo
     def download(*_args: object, **_kwargs: object) -> None:
         raise OSError('Name or service not known')
 
-    monkeypatch.setattr('deformable_vit.checkpoints.safe_loading.load_state_dict_from_url', download)
+    monkeypatch.setattr('deformable_vit.checkpoints.safe_loading.download_url_to_file', download)
     with pytest.raises(CheckpointError, match=r'example.invalid/x.pth cannot be read: Name or service not known'):
         read_checkpoint('https://example.invalid/x.pth')
 

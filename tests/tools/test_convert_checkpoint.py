@@ -2,14 +2,17 @@
 
 import importlib
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from golden import image, official_state_dict, probe, reference_values
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 from running import ROOT
+
+from deformable_vit.checkpoints import CheckpointError, load_backbone_weights, read_state_dict, write_safetensors
 
 TOOL = ROOT / 'tools' / 'convert_checkpoint.py'
 
@@ -55,6 +58,48 @@ def test_converted_classifiers_compute_the_official_logits(
         logits = model(image(case['input']))
     expected = torch.tensor(case['outputs']['logits']['probe'])
     torch.testing.assert_close(probe('logits', logits), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_safetensors_are_written_and_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip('safetensors')
+    official = official_state_dict('pvtv2-b0_in1k')
+    torch.save({'model': official}, tmp_path / 'official.pth')
+    convert(monkeypatch, tmp_path / 'official.pth', tmp_path / 'x.pth')
+    convert(monkeypatch, tmp_path / 'official.pth', tmp_path / 'x.safetensors')
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['official.pth', 'x.pth', 'x.safetensors']
+    expected, found = torch.load(tmp_path / 'x.pth'), read_state_dict(str(tmp_path / 'x.safetensors'))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+    backbone = MODELS.build(dict(type='PVTv2', arch='b0'))
+    load_backbone_weights(backbone, str(tmp_path / 'x.safetensors'))
+    assert torch.equal(backbone.state_dict()['stages.0.norm.weight'], expected['backbone.stages.0.norm.weight'])
+    whole = (tmp_path / 'x.safetensors').read_bytes()
+    for name, data, reason in [
+        ('half', whole[: len(whole) // 2], 'half.safetensors is damaged'),
+        ('empty', b'', 'empty.safetensors is damaged'),
+        ('huge', b'\xff' * 8 + whole[8:], 'huge.safetensors is damaged'),
+        ('nan', None, 'x has 1 of 1 values that are NaN'),
+    ]:
+        path = tmp_path / f'{name}.safetensors'
+        path.write_bytes(data) if data is not None else write_safetensors({'x': torch.tensor([float('nan')])}, path)
+        with pytest.raises(CheckpointError, match=reason):
+            read_state_dict(str(path))
+
+
+def test_without_safetensors_the_line_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    for module in ('safetensors', 'safetensors.torch'):
+        monkeypatch.setitem(sys.modules, module, None)
+    torch.save({'model': official_state_dict('pvtv2-b0_in1k')}, tmp_path / 'official.pth')
+    with pytest.raises(SystemExit):
+        convert(monkeypatch, tmp_path / 'official.pth', tmp_path / 'x.safetensors')
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "needs the package safetensors, which is not installed: pip install 'deformable-vit[safetensors]'" in line
+    (tmp_path / 'y.safetensors').write_bytes(b'')
+    with pytest.raises(CheckpointError, match='y.safetensors needs the package safetensors'):
+        read_state_dict(str(tmp_path / 'y.safetensors'))
 
 
 @pytest.mark.slow

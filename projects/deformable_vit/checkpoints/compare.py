@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from .errors import CheckpointError, shown
+
 _KINDS = ('missing', 'unexpected', 'mismatched')
 
 
@@ -26,13 +28,13 @@ class Difference:
             names = getattr(self, kind)
             if names:
                 rest = f' and {len(names) - 3} more' if len(names) > 3 else ''
-                parts.append(f'{len(names)} {kind} ({", ".join(names[:3])}{rest})')
+                parts.append(f'{len(names)} {kind} ({", ".join(map(shown, names[:3]))}{rest})')
         total = self.matched + len(self.missing) + len(self.mismatched)
         return f'{self.matched} of {total} parameters match, ' + (', '.join(parts) or 'none is unexpected')
 
     def report(self) -> str:
         """Return the summary, and below it each name on its own line, for logs."""
-        return '\n'.join([str(self), *(f'  {kind}: {name}' for kind in _KINDS for name in getattr(self, kind))])
+        return '\n'.join([str(self), *(f'  {kind}: {shown(name)}' for kind in _KINDS for name in getattr(self, kind))])
 
 
 def compare(state_dict: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> Difference:
@@ -49,3 +51,17 @@ def compare(state_dict: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> Di
             if key not in fitting
         ),
     )
+
+
+def check_dtypes(state_dict: Mapping[str, Tensor], model: Mapping[str, Tensor], checkpoint: str) -> None:
+    """Check that a state dict is floating where the model is: torch would convert integers without a word.
+
+    Raises:
+        CheckpointError: It is not; the message names the file ``checkpoint``.
+    """
+    for name, own in model.items():
+        if name in state_dict and state_dict[name].is_floating_point() != own.is_floating_point():
+            raise CheckpointError(
+                f'checkpoint {shown(checkpoint)} does not fit: {shown(name)} is {state_dict[name].dtype} in it and '
+                f'{own.dtype} in the model'
+            )

@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .errors import CheckpointError, shown
 from .names import is_official, translate_names
 from .resize import resize_to_shapes
-from .safe_loading import CheckpointError
 
 # Parameters of official classifiers that a feature backbone may lack.
 _CLASSIFIER_ONLY = ('head.', 'stages.3.norm.', 'stages.3.cls_token')
@@ -65,7 +65,7 @@ def convert_classifier(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     translated = translate_names(state_dict) if is_official(state_dict) else {}
     if 'head.weight' not in translated:
-        first = ', '.join(list(state_dict)[:4])
+        first = ', '.join(map(shown, list(state_dict)[:4]))
         raise CheckpointError(f'not an official PVT, DPT or DAT classifier; its names begin with {first}')
     return {
         key.replace('head.', 'head.fc.') if key.startswith('head.') else f'backbone.{key}': value.clone()

@@ -6,9 +6,10 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import nn
 
-from .compare import compare
+from .compare import check_dtypes, compare
 from .convert import convert_state_dict
-from .safe_loading import CheckpointError, read_state_dict
+from .errors import CheckpointError, shown
+from .safe_loading import read_state_dict
 
 
 def load_backbone_weights(
@@ -41,11 +42,12 @@ def load_backbone_weights(
 
     own = backbone.state_dict()
     converted = convert_state_dict(backbone, state_dict)
+    check_dtypes(converted, own, checkpoint)
     difference = compare(converted, own)
     name = type(backbone).__name__
     if not difference.matched:
-        raise CheckpointError(f'nothing in checkpoint {checkpoint} fits this {name}: {difference}')
+        raise CheckpointError(f'nothing in checkpoint {shown(checkpoint)} fits this {name}: {difference}')
     fitting = {key: value for key, value in converted.items() if key in own and value.shape == own[key].shape}
     backbone.load_state_dict(fitting, strict=False)
     level = logging.WARNING if difference else logging.INFO
-    print_log(f'{name} from {checkpoint}: {difference.report()}', 'current', level)
+    print_log(f'{name} from {shown(checkpoint)}: {difference.report()}', 'current', level)

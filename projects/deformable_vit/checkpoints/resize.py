@@ -33,7 +33,7 @@ def resize_to_shapes(
     resized = dict(state_dict)
     for name, value in state_dict.items():
         shape = shapes.get(name)
-        if shape is None or tuple(value.shape) == shape:
+        if shape is None or tuple(value.shape) == shape or not value.is_floating_point() or not value.numel():
             continue
         if name in num_extra:
             kind, result = 'position embedding', _resize_embedding(value, shape, num_extra[name])
@@ -53,6 +53,8 @@ _Result = tuple[Tensor, tuple[int, int], tuple[int, int]] | None
 
 
 def _resize_embedding(embedding: Tensor, shape: tuple[int, ...], extra: int) -> _Result:
+    if embedding.ndim != 3 or embedding.shape[1] <= extra:
+        return None
     old, new = (math.isqrt(n - extra) for n in (embedding.shape[1], shape[1]))
     if embedding.shape[2] != shape[2] or old**2 != embedding.shape[1] - extra or new**2 != shape[1] - extra:
         return None

@@ -1,36 +1,41 @@
-"""Reading of checkpoint files without running code from them.
+"""Reading of checkpoint files without trust in them.
 
 A checkpoint is a pickle, and a pickle can call any function when it is loaded. ``torch.load(weights_only=True)``
 refuses all but tensors and plain containers. mmengine 0.10 does not pass that argument: torch >= 2.6 then assumes True
 for local files, unless an environment variable disagrees, and False for downloads. mmengine's own checkpoints hold a
-class that torch refuses, so that it cannot resume from them. And ``resume`` evaluates the text of ``meta.config`` as a
-program, to look for a key that no current version writes; what is read here comes without it (mmengine keeps the config
-a second time, in ``meta.cfg``). onedl-mmengine 0.10 passes the argument, loads again without it when torch refuses the
-file, and allows ``getattr`` of anything.
+class that torch refuses, so that it cannot resume from them. And ``resume`` and the inferencers evaluate text in a
+checkpoint as a program. onedl-mmengine 0.10 passes the argument, loads again without it when torch refuses the file,
+and allows ``getattr`` of anything.
 
 :func:`enable_safe_loading` closes these gaps for ``init_cfg``, ``load_from`` and ``resume``, also in the tools of
-mmdet, mmseg and mmpretrain.
+mmdet, mmseg and mmpretrain. A file passes four steps: :mod:`.archive` compares its checksums, :mod:`.pickle_scan` goes
+through its pickle without making anything, ``torch.load(weights_only=True)`` reads it with the stand-ins of
+:mod:`.values`, and :mod:`.content` checks the result.
 """
 
+import logging
+import os
 import pickle
 import re
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO
 from urllib.parse import urlparse
 
 import mmengine.runner.checkpoint
-import numpy as np
 import torch
 from mmengine.dist import barrier, get_dist_info
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
-from torch.hub import load_state_dict_from_url
+from torch.hub import download_url_to_file, get_dir
 
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message names the file and the reason, on one line."""
+from .archive import is_archive, read_archive
+from .content import normalize
+from .errors import CheckpointError, ContentError, shown
+from .kept_files import protect_other_files
+from .pickle_scan import scan_archive, scan_legacy
+from .safetensors_file import is_safetensors, read_safetensors
+from .values import allow_stand_ins
 
 
 def enable_safe_loading() -> None:
@@ -38,74 +43,54 @@ def enable_safe_loading() -> None:
 
     It changes:
 
-    - The loaders of mmengine's ``CheckpointLoader`` for local files and HTTP(S), and
-      ``mmengine.runner.checkpoint.load_from_http``, always pass ``weights_only=True``.
-    - So does ``_safe_torch_load`` of onedl-mmengine, which its other loaders call (``openmmlab://``, ``s3://``).
-    - They return checkpoints without ``meta.config``, and with the weights of ``model`` (official checkpoints) under
-      ``state_dict``.
+    - The loaders of mmengine's ``CheckpointLoader`` for local files, HTTP(S) and ``open-mmlab://``, and
+      ``mmengine.runner.checkpoint.load_from_http``, check files before they load them with ``weights_only=True``.
+    - So does ``_safe_torch_load`` of onedl-mmengine, which its other loaders call (``s3://``).
+    - They return checkpoints without the configs in ``meta`` and ``message_hub``, which are programs, and with the
+      weights of ``model`` (official checkpoints) under ``state_dict``.
     - ``torch.load(weights_only=True)`` also accepts the classes in mmengine's own checkpoints: ``HistoryBuffer``, and
-      numpy's arrays and numeric scalars. None of them runs code when it is unpickled.
+      numpy's arrays and numbers, of numeric types. None of them runs code when it is unpickled.
+    - ``CheckpointHook`` deletes only its own files after resuming (:mod:`.kept_files`).
 
     Calling it again has no effect.
     """
-    # Files written with numpy 1 name its private module differently.
-    multiarray = import_module('numpy._core.multiarray')
-    reconstruct, scalar = multiarray._reconstruct, multiarray.scalar
-    torch.serialization.add_safe_globals(
-        [
-            HistoryBuffer,
-            (_statistic, 'builtins.getattr'),
-            np.ndarray,
-            np.dtype,
-            reconstruct,
-            scalar,
-            (reconstruct, 'numpy.core.multiarray._reconstruct'),
-            (scalar, 'numpy.core.multiarray.scalar'),
-            *{type(np.dtype(code)) for code in '?bBhHiIlLqQefd'},
-        ]
-    )
+    protect_other_files()
+    allow_stand_ins()
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
     CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), loader=load_from_http, force=True)
+    CheckpointLoader.register_scheme(prefixes=('open-mmlab://', 'openmmlab://'), loader=load_from_openmmlab, force=True)
     # mmengine calls this name for what it resolves to a URL itself, such as torchvision://resnet50.
     mmengine.runner.checkpoint.load_from_http = load_from_http
     if hasattr(mmengine.runner.checkpoint, '_safe_torch_load'):
         mmengine.runner.checkpoint._safe_torch_load = load_weights_only
 
 
-def _statistic(owner: type, name: str) -> Callable[..., Any]:
-    """Stand in for ``getattr`` in checkpoints, which log histories use to name their statistics; refuse all else."""
-    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
-        return getattr(HistoryBuffer, name)
-    raise pickle.UnpicklingError(f'Trying to call reduce for unsupported GLOBAL getattr({owner!r}, {name!r})')
-
-
 def load_from_local(filename: str, map_location: Any = None) -> Any:
     """Load a local file for mmengine's ``CheckpointLoader``.
 
     Raises:
-        CheckpointError: The file does not exist, is damaged, or needs unsafe unpickling.
+        CheckpointError: The file does not exist, is damaged, or holds more than weights and the state of training.
     """
-    path = Path(filename).expanduser()
-    if not path.is_file():
-        raise CheckpointError(f'checkpoint {filename} {"is a directory" if path.is_dir() else "does not exist"}')
-    return _load(filename, lambda: torch.load(path, map_location=map_location, weights_only=True))
+    return _load(filename, lambda: _read_path(Path(filename).expanduser(), map_location))
 
 
 def load_from_http(filename: str, map_location: Any = None, model_dir: str | None = None) -> Any:
     """Download a file into torch's cache and load it, for mmengine's ``CheckpointLoader``.
 
     Raises:
-        CheckpointError: The URL is a web page, the download fails, or the file is damaged or needs unsafe unpickling.
+        CheckpointError: The URL is a web page, the download fails, or as :func:`load_from_local`.
     """
     # torch names the file in its cache after the URL; links to web pages of clouds have no such name.
-    if not Path(urlparse(filename).path).suffix:
+    path = Path(urlparse(filename).path)
+    if not path.suffix:
         raise CheckpointError(
-            f'checkpoint {filename} has no file name: it is probably a web page; download the file with a browser and '
-            'pass its path, for example as init_cfg=dict(type="Pretrained", checkpoint="FILE")'
+            f'checkpoint {shown(filename)} has no file name: it is probably a web page; download the file with a '
+            'browser and pass its path, for example as init_cfg=dict(type="Pretrained", checkpoint="FILE")'
         )
+    cached = Path(model_dir or os.path.join(get_dir(), 'checkpoints')) / path.name
 
     def load() -> Any:
-        return _load(filename, lambda: load_state_dict_from_url(filename, model_dir, map_location, weights_only=True))
+        return _load(filename, lambda: _read_download(filename, cached, map_location))
 
     # One process downloads; the others find the file in torch's cache.
     rank, world_size = get_dist_info()
@@ -115,54 +100,97 @@ def load_from_http(filename: str, map_location: Any = None, model_dir: str | Non
     return load() if rank > 0 else checkpoint
 
 
+def load_from_openmmlab(filename: str, map_location: Any = None) -> Any:
+    """Load a model that mmengine knows by name, ``open-mmlab://NAME``, for its ``CheckpointLoader``.
+
+    Raises:
+        CheckpointError: mmengine knows no such name, or as :func:`load_from_local` and :func:`load_from_http`.
+    """
+    name = filename.partition('://')[2]
+    name = mmengine.runner.checkpoint.get_deprecated_model_names().get(name, name)
+    target = mmengine.runner.checkpoint.get_external_models().get(name)
+    if target is None:
+        raise CheckpointError(f'checkpoint {shown(filename)}: mmengine knows no model of this name')
+    if target.startswith(('http://', 'https://')):
+        return load_from_http(target, map_location)
+    return load_from_local(os.path.join(mmengine.runner.checkpoint._get_mmengine_home(), target), map_location)
+
+
 def load_weights_only(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
     """Load a path or an open file with ``weights_only=True``, for onedl-mmengine, which passes ``None``.
 
     Raises:
-        CheckpointError: The file is damaged or needs unsafe unpickling.
+        CheckpointError: As :func:`load_from_local`.
     """
-    name = str(file) if isinstance(file, (str, Path)) else 'in memory'
-    return _load(name, lambda: torch.load(file, map_location=map_location, weights_only=True))
+    if isinstance(file, (str, Path)):
+        return load_from_local(str(file), map_location)
+    return _load('in memory', lambda: _read_file(file, 'in memory', map_location))
+
+
+def _read_path(path: Path, map_location: Any) -> Any:
+    if not path.is_file():
+        raise ContentError('is a directory' if path.is_dir() else 'does not exist')
+    if is_safetensors(path):
+        return read_safetensors(path, map_location)
+    with path.open('rb') as file:
+        return _read_file(file, str(path), map_location)
+
+
+def _read_download(url: str, cached: Path, map_location: Any) -> Any:
+    if not cached.exists():
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        print_log(f'downloading {shown(url)} to {cached}', 'current')
+        download_url_to_file(url, str(cached))
+    try:
+        return _read_path(cached, map_location)
+    except ContentError as error:
+        raise ContentError(f'{error}; to download it again, remove {cached}') from error
+
+
+def _read_file(file: BinaryIO, name: str, map_location: Any) -> Any:
+    """Check an open file, then load it."""
+    if is_archive(file):
+        archive = read_archive(file)
+        scan_archive(archive.pickle, archive.storages)
+        unchecked = None if archive.has_checksums else 'it was saved without checksums'
+    else:
+        scan_legacy(file)
+        unchecked = 'it has the format of torch before 1.6, without checksums'
+    if unchecked and name not in _warned:
+        _warned.add(name)
+        print_log(f'{shown(name)}: {unchecked}, so that damage cannot be noticed', 'current', logging.WARNING)
+    file.seek(0)
+    return torch.load(file, map_location=map_location, weights_only=True)
+
+
+_warned: set[str] = set()
 
 
 def _load(filename: str, load: Callable[[], Any]) -> Any:
     try:
-        return _normalize(load())
+        return normalize(load())
+    except ContentError as error:
+        raise CheckpointError(f'checkpoint {shown(filename)} {error}') from error
     except pickle.UnpicklingError as error:
-        _raise_unpickling_error(filename, error)
+        # torch's explanation has several lines, and tells to load the file unsafely.
+        found = re.search(r'WeightsUnpickler error:\s*(.+)', str(error))
+        reason = shown(found[1] if found else ' '.join(str(error).split()))
+        raise CheckpointError(f'checkpoint {shown(filename)} is refused: {reason}') from error
     except OSError as error:  # no permission, no network, no such server or page
-        raise CheckpointError(f'checkpoint {filename} cannot be read: {error}') from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:  # what torch raises for damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f'checkpoint {filename} is damaged or not a checkpoint: {reason}') from error
-
-
-def _raise_unpickling_error(filename: str, error: pickle.UnpicklingError) -> NoReturn:
-    found = re.search(r'GLOBAL ([\w.]+)', str(error))
-    if not found:
-        raise CheckpointError(f'checkpoint {filename} is damaged or not a checkpoint that loads safely') from error
-    raise CheckpointError(
-        f'checkpoint {filename} is refused: it needs {found[1]}, and unpickling that could run code. '
-        'If you trust its origin, save its weights alone: torch.save(dict(state_dict=...), FILE)'
-    ) from error
-
-
-def _normalize(checkpoint: Any) -> Any:
-    """Drop the program in ``meta.config``, and move the weights to the key that mmengine expects."""
-    if not isinstance(checkpoint, dict):
-        return checkpoint
-    if isinstance(checkpoint.get('meta'), dict):
-        checkpoint['meta'].pop('config', None)
-    if 'state_dict' not in checkpoint and isinstance(checkpoint.get('model'), dict):
-        checkpoint['state_dict'] = checkpoint.pop('model')
-    return checkpoint
+        raise CheckpointError(f'checkpoint {shown(filename)} cannot be read: {error}') from error
+    except Exception as error:  # a damaged file can raise anything
+        reason = str(error).splitlines()[0] if str(error) else ''
+        raise CheckpointError(
+            f'checkpoint {shown(filename)} is damaged or not a checkpoint: '
+            f'{shown(f"{type(error).__name__}: {reason}" if reason else type(error).__name__)}'
+        ) from error
 
 
 def read_checkpoint(filename: str, map_location: Any = 'cpu') -> Any:
     """Return the contents of the file at a path or URL.
 
     Raises:
-        CheckpointError: The file is missing or damaged, or needs unsafe unpickling.
+        CheckpointError: The file is missing or damaged, or holds more than weights and the state of training.
     """
     return CheckpointLoader.load_checkpoint(str(filename), map_location)
 
@@ -176,7 +204,8 @@ def read_state_dict(filename: str, map_location: Any = 'cpu') -> dict[str, torch
     checkpoint = read_checkpoint(filename, map_location)
     if isinstance(checkpoint, dict):
         found = checkpoint.get('state_dict', checkpoint)
-        tensors = {k: v for k, v in found.items() if isinstance(v, torch.Tensor)} if isinstance(found, dict) else {}
+        named = {k: v for k, v in found.items() if isinstance(k, str)} if isinstance(found, dict) else {}
+        tensors = {k: v for k, v in named.items() if isinstance(v, torch.Tensor)}
         if tensors:
             return {key.removeprefix('module.'): value for key, value in tensors.items()}
-    raise CheckpointError(f'checkpoint {filename} holds no state dict, bare or under "state_dict" or "model"')
+    raise CheckpointError(f'checkpoint {shown(filename)} holds no state dict, bare or under "state_dict" or "model"')

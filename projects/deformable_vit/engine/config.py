@@ -10,7 +10,7 @@ from mmengine.dist import is_main_process
 from mmengine.runner import find_latest_checkpoint
 from torch import nn
 
-from ..checkpoints import compare, convert_state_dict, read_state_dict
+from ..checkpoints import check_dtypes, compare, convert_state_dict, read_state_dict, shown
 from .cli import UserError, first_line
 from .options import TOP_LEVEL, check_option, check_top_level
 
@@ -108,7 +108,9 @@ def check_checkpoint(model: nn.Module, checkpoint: str, *, strict: bool) -> str:
         CheckpointError: The file cannot be read safely.
         UserError: It belongs to another model.
     """
-    difference = compare(convert_state_dict(model, read_state_dict(checkpoint)), model.state_dict())
+    converted, own = convert_state_dict(model, read_state_dict(checkpoint)), model.state_dict()
+    check_dtypes(converted, own, checkpoint)
+    difference = compare(converted, own)
     if (strict and difference) or not difference.matched:
-        raise UserError(f'checkpoint {checkpoint} does not fit the model of this config: {difference}')
+        raise UserError(f'checkpoint {shown(checkpoint)} does not fit the model of this config: {difference}')
     return difference.report()

@@ -16,12 +16,13 @@ from mmengine.runner import FlexibleRunner, Runner
 from torch import nn
 from torch.fx.proxy import TraceError
 
-from ..checkpoints import CheckpointError
+from ..checkpoints import CheckpointError, shown
 from .cli import TRACEBACK, UserError, first_line
 from .config import check_checkpoint, keep_previous_run
 from .data import check_data
 from .plain_checkpoint import PlainCheckpointHook
 from .progress import PROGRESS, ProgressHook
+from .resume_checks import CheckpointContentHook
 from .schedule import warmup_warning
 from .summary import evaluation_summary, optimizer_summary
 
@@ -143,6 +144,7 @@ def run(config: Config, path: str, task: Literal['train', 'test']) -> None:
         runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
         runner.register_hook(hook, priority='VERY_LOW')
         runner.register_hook(PlainCheckpointHook())
+        runner.register_hook(CheckpointContentHook(), priority='LOWEST')
         if file := os.environ.get(PROGRESS):
             runner.register_hook(ProgressHook(file))
         if config.get('load_from'):
@@ -165,4 +167,4 @@ def _check_load_from(runner: Runner | FlexibleRunner, config: Config, task: Lite
         runner.model = runner.strategy.build_model(runner.model)
     strict = task == 'test' or config.get('resume', False)
     found = check_checkpoint(bare_model(runner.model), config.load_from, strict=strict)
-    print_log(f'{config.load_from}: {found}', 'current')
+    print_log(f'{shown(config.load_from)}: {found}', 'current')

@@ -1,0 +1,27 @@
+"""Changed checkpoint files neither crash nor touch anything, for some seconds; the long form is a command line."""
+
+from pathlib import Path
+
+import pytest
+from fuzz_checkpoints import fuzz
+
+
+@pytest.mark.slow
+def test_changed_checkpoints_load_or_are_refused(tmp_path: Path) -> None:
+    found = fuzz(20, seed=0, keep=tmp_path / 'kept')
+    assert set(found) == {'loaded', 'refused'}
+    assert found['refused'] > 20
+
+
+@pytest.mark.slow
+def test_the_fuzzer_notices_what_must_not_happen(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    found = fuzz(3, seed=0, keep=tmp_path / 'kept', misbehave=True)
+    assert found['raised'] >= 1
+    assert found['forbidden'] >= 3
+    assert found['ended with -6'] + found['ended with -11'] >= 1
+    assert set(found) <= {'loaded', 'refused', 'raised', 'forbidden', 'ended with -6', 'ended with -11'}
+    assert len(list((tmp_path / 'kept').iterdir())) == sum(found.values()) - found['loaded'] - found['refused']
+    said = capsys.readouterr().out
+    assert 'raised: ' in said
+    assert 'socket' in said
+    assert 'os.remove' in said
