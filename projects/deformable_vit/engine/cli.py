@@ -17,6 +17,19 @@ class UserError(Exception):
     """An error that the user can fix; the message names the value and the fix, on one line."""
 
 
+class Interrupted(BaseException):
+    """The end of a run that a signal asked for, such as Ctrl-C; not an error that code may handle.
+
+    Args:
+        number: Of the signal. The exit status is 128 more, as in a shell.
+        message: One line: what is saved, and how to go on.
+    """
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.status = 128 + number
+
+
 def first_line(error: BaseException) -> str:
     """Return the type and the message of an exception on one line."""
     text = ' '.join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
@@ -27,7 +40,7 @@ def first_line(error: BaseException) -> str:
 def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
     """Print a :class:`UserError` as ``PROGRAM: error: MESSAGE`` and exit with status 2, like argparse.
 
-    Ctrl-C is a line too, with status 130.
+    Ctrl-C and SIGTERM are a line too, with status 130 and 143.
     """
 
     @wraps(main)
@@ -41,6 +54,12 @@ def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
             if os.environ.get('RANK', '0') == '0':  # once, not once per process
                 print(f'{Path(sys.argv[0]).name}: error: {error}', file=sys.stderr, flush=True)
             sys.exit(2)
+        except Interrupted as interrupted:
+            if os.environ.get(TRACEBACK):
+                raise
+            if os.environ.get('RANK', '0') == '0':
+                print(f'{Path(sys.argv[0]).name}: {interrupted}', file=sys.stderr, flush=True)
+            sys.exit(interrupted.status)
         except KeyboardInterrupt:
             if os.environ.get(TRACEBACK):
                 raise
