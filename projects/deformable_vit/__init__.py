@@ -2,8 +2,8 @@
 
 Importing this package registers ``DAT``, ``DPT``, ``PVT`` and ``PVTv2`` in ``mmengine.registry.MODELS``, where mmdet,
 mmseg and mmpretrain find them, makes mmengine load and save checkpoints safely
-(:func:`.checkpoints.enable_safe_loading`, :func:`.checkpoints.enable_safe_saving`), lets it find mmseg's configs when the
-maintained fork is installed (:func:`._compat.find_configs_by_import_name`), and the configs of this package
+(:func:`.checkpoints.enable_safe_loading`, :func:`.checkpoints.enable_safe_saving`), lets it find mmseg's configs when
+the maintained fork is installed (:func:`._compat.find_configs_by_import_name`), and the configs of this package
 (:func:`._config_lookup.find_own_configs`). It changes nothing else in the process.
 """
 

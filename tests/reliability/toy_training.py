@@ -4,11 +4,13 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mmengine.runner.runner
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -25,14 +27,28 @@ ITERATIONS = 24  # in epochs of 6
 
 @MODELS.register_module()
 class ToyModel(BaseModel):
-    def __init__(self, pause: float = 0.0) -> None:
+    """Two layers.
+
+    Args:
+        die_at: Training steps after which the process is killed, within ``die_within`` seconds.
+        stop_at: Training steps after which the process gets a signal, ``(step, signal)``.
+    """
+
+    def __init__(
+        self, die_at: int = 0, die_within: float = 0.0, stop_at: tuple[int, int] = (0, 0), pause: float = 0.0
+    ) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Dropout(0.5), nn.Linear(16, 1))
-        self.pause = pause
+        self.die_at, self.die_within, self.stop_at, self.pause, self.steps = die_at, die_within, stop_at, pause, 0
 
     def forward(self, inputs: list[Tensor], mode: str = 'tensor') -> Any:
-        x = torch.stack(inputs)
+        x = inputs if isinstance(inputs, Tensor) else torch.stack(inputs)
         if mode == 'loss':
+            self.steps += 1
+            if self.steps == self.die_at:
+                threading.Timer(self.die_within, os.kill, [os.getpid(), signal.SIGKILL]).start()
+            if self.steps == self.stop_at[0]:
+                os.killpg(0, self.stop_at[1])  # as a terminal and Slurm do, with the workers
             time.sleep(self.pause)
             x = x + np.random.rand() * random.random()  # augmentation of batches, in the main process
             return dict(loss=self.layers(x).square().mean())
@@ -42,8 +58,6 @@ class ToyModel(BaseModel):
 @DATASETS.register_module()
 class ToyDataset(BaseDataset):
     """Samples with noise of each of the three generators."""
-
-    METAINFO: dict = dict(classes=('a',))
 
     def load_data_list(self) -> list[dict]:
         return [dict(number=i) for i in range(24)]
@@ -68,7 +82,13 @@ class ToyMetric(BaseMetric):
 
 
 def toy_config(
-    work_dir: Path, *, by_epoch: bool = True, workers: int = 0, pause: float = 0.0, keep: int = 1, **more: Any
+    work_dir: Path,
+    *,
+    by_epoch: bool = True,
+    workers: int = 0,
+    keep: int = 1,
+    model: dict[str, Any] | None = None,
+    **more: Any,
 ) -> Config:
     """Return a config: 4 epochs of 6 iterations with a checkpoint each, or 24 iterations with one after each 5."""
     loader = dict(batch_size=4, num_workers=workers, persistent_workers=workers > 0)
@@ -80,7 +100,7 @@ def toy_config(
         dict(
             default_scope='mmengine',
             work_dir=str(work_dir),
-            model=dict(type='ToyModel', pause=pause),
+            model=dict(type='ToyModel', **(model or {})),
             train_cfg=train,
             train_dataloader=dict(dataset=dict(type='ToyDataset'), sampler=sampler, **loader),
             optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.01)),
@@ -116,6 +136,8 @@ def start(function: Callable[[], None], log: Path) -> int:
     status = 1
     try:
         os.setpgid(0, 0)
+        torch.set_num_threads(1)
+        mmengine.runner.runner.collect_env = dict  # it starts compilers to ask for their versions
         with log.open('ab', buffering=0) as out:
             os.dup2(out.fileno(), 1)
             os.dup2(out.fileno(), 2)

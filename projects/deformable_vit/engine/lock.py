@@ -64,11 +64,11 @@ class WorkDirLock:
             _cannot_tell(self.path.parent, f'its file system has no locks ({error.strerror})', holder)
             return
         holder = _read(descriptor)
-        if holder and holder.get('host') != socket.gethostname() and (kind := network_file_system(self.path)):
+        if holder and holder.get('machine') != socket.gethostname() and (kind := network_file_system(self.path)):
             _cannot_tell(self.path.parent, f'it is on {kind}, whose locks may not reach other machines', holder)
         elif holder:
             print_log(f'{self.path.parent}: {_named(holder)} ended without releasing its lock; taken over', 'current')
-        content = dict(host=socket.gethostname(), pid=os.getpid(), since=time.strftime('%Y-%m-%d %H:%M:%S'))
+        content = dict(machine=socket.gethostname(), pid=os.getpid(), since=time.strftime('%Y-%m-%d %H:%M:%S'))
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(content).encode(), 0)
         self.descriptor = descriptor
@@ -82,7 +82,7 @@ class WorkDirLock:
 
 
 def _read(descriptor: int) -> dict[str, Any]:
-    """Return host, pid and time of a lock file, or an empty dict if it is empty or not one."""
+    """Return machine, pid and time of a lock file, or an empty dict if it is empty or not one."""
     try:
         content = json.loads(os.pread(descriptor, 4096, 0))
     except ValueError:
@@ -93,7 +93,7 @@ def _read(descriptor: int) -> dict[str, Any]:
 def _named(holder: dict[str, Any]) -> str:
     if not holder:
         return 'an unknown process'
-    return f'process {holder.get("pid")!r} on {holder.get("host")!r}, since {holder.get("since")!r}'
+    return f'process {holder.get("pid")!r} on {holder.get("machine")!r}, since {holder.get("since")!r}'
 
 
 def _cannot_tell(directory: Path, reason: str, holder: dict[str, Any]) -> None:

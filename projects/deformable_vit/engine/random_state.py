@@ -1,7 +1,7 @@
 """The state of all random number generators of a process, as tensors and plain numbers that load safely."""
 
 import random
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ import torch
 def capture() -> dict[str, Any]:
     """Return the states of Python's, numpy's, torch's and, where CUDA is in use, the current device's generator."""
     version, words, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    kind, keys, position, has_gauss, cached = cast(tuple[Any, ...], np.random.get_state(legacy=True))
     state = dict(
         python=dict(version=version, words=torch.tensor(words), gauss=gauss),
         numpy=dict(

@@ -32,11 +32,12 @@ def latest_checkpoint(work_dir: str) -> str | None:
     """
     directory = Path(work_dir)
     named = _named_by_last_checkpoint(directory)
-    candidates = {file for folder in {directory, named.parent if named else directory} for file in folder.glob('*.pth')}
+    directories = {directory, named.parent if named else directory}
+    candidates = {file for one in directories for file in one.glob('*.pth')}
     if named is not None and not named.exists():
         print_log(f'--resume: {named}, which {directory}/last_checkpoint names, does not exist', 'current')
     found = {file: match for file in candidates if (match := _NUMBERED.fullmatch(file.stem)) or file == named}
-    refused = []
+    refused: list[str] = []
     for file in sorted(found, key=lambda file: _order(file, found[file]), reverse=True):
         if not (problem := _problem(file)):
             for line in refused:
@@ -44,9 +45,7 @@ def latest_checkpoint(work_dir: str) -> str | None:
             return str(file)
         refused.append(problem)
     if refused or named is not None or (directory / 'last_checkpoint').exists():
-        what = (
-            '; '.join(refused) or f'{directory}/last_checkpoint names {str(named or "")!r}, and no checkpoint is there'
-        )
+        what = '; '.join(refused) or f'{directory}/last_checkpoint is empty or names a missing file'
         raise UserError(
             f'--resume: no whole checkpoint in {directory}: {what}; pass --resume FILE, or train without --resume'
         )

@@ -112,12 +112,8 @@ def failed_write(error: BaseException, work_dir: str) -> UserError | None:
         last = Path(work_dir, 'last_checkpoint').read_text().strip()
     except OSError:
         last = ''
-    whole = (
-        f'the checkpoints before are whole, the last one is {last}; then continue with --resume'
-        if last
-        else 'no checkpoint was saved'
-    )
-    return UserError(f'work directory {work_dir}: {problem}; make the directory writable again: {whole}')
+    whole = f'the last checkpoint is {last}; go on with --resume' if last else 'no checkpoint is saved yet'
+    return UserError(f'work directory {work_dir}: {problem}; make it writable again; {whole}')
 
 
 def _within(path: str, directory: str) -> bool:

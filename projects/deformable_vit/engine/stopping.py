@@ -58,7 +58,7 @@ class StopHook(Hook):
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.runner is None:
-            raise Interrupted(number, f'stopped by {signal.Signals(number).name} before the first iteration')
+            raise Interrupted(number, f'stopped by {signal.Signals(number).name} outside of training; nothing to save')
         if self.received:
             # torchrun passes on a Ctrl-C that the terminal has sent to all processes at the same time.
             if number == signal.SIGINT and time.monotonic() - self.received_at > 1:
@@ -75,11 +75,9 @@ class StopHook(Hook):
 
     def _exit(self, reason: str) -> None:
         """End the process at once; checkpoints are whole at any moment."""
-        last = self._last_checkpoint()
         if is_main_process():
-            print(
-                f'{Path(sys.argv[0]).name}: {self._line(last, f"without a new checkpoint ({reason})")}', file=sys.stderr
-            )
+            line = self._line(f'without a new checkpoint ({reason})', self.runner)
+            print(f'{Path(sys.argv[0]).name}: {line}', file=sys.stderr)
         sys.stderr.flush()
         os._exit(128 + self.received)
 
@@ -126,21 +124,16 @@ class StopHook(Hook):
             )
             hook.save(runner, name, dict(epoch=epoch, iter=iteration))
         barrier()  # the others must not end, and be noticed, while the main process writes
-        self.runner = None
-        raise Interrupted(number, self._line(hook.last_ckpt if hook else None, f'after iteration {iteration}'))
+        self.runner = None  # another signal ends the process as usual
+        raise Interrupted(number, self._line(f'after iteration {iteration}', runner))
 
     def after_error(self, error: Exception) -> Interrupted:
         """Return what to raise for an error after a signal: of a process whose peers have ended, for example."""
-        return Interrupted(
-            self.received, self._line(self._last_checkpoint(), f'without a new checkpoint ({first_line(error)})')
-        )
+        return Interrupted(self.received, self._line(f'without a new checkpoint ({first_line(error)})', self.runner))
 
-    def _last_checkpoint(self) -> str | None:
-        hooks = self.runner.hooks if self.runner is not None else ()
-        return next((hook.last_ckpt for hook in hooks if isinstance(hook, AtomicCheckpointHook)), None)
-
-    def _line(self, checkpoint: str | None, how: str) -> str:
-        saved = f'the last checkpoint is {checkpoint}' if checkpoint else 'there is no checkpoint'
+    def _line(self, how: str, runner: Runner | None) -> str:
+        last = Path(runner.work_dir, 'last_checkpoint') if runner is not None else None
+        saved = f'the last checkpoint is {last.read_text()}' if last and last.exists() else 'there is no checkpoint'
         name = signal.Signals(self.received).name
         return f'stopped by {name} {how}; {saved}; continue with: {command_to_continue(sys.argv, os.environ)}'
 
