@@ -9,10 +9,9 @@ config=$1 gpus=$2
 shift 2
 address=${MASTER_ADDR:-127.0.0.1} port=${PORT:-29500}
 if [ "${MAX_RESTARTS:-0}" -gt 0 ]; then
-  # The c10d rendezvous lets a node join again; the static one does not. The first node holds the store.
-  [ "${NODE_RANK:-0}" -eq 0 ] && is_host=1 || is_host=0
+  # The c10d rendezvous lets a node join again; the static one does not. The node at MASTER_ADDR holds the store.
   rendezvous=(--max-restarts="$MAX_RESTARTS" --rdzv-backend=c10d --rdzv-endpoint="$address:$port"
-    --rdzv-id="${RUN_ID:-deformable_vit}" --rdzv-conf="is_host=$is_host")
+    --rdzv-id="${RUN_ID:-deformable_vit}")
   [[ " $* " == *" --resume"* ]] || set -- "$@" --resume
 else
   rendezvous=(--node_rank="${NODE_RANK:-0}" --master_addr="$address" --master_port="$port")

@@ -35,13 +35,13 @@ def latest_checkpoint(work_dir: str) -> str | None:
     directories = {directory, named.parent if named else directory}
     candidates = {file for one in directories for file in one.glob('*.pth')}
     if named is not None and not named.exists():
-        print_log(f'--resume: {named}, which {directory}/last_checkpoint names, does not exist', 'current')
+        print_log(f'--resume: {named}, which {directory}/last_checkpoint names, does not exist')
     found = {file: match for file in candidates if (match := _NUMBERED.fullmatch(file.stem)) or file == named}
     refused: list[str] = []
     for file in sorted(found, key=lambda file: _order(file, found[file]), reverse=True):
         if not (problem := _problem(file)):
             for line in refused:
-                print_log(f'--resume: {line}', 'current', logging.WARNING)
+                print_log(f'--resume: {line}')
             return str(file)
         refused.append(problem)
     if refused or named is not None or (directory / 'last_checkpoint').exists():
@@ -97,6 +97,7 @@ class Continuation:
     def __init__(self, config: Config) -> None:
         self.state: dict[str, Any] | None = None
         self.iterations = 0
+        self.notes: list[str] = []  # for the log, which does not exist yet
         if not config.get('resume') or not config.get('load_from'):
             return
         checkpoint = read_checkpoint(config.load_from)
@@ -107,36 +108,34 @@ class Continuation:
         if type(seed := meta.get('seed')) is int:
             given = (config.get('randomness') or {}).get('seed')
             if given not in (None, seed):
-                print_log(f'randomness.seed={given} is not used: {config.load_from} was trained with {seed}', 'current')
+                self.notes.append(f'randomness.seed={given} is not used: {config.load_from} was trained with {seed}')
             # mmengine takes the seed over when the sampler is built already.
             config.randomness = dict(config.get('randomness') or {}, seed=seed)
         state = checkpoint.get(STATE)
         processes = state.get('processes') if isinstance(state, dict) else None
         if not isinstance(processes, list) or type(state.get('batch')) is not int or state['batch'] < 0:
-            _other_numbers(f'{config.load_from} holds no random state')
+            self.notes.append(_other_numbers(f'{config.load_from} holds no random state'))
         else:
             self.state = state
 
     def prepare(self, runner: Runner) -> None:
         """Let the training dataloader, which is not built yet, begin where the earlier training stopped."""
         if self.state is not None and (saved := len(self.state['processes'])) != get_world_size():
-            _other_numbers(f'it ran in {saved} processes, and now there are {get_world_size()}')
+            self.notes.append(_other_numbers(f'it ran in {saved} processes, and now there are {get_world_size()}'))
             self.state = dict(processes=None, batch=self.state['batch'] * saved // get_world_size())
         # The attribute: the property of this name builds the dataloader.
         by_epoch = runner.cfg.train_cfg.get('by_epoch', runner.cfg.train_cfg.get('type') != 'IterBasedTrainLoop')
         if not seed_batches(runner._train_dataloader, 0 if by_epoch else self.iterations):
-            print_log('the training dataloader has no sampler: a resumed training sees other batches', 'current')
+            self.notes.append('the training dataloader has no sampler: a resumed training sees other batches')
+        for note in self.notes:
+            print_log(note, 'current', logging.WARNING)
         runner.register_hook(RandomStateHook(self.state), priority='LOW')
         # A hook has one priority; nothing may draw random numbers before the state is restored.
         runner.register_hook(_RestoreHook(), priority='VERY_HIGH')
 
 
-def _other_numbers(reason: str) -> None:
-    print_log(
-        f'resumed training is not the same as an unbroken one: {reason}; random numbers and batches differ from now on',
-        'current',
-        logging.WARNING,
-    )
+def _other_numbers(reason: str) -> str:
+    return f'resumed training is not the same as an unbroken one: {reason}; random numbers differ from now on'
 
 
 class RandomStateHook(Hook):

@@ -14,6 +14,8 @@ from torch.optim import SGD, Adagrad, Optimizer, RMSprop
 from ..checkpoints import AtomicCheckpointHook, write_atomically
 from .cli import UserError
 
+# Of a checkpoint besides tensors: the text of the config, the history of the log, the random state.
+_OVERHEAD = 200_000  # bytes
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _GONE = (errno.ENOENT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ESTALE, errno.EIO)
 
@@ -47,7 +49,7 @@ def check_space(runner: Runner) -> None:
     directory = Path(hook.out_dir)
     directory.mkdir(parents=True, exist_ok=True)
     weights = sum(t.numel() * t.element_size() for t in runner.model.state_dict().values())
-    whole = weights + (_optimizer_bytes(runner.optim_wrapper) if hook.save_optimizer else 0)
+    whole = _OVERHEAD + weights + (_optimizer_bytes(runner.optim_wrapper) if hook.save_optimizer else 0)
     saves = _remaining_saves(runner, hook)
     if hook.max_keep_ckpts > 0:
         existing = sum(Path(directory, hook.filename_tmpl.format(i)).exists() for i in hook.keep_ckpt_ids)
@@ -102,7 +104,7 @@ def failed_write(error: BaseException, work_dir: str) -> UserError | None:
     if not isinstance(error, OSError):
         return None
     if error.errno in _FULL:
-        problem = f'{error.strerror} in the middle of the training'
+        problem = str(error.strerror)
     elif error.errno in _GONE and error.filename and _within(str(error.filename), work_dir):
         gone = '' if Path(work_dir).is_dir() else ' (the directory is gone)'
         problem = f'{error.strerror}: {error.filename}{gone}'
