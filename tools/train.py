@@ -39,6 +39,13 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help="scale the learning rate to the batch size, by the config's auto_scale_lr.base_batch_size",
     )
+    parser.add_argument(
+        '--grace',
+        type=float,
+        default=30,
+        metavar='SECONDS',
+        help='time to end the iteration and save a checkpoint after Ctrl-C or SIGTERM (default: 30)',
+    )
     common_arguments(parser)
     return parser.parse_args()
 
@@ -66,11 +73,12 @@ def main() -> None:
             raise UserError(f'--auto-scale-lr: config {args.config} has no auto_scale_lr.base_batch_size to scale from')
         config.auto_scale_lr.enable = True
 
-    if args.resume:
-        checkpoint = latest_checkpoint(config.work_dir) if args.resume == 'auto' else args.resume
+    if args.resume or (config.get('resume') and not config.get('load_from')):
+        checkpoint = latest_checkpoint(config.work_dir) if args.resume in (None, 'auto') else args.resume
         if checkpoint:
             config.load_from, config.resume = checkpoint, True
         else:
+            config.resume = False
             print_log(f'--resume: no checkpoint in {config.work_dir}; starting from the beginning')
 
     adapt_to_device(config, args.launcher)
@@ -78,7 +86,7 @@ def main() -> None:
     alone = args.launcher == 'none' and not torch.cuda.is_available()
     if alone and (busy := others.warning(torch.get_num_threads())):
         print_log(busy)
-    run(config, args.config, 'train')
+    run(config, args.config, 'train', args.grace)
     exit_distributed()
 
 

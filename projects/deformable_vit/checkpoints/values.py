@@ -13,6 +13,7 @@ import math
 import pickle
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -127,8 +128,8 @@ def allow_stand_ins() -> None:
 def plain(value: Any) -> Any:
     """Return a value without objects of numpy and without log histories: tensors, Python's numbers, and containers.
 
-    ``HistoryBuffer`` becomes a dict of two tensors and a number, arrays become lists. Dicts become ``dict``, but for
-    ``OrderedDict`` and ``Counter``.
+    ``HistoryBuffer`` becomes a dict of two tensors and a number, arrays become lists, paths text. Dicts become
+    ``dict``, but for ``OrderedDict`` and ``Counter``.
     """
     if isinstance(value, HistoryBuffer):
         log, count = (torch.from_numpy(np.array(array)) for array in value.data)
@@ -142,7 +143,7 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if type(value) is tuple:
         return tuple(plain(item) for item in value)
-    return value
+    return str(value) if isinstance(value, PurePath) else value
 
 
 def restore_histories(scalars: dict[str, Any]) -> None:

@@ -1,11 +1,16 @@
 """Basics of the command lines: one-line errors, and the rank that a launcher passes."""
 
 import argparse
+import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
+from typing import NoReturn
+
+import torch
 
 from ..checkpoints import CheckpointError
 from ..ops import current_backend
@@ -15,6 +20,19 @@ TRACEBACK = 'DEFORMABLE_VIT_TRACEBACK'
 
 class UserError(Exception):
     """An error that the user can fix; the message names the value and the fix, on one line."""
+
+
+class Interrupted(BaseException):
+    """The end of a run that a signal asked for, such as Ctrl-C; not an error that code may handle.
+
+    Args:
+        number: Of the signal. The exit status is 128 more, as in a shell.
+        message: One line: what is saved, and how to go on.
+    """
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.status = 128 + number
 
 
 def first_line(error: BaseException) -> str:
@@ -27,7 +45,7 @@ def first_line(error: BaseException) -> str:
 def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
     """Print a :class:`UserError` as ``PROGRAM: error: MESSAGE`` and exit with status 2, like argparse.
 
-    Ctrl-C is a line too, with status 130.
+    Ctrl-C and SIGTERM are a line too, with status 130 and 143.
     """
 
     @wraps(main)
@@ -40,14 +58,43 @@ def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
                 raise
             if os.environ.get('RANK', '0') == '0':  # once, not once per process
                 print(f'{Path(sys.argv[0]).name}: error: {error}', file=sys.stderr, flush=True)
-            sys.exit(2)
+            _exit(2)
+        except Interrupted as interrupted:
+            if os.environ.get(TRACEBACK):
+                raise
+            if os.environ.get('RANK', '0') == '0':
+                print(f'{Path(sys.argv[0]).name}: {interrupted}', file=sys.stderr, flush=True)
+            _exit(interrupted.status)
         except KeyboardInterrupt:
             if os.environ.get(TRACEBACK):
                 raise
             print(f'{Path(sys.argv[0]).name}: interrupted', file=sys.stderr, flush=True)
             sys.exit(130)  # as a shell reports SIGINT
+        except Exception:
+            if not _in_process_group():
+                raise
+            traceback.print_exc()
+            _exit(1)
 
     return wrapped
+
+
+def _in_process_group() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _exit(status: int) -> NoReturn:
+    """End the process; one of several without the interpreter's shutdown.
+
+    After an error the other processes may be gone. The shutdown of gloo then waits for them, or aborts; torchrun would
+    start the training again half a minute later.
+    """
+    if _in_process_group():
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _check_environment() -> None:

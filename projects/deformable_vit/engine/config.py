@@ -7,7 +7,6 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.runner import find_latest_checkpoint
 from torch import nn
 
 from ..checkpoints import check_dtypes, compare, convert_state_dict, read_state_dict, shown
@@ -71,26 +70,6 @@ def keep_previous_run(work_dir: str, timestamp: str) -> str | None:
         if file.exists():
             os.replace(file, previous / file.name)
     return str(previous)
-
-
-def latest_checkpoint(work_dir: str) -> str | None:
-    """Return the checkpoint that ``--resume auto`` continues from, or ``None`` if there is none.
-
-    Raises:
-        UserError: The checkpoint that ``last_checkpoint`` names is gone.
-    """
-    if not (Path(work_dir) / 'last_checkpoint').is_file():
-        return None
-    latest = find_latest_checkpoint(work_dir)
-    if not latest or Path(latest).exists():
-        return latest
-    # last_checkpoint holds an absolute path; the directory may have been moved since.
-    moved = Path(work_dir) / Path(latest).name
-    if moved.exists():
-        return str(moved)
-    others = sorted(map(str, Path(work_dir).glob('*.pth')))
-    hint = f'one of {", ".join(others)}' if others else 'a checkpoint'
-    raise UserError(f'--resume: {latest}, which {work_dir}/last_checkpoint names, does not exist; pass {hint}')
 
 
 def check_checkpoint(model: nn.Module, checkpoint: str, *, strict: bool) -> str:

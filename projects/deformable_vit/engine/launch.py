@@ -20,10 +20,11 @@ from ..checkpoints import CheckpointError, shown
 from .cli import TRACEBACK, UserError, first_line
 from .config import check_checkpoint, keep_previous_run
 from .data import check_data
-from .plain_checkpoint import PlainCheckpointHook
 from .progress import PROGRESS, ProgressHook
+from .protection import Protection
 from .resume_checks import CheckpointContentHook
 from .schedule import warmup_warning
+from .space import check_space
 from .summary import evaluation_summary, optimizer_summary
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -107,6 +108,7 @@ class _StartHook(Hook):
             checkpoint['state_dict'] = weights
 
     def before_train(self, runner: Runner) -> None:
+        check_space(runner)
         self.started = True
         print_log(optimizer_summary(runner.model, runner.optim_wrapper, runner.cfg), 'current')
         if runner.cfg.get('resume'):
@@ -128,28 +130,35 @@ def bare_model(model: nn.Module) -> nn.Module:
     return inner.module if isinstance(inner, BaseTTAModel) else inner
 
 
-def run(config: Config, path: str, task: Literal['train', 'test']) -> None:
+def run(config: Config, path: str, task: Literal['train', 'test'], grace: float = 30.0) -> None:
     """Build the runner, then train or test.
 
     An error before the first batch (a wrong key, a missing annotation file, a checkpoint of another model) is an error
-    in the config and becomes one line; later errors keep their traceback.
+    in the config and becomes one line; later errors keep their traceback. :class:`.protection.Protection` keeps the
+    work of a training.
+
+    Args:
+        config: As :func:`.config.load_config` returns it, with a work directory.
+        path: The file of the config, for messages.
+        task: What to do.
+        grace: Seconds to end an iteration of training and save a checkpoint after Ctrl-C or SIGTERM.
 
     Raises:
-        UserError: Something in the config does not fit.
+        UserError: Something in the config does not fit, or the work directory cannot be used or written any more.
         CheckpointError: A checkpoint cannot be read.
+        Interrupted: A signal has ended the training.
     """
     hook = _StartHook()
     try:
         check_data(config, task)
-        runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
-        runner.register_hook(hook, priority='VERY_LOW')
-        runner.register_hook(PlainCheckpointHook())
-        runner.register_hook(CheckpointContentHook(), priority='LOWEST')
-        if file := os.environ.get(PROGRESS):
-            runner.register_hook(ProgressHook(file))
-        if config.get('load_from'):
-            _check_load_from(runner, config, task)
-        runner.train() if task == 'train' else runner.test()
+        if task == 'test':
+            _build(config, hook, task).test()
+            return
+        protection = Protection(config, grace)
+        with protection.active():
+            runner = _build(config, hook, task)
+            protection.prepare(runner)
+            runner.train()
     except Exception as error:
         if hook.started or os.environ.get(TRACEBACK) or isinstance(error, (UserError, CheckpointError)):
             raise
@@ -159,6 +168,17 @@ def run(config: Config, path: str, task: Literal['train', 'test']) -> None:
                 'remove it from the config (the backbones have no batch norm that it could fuse)'
             ) from error
         raise UserError(f'config {path}: {first_line(error)} ({TRACEBACK}=1 shows the traceback)') from error
+
+
+def _build(config: Config, hook: Hook, task: Literal['train', 'test']) -> Runner | FlexibleRunner:
+    runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+    runner.register_hook(hook, priority='VERY_LOW')
+    runner.register_hook(CheckpointContentHook(), priority='LOWEST')
+    if file := os.environ.get(PROGRESS):
+        runner.register_hook(ProgressHook(file))
+    if config.get('load_from'):
+        _check_load_from(runner, config, task)
+    return runner
 
 
 def _check_load_from(runner: Runner | FlexibleRunner, config: Config, task: Literal['train', 'test']) -> None:

@@ -1,0 +1,190 @@
+"""End a training that is told to stop, by Ctrl-C or by the SIGTERM of Slurm and Kubernetes, without losing its work."""
+
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce, barrier, get_comm_device, get_world_size, is_main_process
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
+from mmengine.registry import FUNCTIONS
+from mmengine.runner import Runner
+
+from ..checkpoints import INTERRUPTED, AtomicCheckpointHook
+from .cli import Interrupted, first_line
+
+
+class StopHook(Hook):
+    """Save a checkpoint at the end of the iteration in which a signal arrives, and raise :class:`Interrupted`.
+
+    With several processes all of them stop at the same iteration, the one after the first signal. The end is enforced
+    when the grace period is over, and by a second Ctrl-C.
+
+    Args:
+        grace: Seconds that the end of the iteration and the checkpoint may take.
+    """
+
+    priority = 'LOWEST'  # after the CheckpointHook, which may save the same iteration
+
+    def __init__(self, grace: float) -> None:
+        self.grace = grace
+        self.received = 0  # number of the signal
+        self.received_at = 0.0
+        self.agreed = 0
+        self.asked: torch.Tensor | None = None
+        self.runner: Runner | None = None  # from the first iteration to the last
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Handle the signals within the block."""
+        if threading.current_thread() is not threading.main_thread():  # only there Python handles signals
+            yield
+            return
+        before = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.runner is None:
+            raise Interrupted(number, f'stopped by {signal.Signals(number).name} outside of training; nothing to save')
+        if self.received:
+            # torchrun passes on a Ctrl-C that the terminal has sent to all processes at the same time.
+            if number == signal.SIGINT and time.monotonic() - self.received_at > 1:
+                self._exit('a second Ctrl-C')
+            return
+        self.received, self.received_at = number, time.monotonic()
+        if self.grace <= 0:
+            self._exit('--grace 0')
+        timer = threading.Timer(self.grace, self._exit, [f'the end of the iteration took more than {self.grace:g} s'])
+        timer.daemon = True
+        timer.start()
+        if sys.stderr.isatty() and is_main_process():
+            print('stopping after this iteration; Ctrl-C again stops at once', file=sys.stderr, flush=True)
+
+    def _exit(self, reason: str) -> None:
+        """End the process at once; checkpoints are whole at any moment."""
+        if is_main_process():
+            line = self._line(f'without a new checkpoint ({reason})', self.runner)
+            print(f'{Path(sys.argv[0]).name}: {line}', file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(128 + self.received)
+
+    def before_train(self, runner: Runner) -> None:
+        self.runner = runner
+
+    def after_train(self, runner: Runner) -> None:
+        self.runner = None
+        self._agreed()
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        if self._agreed() and _gradients_are_applied(runner):
+            self._stop(runner, runner.epoch, runner.iter + 1)
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
+    ) -> None:
+        # Several processes stop at an iteration of training, which they begin together.
+        if self.received and self.runner is not None and get_world_size() == 1:
+            self._stop(runner, runner.epoch, runner.iter)
+
+    def _agreed(self) -> int:
+        """Return the signal that one of the processes had received an iteration ago.
+
+        The answer of the last iteration has arrived by now, so that no process waits for it.
+        """
+        if get_world_size() == 1:
+            return self.received
+        if self.asked is not None:
+            self.agreed = self.agreed or int(self.asked.item())
+        self.asked = torch.tensor(self.received, device=get_comm_device())
+        all_reduce(self.asked, 'max')
+        return self.agreed
+
+    def _stop(self, runner: Runner, epoch: int, iteration: int) -> None:
+        number = self.received = self.received or self.agreed
+        hook = next((hook for hook in runner.hooks if isinstance(hook, AtomicCheckpointHook)), None)
+        if hook is not None and hook.saved_iter != iteration:
+            by_epoch = not hasattr(runner.train_loop, 'dataloader_iterator')
+            name = (
+                f'{INTERRUPTED}epoch_{epoch}_iter_{iteration}.pth' if by_epoch else f'{INTERRUPTED}iter_{iteration}.pth'
+            )
+            hook.save(runner, name, dict(epoch=epoch, iter=iteration))
+        barrier()  # the others must not end, and be noticed, while the main process writes
+        self.runner = None  # another signal ends the process as usual
+        raise Interrupted(number, self._line(f'after iteration {iteration}', runner))
+
+    def after_error(self, error: Exception) -> Interrupted:
+        """Return what to raise for an error after a signal: of a process whose peers have ended, for example."""
+        return Interrupted(self.received, self._line(f'without a new checkpoint ({first_line(error)})', self.runner))
+
+    def _line(self, how: str, runner: Runner | None) -> str:
+        last = Path(runner.work_dir, 'last_checkpoint') if runner is not None else None
+        saved = f'the last checkpoint is {last.read_text()}' if last and last.exists() else 'there is no checkpoint'
+        name = signal.Signals(self.received).name
+        return f'stopped by {name} {how}; {saved}; continue with: {command_to_continue(sys.argv, os.environ)}'
+
+
+def _gradients_are_applied(runner: Runner) -> bool:
+    """Return whether no gradients are accumulated, which a checkpoint does not hold."""
+    wrapper = runner.optim_wrapper
+    return not isinstance(wrapper, OptimWrapper) or wrapper._inner_count % wrapper._accumulative_counts == 0
+
+
+def command_to_continue(argv: Sequence[str], environment: Any) -> str:
+    """Return the command that goes on with a training of ``tools/train.py``, as text for a shell."""
+    rest, arguments = list(argv[1:]), []
+    while rest:
+        argument = rest.pop(0)
+        if argument == '--resume' and rest and not rest[0].startswith('-'):
+            rest.pop(0)  # the path of an older checkpoint
+        elif not argument.startswith('--resume'):
+            arguments.append(argument)
+    if environment.get('TORCHELASTIC_RUN_ID') and '--launcher' in arguments:
+        at = arguments.index('--launcher')
+        arguments[at : at + 2] = []
+        script = Path(argv[0]).with_name('dist_train.sh')
+        return shlex.join(
+            ['bash', str(script), arguments[0], environment['LOCAL_WORLD_SIZE'], *arguments[1:], '--resume']
+        )
+    return shlex.join(['python', argv[0], *arguments, '--resume'])
+
+
+@FUNCTIONS.register_module()
+def start_worker(worker_id: int, then: Any = None) -> None:
+    """Let a worker process of a dataloader ignore the signals that a terminal or Slurm sends to all processes.
+
+    The training goes on to the end of its iteration and ends its workers itself.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if then is not None:
+        then(worker_id)
+
+
+def protect_workers(loader: Any) -> None:
+    """Change the config of a dataloader so that its workers begin with :func:`start_worker`."""
+    if isinstance(loader, dict) and loader.get('num_workers'):
+        own = loader.get('worker_init_fn')
+        then = None
+        if isinstance(own, dict):
+            function, arguments = own['type'], {key: value for key, value in own.items() if key != 'type'}
+            found = FUNCTIONS.get(function) if isinstance(function, str) else function
+
+            def then(worker_id: int) -> None:
+                found(worker_id, **arguments)
+
+        loader['worker_init_fn'] = dict(type='start_worker', then=then)

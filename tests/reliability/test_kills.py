@@ -1,0 +1,80 @@
+"""A training that is killed or stopped at any moment, and resumed, ends with the weights of an unbroken one."""
+
+import random
+import re
+import signal
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from toy_training import final_weights, start, toy_config, train, wait
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope='module')
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, dict[str, torch.Tensor]]:
+    """Weights of unbroken trainings, by epoch and by iteration, without workers."""
+    found = {}
+    for by_epoch in (True, False):
+        work_dir = tmp_path_factory.mktemp('unbroken')
+        assert wait(start(partial(train, toy_config(work_dir, by_epoch=by_epoch)), work_dir / 'log')) == 0
+        found[by_epoch] = final_weights(work_dir)
+    return found
+
+
+def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert [key for key in a if not torch.equal(a[key], b[key])] == []
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('by_epoch', [True, False])
+def test_kills_at_random_moments_change_no_bit(unbroken, tmp_path: Path, by_epoch: bool, workers: int) -> None:
+    draw = random.Random(f'{by_epoch} {workers}')
+    kills = 0
+    while True:
+        # At least one checkpoint further in most parts.
+        model = dict(die_at=draw.randint(4, 12), die_within=draw.uniform(0, 0.02)) if kills < 2 else {}
+        config = toy_config(tmp_path, by_epoch=by_epoch, workers=workers, model=model)
+        status = wait(start(partial(train, config), tmp_path / 'log'))
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL, (tmp_path / 'log').read_text()[-3000:]
+        kills += 1
+    assert kills == 2
+    assert re.search(r'resumed epoch: \d+, iter: [1-9]', (tmp_path / 'log').read_text())
+    assert_equal(final_weights(tmp_path), unbroken[by_epoch])
+
+
+@pytest.mark.parametrize(
+    ('number', 'by_epoch', 'workers'),
+    [(signal.SIGTERM, True, 2), (signal.SIGINT, True, 0), (signal.SIGTERM, False, 0), (signal.SIGINT, False, 2)],
+)
+def test_signal_saves_the_running_iteration(
+    unbroken, tmp_path: Path, number: signal.Signals, by_epoch: bool, workers: int
+) -> None:
+    for step in (4, 5):  # 4 iterations, then 5 more: in the middle of the first and the second epoch
+        config = toy_config(tmp_path, by_epoch=by_epoch, workers=workers, model=dict(stop_at=(step, number)))
+        assert wait(start(partial(train, config), tmp_path / 'log')) == 128 + number
+        done = 4 if step == 4 else 9
+        epoch = f'epoch_{done // 6}_' if by_epoch else ''
+        file = tmp_path / f'interrupted_{epoch}iter_{done}.pth'
+        last = (tmp_path / 'log').read_text().splitlines()[-1]
+        assert last == (
+            f'train.py: stopped by {number.name} after iteration {done}; the last checkpoint is {file}; '
+            'continue with: python train.py toy.py --resume'
+        )
+        assert torch.load(file, weights_only=True)['meta']['iter'] == done
+    assert wait(start(partial(train, toy_config(tmp_path, by_epoch=by_epoch)), tmp_path / 'log')) == 0
+    assert_equal(final_weights(tmp_path), unbroken[by_epoch])
+    assert not list(tmp_path.glob('interrupted_*'))
+
+
+def test_grace_period_ends_a_long_iteration(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, model=dict(stop_at=(8, signal.SIGTERM), pause=0.2))
+    assert wait(start(partial(train, config, grace=0.05), tmp_path / 'log')) == 143
+    last = (tmp_path / 'log').read_text().splitlines()[-1]
+    assert 'without a new checkpoint (the end of the iteration took more than 0.05 s)' in last
+    assert f'the last checkpoint is {tmp_path}/epoch_1.pth' in last
