@@ -14,6 +14,7 @@ from deformable_vit.engine import (
     latest_checkpoint,
     load_config,
     one_line_errors,
+    quick_check,
     quiet_console,
     run,
     set_local_rank,
@@ -38,6 +39,14 @@ def parse_args() -> argparse.Namespace:
         '--auto-scale-lr',
         action='store_true',
         help="scale the learning rate to the batch size, by the config's auto_scale_lr.base_batch_size",
+    )
+    parser.add_argument(
+        '--on-bad-sample',
+        choices=['raise', 'skip'],
+        help='after an error in a sample: stop after saving a checkpoint (default), or take another sample',
+    )
+    parser.add_argument(
+        '--no-check', action='store_true', help='do not read some images and the annotation files before training'
     )
     common_arguments(parser)
     return parser.parse_args()
@@ -73,6 +82,10 @@ def main() -> None:
         else:
             print_log(f'--resume: no checkpoint in {config.work_dir}; starting from the beginning')
 
+    if args.on_bad_sample:
+        config.merge_from_dict({'default_hooks.guard.on_bad_sample': args.on_bad_sample})
+    if not args.no_check:
+        quick_check(config, args.config)
     adapt_to_device(config, args.launcher)
     # With several processes, each of them would take the others for a load.
     alone = args.launcher == 'none' and not torch.cuda.is_available()

@@ -20,8 +20,11 @@ from ..checkpoints import CheckpointError
 from .cli import TRACEBACK, UserError, first_line
 from .config import check_checkpoint, keep_previous_run
 from .data import check_data
+from .dry_forward import check_forward
+from .guard import guarded, take_policy
 from .progress import PROGRESS, ProgressHook
 from .schedule import warmup_warning
+from .settings import check_settings
 from .summary import evaluation_summary, optimizer_summary
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -93,7 +96,8 @@ def _replace_type(node: Any, old: str, new: str) -> int:
 class _StartHook(Hook):
     """Accept bare state dicts, keep an earlier run's checkpoints, log what a run uses, and record the start.
 
-    Training and testing start when the configuration is complete and all weights are loaded.
+    A training has started after its first iteration, which is the first to use the losses; a test when all weights are
+    loaded.
     """
 
     started = False
@@ -105,7 +109,6 @@ class _StartHook(Hook):
             checkpoint['state_dict'] = weights
 
     def before_train(self, runner: Runner) -> None:
-        self.started = True
         print_log(optimizer_summary(runner.model, runner.optim_wrapper, runner.cfg), 'current')
         if runner.cfg.get('resume'):
             return
@@ -114,6 +117,11 @@ class _StartHook(Hook):
             print_log(f'the checkpoints of an earlier run in {runner.work_dir} were moved to {previous}', 'current')
         if warning := warmup_warning(runner):
             print_log(warning, 'current', logging.WARNING)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        self.started = True
 
     def before_test(self, runner: Runner) -> None:
         self.started = True
@@ -129,7 +137,7 @@ def bare_model(model: nn.Module) -> nn.Module:
 def run(config: Config, path: str, task: Literal['train', 'test']) -> None:
     """Build the runner, then train or test.
 
-    An error before the first batch (a wrong key, a missing annotation file, a checkpoint of another model) is an error
+    An error up to the first batch (a wrong key, a missing annotation file, a checkpoint of another model) is an error
     in the config and becomes one line; later errors keep their traceback.
 
     Raises:
@@ -138,6 +146,9 @@ def run(config: Config, path: str, task: Literal['train', 'test']) -> None:
     """
     hook = _StartHook()
     try:
+        policy = take_policy(config)
+        if task == 'train':
+            check_settings(config)
         check_data(config, task)
         runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
         runner.register_hook(hook, priority='VERY_LOW')
@@ -145,7 +156,10 @@ def run(config: Config, path: str, task: Literal['train', 'test']) -> None:
             runner.register_hook(ProgressHook(file))
         if config.get('load_from'):
             _check_load_from(runner, config, task)
-        runner.train() if task == 'train' else runner.test()
+        if task == 'train' and isinstance(runner.model, nn.Module):  # FlexibleRunner builds it later
+            check_forward(bare_model(runner.model), config.default_scope)
+        with guarded(runner, policy, task):
+            runner.train() if task == 'train' else runner.test()
     except Exception as error:
         if hook.started or os.environ.get(TRACEBACK) or isinstance(error, (UserError, CheckpointError)):
             raise

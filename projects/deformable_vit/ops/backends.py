@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from .tracing import is_recorded_by_jit
+
 BACKENDS = ('auto', 'reference', 'chunked', 'separable', 'grid_sample', 'mmcv')
 # Their custom ops and chunks take sizes as numbers, which torch.jit.trace would record as constants.
 UNTRACEABLE = ('chunked', 'separable', 'mmcv')
@@ -82,7 +84,7 @@ def select_backend(op: str, backend: str | None, available: tuple[str, ...]) -> 
         backend = backend if backend in available else 'auto'
     elif backend != 'auto' and backend not in available:
         raise ValueError(f'{op} has the backends auto, {", ".join(available)}, got {backend!r}')
-    if backend in UNTRACEABLE and torch.jit.is_tracing():
+    if backend in UNTRACEABLE and is_recorded_by_jit():
         raise ValueError(
             f'{op}: a model that is traced with the backend {backend!r} would be wrong at other sizes; use auto'
         )

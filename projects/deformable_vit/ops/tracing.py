@@ -8,15 +8,22 @@ tracer knows. Outside of tracing nothing changes.
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.jit import TracerWarning  # type: ignore[attr-defined]
+
+
+def is_recorded_by_jit() -> bool:
+    """Return whether ``torch.jit.trace``, which takes numbers for constants, records the current call."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined]
 
 
 def is_tracing() -> bool:
     """Return whether ``torch.jit.trace``, ``torch.export`` or an ONNX exporter records the current call."""
-    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+    return is_recorded_by_jit() or torch.compiler.is_exporting()
 
 
 def sizes_tensor(sizes: Sequence[int], like: Tensor) -> Tensor:
@@ -31,14 +38,14 @@ def constant_size(t: Tensor, dim: int) -> int:
 
     It may also be used for a check of the example that a model is traced with.
     """
-    if not torch.jit.is_tracing():
+    if not is_recorded_by_jit():
         return t.shape[dim]
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', torch.jit.TracerWarning)
+        warnings.simplefilter('ignore', TracerWarning)
         return int(t.shape[dim])
 
 
-def at_least(n: int, minimum: int) -> int:
+def at_least(n: Any, minimum: int) -> Any:
     """Return ``max(n, minimum)``, symbolic while tracing."""
     return n.clamp(min=minimum) if isinstance(n, Tensor) else torch.sym_max(n, minimum)
 
