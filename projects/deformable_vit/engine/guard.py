@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import get_world_size, is_main_process
+from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -29,7 +30,13 @@ _GUARDED = 'guarded_dataset'
 _WARNINGS = 10  # about skipped samples, of a process
 
 
-class BadSampleError(UserError):
+class TrainingError(UserError):
+    """An error in the middle of a training, of a process that may not be the main one."""
+
+    of_one_process = True
+
+
+class BadSampleError(TrainingError):
     """An error in a sample, with its file and record."""
 
 
@@ -155,7 +162,7 @@ class GuardHook(Hook):
         wrapper = runner.optim_wrapper
         if hasattr(model, 'parse_losses'):
             model.parse_losses = self._remember_terms(model.parse_losses)
-        if not isinstance(wrapper, dict) and hasattr(wrapper, 'update_params'):
+        if isinstance(wrapper, OptimWrapper):
             wrapper.update_params = self._checked(runner, wrapper.update_params)
 
     def after_train(self, runner: Runner) -> None:
@@ -165,10 +172,11 @@ class GuardHook(Hook):
         self._summarize()
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        for group in getattr(runner.optim_wrapper, 'param_groups', ()):
+        wrapper = runner.optim_wrapper
+        for group in wrapper.param_groups if isinstance(wrapper, OptimWrapper) else ():
             limit = self.policy.max_lr_growth * group.get('initial_lr', group['lr'])
             if not 0 <= group['lr'] <= limit or math.isinf(group['lr']):
-                raise UserError(
+                raise TrainingError(
                     f'iteration {runner.iter + 1}: the learning rate is {group["lr"]:g}, '
                     f'and default_hooks.guard.max_lr_growth allows 0 to {limit:g}; check param_scheduler{save(runner)}'
                 )
@@ -210,7 +218,7 @@ class GuardHook(Hook):
             self.streak, self.left_out = self.streak + 1, self.left_out + 1
             if self.policy.on_non_finite == 'raise' or self.streak > self.policy.max_non_finite:
                 again = f', {self.streak} times in a row' if self.streak > 1 else ''
-                raise UserError(f'{line}{again}; lower the learning rate or check the data{save(runner)}')
+                raise TrainingError(f'{line}{again}; lower the learning rate or check the data{save(runner)}')
             print_log(f'{line}; left out', 'current', 30)
 
         return update_params
@@ -241,13 +249,14 @@ def save(runner: Runner) -> str:
     """Save a checkpoint of the iterations that are complete, and return for a message what was saved."""
     if runner.iter == 0:
         return '; nothing was trained yet'
+    if not is_main_process():
+        return f'; this is process {get_rank()}, and the main one saves: go on from the last checkpoint'
     if not all(bool(torch.isfinite(p).all()) for p in _bare(runner.model).parameters()):
         return '; the weights are not finite either, so go on from an earlier checkpoint'
     name = f'stopped_iter_{runner.iter}.pth'
     runner.save_checkpoint(runner.work_dir, name, meta=dict(epoch=runner.epoch, iter=runner.iter), by_epoch=False)
     path = Path(runner.work_dir) / name
-    if is_main_process():
-        (Path(runner.work_dir) / 'last_checkpoint').write_text(str(path))
+    (Path(runner.work_dir) / 'last_checkpoint').write_text(str(path))
     return f'; {path} has the {runner.iter} iterations before, --resume goes on from there'
 
 
@@ -276,7 +285,7 @@ def guarded(runner: Runner, policy: Policy, task: str) -> Iterator[None]:
     except BadSampleError as error:
         # An error of a worker process has its traceback in the message.
         lines = re.findall(r'BadSampleError: (.*)', str(error)) or [' '.join(str(error).split())]
-        raise UserError(f'{lines[-1]}{save(runner) if task == "train" else ""}') from error
+        raise TrainingError(f'{lines[-1]}{save(runner) if task == "train" else ""}') from error
     except ValueError:
         if task == 'train' and hasattr(runner.train_loop, 'dataloader') and runner.iter == 0:
             _check_iterations(runner)  # schedulers, built before training begins, fail on an epoch of no iterations

@@ -48,7 +48,7 @@ def check_datasets(
         workers: Threads; by default one per core.
     """
     began, report = time.monotonic(), Report()
-    for task in ('train', 'test'):
+    for task in () if quick else ('train', 'test'):  # a training does this anyway
         if task == 'train' or 'test_dataloader' in loaders:
             try:
                 check_data(config, task)
@@ -66,7 +66,12 @@ def check_datasets(
             if identity in seen:  # the test dataset of most configs is that of validation
                 continue
             seen.add(identity)
-            found = list(_jobs(dataset, config, loader, quick, report))
+            try:
+                found = list(_jobs(dataset, config, loader, quick, report))
+            except Exception as error:  # settings of any form; a training says what is wrong with them
+                level = 'warning' if quick else 'error'
+                report.add([Problem('the dataset cannot be checked', loader, '', first_line(error), level, loader)])  # type: ignore[arg-type]
+                continue
             jobs += [(loader, job) for job in (_some(found) if quick else found)]
     _run(jobs, report, progress, workers, began + _QUICK_SECONDS if quick else None)
     return report
@@ -115,7 +120,12 @@ def _run(
     deadline: float | None,
 ) -> None:
     def run(job: Job) -> list[Problem] | None:
-        return list(job()) if deadline is None or time.monotonic() < deadline else None
+        if deadline is not None and time.monotonic() > deadline:
+            return None
+        try:
+            return list(job())
+        except Exception as error:  # of Pillow: files of any content
+            return [Problem('the file cannot be checked', str(getattr(job, 'args', ('',))[0]), '', first_line(error))]
 
     done = 0
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
