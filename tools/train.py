@@ -14,6 +14,7 @@ from deformable_vit.engine import (
     latest_checkpoint,
     load_config,
     one_line_errors,
+    quick_check,
     quiet_console,
     run,
     set_local_rank,
@@ -45,6 +46,14 @@ def parse_args() -> argparse.Namespace:
         default=30,
         metavar='SECONDS',
         help='time to end the iteration and save a checkpoint after Ctrl-C or SIGTERM (default: 30)',
+    )
+    parser.add_argument(
+        '--on-bad-sample',
+        choices=['raise', 'skip'],
+        help='after an error in a sample: stop after saving a checkpoint (default), or take another sample',
+    )
+    parser.add_argument(
+        '--no-check', action='store_true', help='do not read some images and the annotation files before training'
     )
     common_arguments(parser)
     return parser.parse_args()
@@ -81,6 +90,10 @@ def main() -> None:
             config.resume = False
             print_log(f'--resume: no checkpoint in {config.work_dir}; starting from the beginning')
 
+    if args.on_bad_sample:
+        config.merge_from_dict({'default_hooks.guard.on_bad_sample': args.on_bad_sample})
+    if not args.no_check:
+        quick_check(config, args.config)
     adapt_to_device(config, args.launcher)
     # With several processes, each of them would take the others for a load.
     alone = args.launcher == 'none' and not torch.cuda.is_available()

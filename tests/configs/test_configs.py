@@ -9,6 +9,9 @@ from golden import official_parameters
 from mmengine.config.utils import MODULE2PACKAGE
 from running import ROOT
 
+from deformable_vit.engine.guard import take_policy
+from deformable_vit.engine.settings import check_settings
+
 PUBLISHED = official_parameters()
 ON_FORKS = MODULE2PACKAGE['mmseg'] == 'mmseg'  # importing deformable_vit says so
 HEADS = {
@@ -75,6 +78,8 @@ def model_name(path: Path) -> str:
 @pytest.mark.parametrize('path', slow_but_smallest(CONFIGS))
 def test_config_builds_the_model_of_its_name(path: Path) -> None:
     config = load(path)
+    take_policy(config)
+    check_settings(config)
     model = build(config)
     kind = head(path)
     assert config.auto_scale_lr.base_batch_size > 0

@@ -8,7 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..checkpoints import adapt_to_backbone, load_backbone_weights
-from ..ops import checkpoint_with_backend, interleave, tokens_to_map
+from ..ops import checkpoint_with_backend, constant_size, interleave, tokens_to_map
 from .arch import MIN_INPUT_SIZE, NUM_STAGES
 
 
@@ -94,6 +94,8 @@ class PyramidBackbone(BaseModule):
         super().__init__(init_cfg)
         if not out_indices or any(i not in range(NUM_STAGES) for i in out_indices):
             raise ValueError(f'out_indices must be some of 0, 1, 2, 3, got {tuple(out_indices)}')
+        if len(set(out_indices)) < len(out_indices):
+            raise ValueError(f'out_indices must not repeat a stage, got {tuple(out_indices)}')
         if frozen_stages not in range(-1, NUM_STAGES + 1):
             raise ValueError(f'frozen_stages must be -1 (none) to {NUM_STAGES} (all), got {frozen_stages}')
         if output_stride not in (16, 32):
@@ -122,10 +124,11 @@ class PyramidBackbone(BaseModule):
         Raises:
             ValueError: The image is too small.
         """
-        if min(x.shape[-2:]) < MIN_INPUT_SIZE:
+        h, w = constant_size(x, -2), constant_size(x, -1)
+        if h < MIN_INPUT_SIZE or w < MIN_INPUT_SIZE:
             raise ValueError(
                 f'{type(self).__name__} needs images of at least {MIN_INPUT_SIZE} x {MIN_INPUT_SIZE} pixels, '
-                f'got height x width {x.shape[-2]} x {x.shape[-1]}: resize or pad them'
+                f'got height x width {h} x {w}: resize or pad them'
             )
         outs = []
         for i, stage in enumerate(self.stages[: max(self.out_indices) + 1]):

@@ -55,7 +55,7 @@ class ClassTokenStage(PositionedStage):
 
     def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         x, hw = self.patch_embed(x)
-        return torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.position_embedding(hw), hw
+        return torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1) + self.position_embedding(hw), hw
 
     def format_output(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """Return the class token (B, C) of the tokens (B, 1 + N, C)."""

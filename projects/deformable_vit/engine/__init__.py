@@ -3,6 +3,7 @@
 from .cli import UserError, one_line_errors, set_local_rank
 from .config import check_checkpoint, load_config, set_work_dir
 from .console import quiet_console
+from .data_checks.check import quick_check
 from .launch import adapt_to_device, run
 from .options import add_config_options, common_arguments
 from .progress import PROGRESS, RunProgress, read_progress
@@ -23,6 +24,7 @@ __all__ = [
     'latest_checkpoint',
     'load_config',
     'one_line_errors',
+    'quick_check',
     'quiet_console',
     'read_metrics',
     'read_progress',

@@ -19,7 +19,13 @@ TRACEBACK = 'DEFORMABLE_VIT_TRACEBACK'
 
 
 class UserError(Exception):
-    """An error that the user can fix; the message names the value and the fix, on one line."""
+    """An error that the user can fix; the message names the value and the fix, on one line.
+
+    Attributes:
+        of_one_process: Whether other processes of a distributed run may not have it.
+    """
+
+    of_one_process = False
 
 
 class Interrupted(BaseException):
@@ -56,7 +62,8 @@ def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
         except (UserError, CheckpointError) as error:
             if os.environ.get(TRACEBACK):
                 raise
-            if os.environ.get('RANK', '0') == '0':  # once, not once per process
+            # Once, not once per process.
+            if os.environ.get('RANK', '0') == '0' or getattr(error, 'of_one_process', False):
                 print(f'{Path(sys.argv[0]).name}: error: {error}', file=sys.stderr, flush=True)
             _exit(2)
         except Interrupted as interrupted:

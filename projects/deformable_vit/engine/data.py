@@ -1,7 +1,7 @@
 """Compare a config's class names with its data before training: OpenMMLab silently drops what does not match."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,8 @@ import numpy as np
 from mmengine.config import Config
 
 from .cli import UserError
+from .data_checks.configs import has_key, is_local, joined, leaf_datasets, listed, numbers_of_classes
+from .data_checks.directories import check_directories
 
 # How many masks of a dataset are read.
 _MASKS = 100
@@ -20,44 +22,40 @@ _MASKS = 100
 def check_data(config: Config, task: Literal['train', 'test']) -> None:
     """Compare the class names of a config's datasets with annotations, masks and heads.
 
-    Datasets without ``metainfo.classes`` have built-in classes and are skipped; so are datasets that are not on a local
-    disk.
+    Datasets of detection and segmentation without ``metainfo.classes`` have built-in classes and are skipped; so are
+    datasets that are not on a local disk. Classification has a directory for each class: those of training and
+    validation are compared, because mmpretrain numbers them in each by itself.
 
     Raises:
         UserError: A class is missing in the annotation file or has another position there, no annotation is of any
-            class, a mask has the value of no class, or a head has another number of classes.
+            class, a mask has the value of no class, a head has another number of classes, or training and validation
+            have directories of other classes.
     """
-    if config.default_scope not in ('mmdet', 'mmseg'):
+    loaders = ('train_dataloader', 'val_dataloader') if task == 'train' else ('test_dataloader',)
+    if config.default_scope == 'mmpretrain':
+        for problem in check_directories(config, loaders):
+            if problem.level == 'error':
+                raise UserError(f'{problem.loader}: {problem}')
         return
-    for loader in ('train_dataloader', 'val_dataloader') if task == 'train' else ('test_dataloader',):
-        for dataset in inner_datasets((config.get(loader) or {}).get('dataset')):
+    for loader in loaders:
+        for dataset in leaf_datasets((config.get(loader) or {}).get('dataset')):
             classes = (dataset.get('metainfo') or {}).get('classes')
-            if not classes or dataset.get('backend_args') or '://' in str(dataset.get('data_root')):
+            if not classes or not is_local(dataset):
                 continue
             if isinstance(classes, str):
                 raise UserError(f"{loader}: metainfo.classes is the text {classes!r}; write a tuple, such as ('cat',)")
             if config.default_scope == 'mmdet':
-                needs_masks = task == 'train' and _has(config.model, 'mask_head')
+                needs_masks = task == 'train' and has_key(config.model, 'mask_head')
                 _check_boxes(dataset, classes, needs_masks, needs_all=loader == 'train_dataloader')
             else:
                 _check_masks(dataset, classes)
-            wrong = {key: number for key, number in num_classes(config.model, 'model') if number != len(classes)}
+            wrong = {key: number for key, number in numbers_of_classes(config.model, 'model') if number != len(classes)}
             if wrong:
                 raise UserError(
                     f'{", ".join(f"{key} is {number}" for key, number in wrong.items())}, but {loader} has '
-                    f'{len(classes)} classes ({_listed(classes)}); set '
+                    f'{len(classes)} classes ({listed(classes)}); set '
                     + ' '.join(f'{key}={len(classes)}' for key in wrong)
                 )
-
-
-def inner_datasets(node: Any) -> Iterator[dict[str, Any]]:
-    """Yield a dataset, or those within a wrapper such as ``RepeatDataset`` or ``ConcatDataset``."""
-    if isinstance(node, Sequence):
-        for item in node:
-            yield from inner_datasets(item)
-    elif isinstance(node, dict):
-        inner = node.get('dataset', node.get('datasets'))
-        yield from [node] if inner is None else inner_datasets(inner)
 
 
 def _check_boxes(dataset: dict[str, Any], classes: Sequence[str], needs_masks: bool, needs_all: bool) -> None:
@@ -67,14 +65,14 @@ def _check_boxes(dataset: dict[str, Any], classes: Sequence[str], needs_masks: b
     kind = DATASETS.get(dataset['type'])
     if kind is None or not dataset.get('ann_file'):
         return
-    path = _joined(dataset, dataset['ann_file'])
+    path = joined(dataset, dataset['ann_file'])
     if issubclass(kind, (CocoDataset, XMLDataset)) and not path.is_file():
         raise UserError(f'annotation file {path} does not exist; set data_root and ann_file')
     if issubclass(kind, CocoDataset):
         _check_coco(path, classes, needs_masks)
     elif issubclass(kind, XMLDataset):
         prefix = (dataset.get('data_prefix') or {}).get('sub_data_root', '')
-        _check_xml(path, _joined(dataset, prefix) / dataset.get('ann_subdir', 'Annotations'), classes, needs_all)
+        _check_xml(path, joined(dataset, prefix) / dataset.get('ann_subdir', 'Annotations'), classes, needs_all)
 
 
 def _check_xml(path: Path, directory: Path, classes: Sequence[str], needs_all: bool) -> None:
@@ -94,8 +92,8 @@ def _check_xml(path: Path, directory: Path, classes: Sequence[str], needs_all: b
     unknown = [name for name in classes if name not in found]
     if len(unknown) == len(classes) or (unknown and needs_all):
         raise UserError(
-            f'classes {_listed(unknown)} are in no annotation file: the config has {_listed(classes)}, {directory} has '
-            f'{_listed(sorted(found))}'
+            f'classes {listed(unknown)} are in no annotation file: the config has {listed(classes)}, {directory} has '
+            f'{listed(sorted(found))}'
         )
 
 
@@ -106,9 +104,9 @@ def _check_coco(path: Path, classes: Sequence[str], needs_masks: bool) -> None:
         found = [a for a in content['annotations'] if names[a['category_id']] in classes]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f'annotation file {path} is not in COCO format: {type(error).__name__}: {error}') from error
-    both = f'the config has {_listed(classes)}, {path} has {_listed(list(names.values()))}'
+    both = f'the config has {listed(classes)}, {path} has {listed(list(names.values()))}'
     if unknown := [name for name in classes if name not in names.values()]:
-        raise UserError(f'classes {_listed(unknown)} are not in the annotation file: {both}')
+        raise UserError(f'classes {listed(unknown)} are not in the annotation file: {both}')
     # mmdet numbers the classes in the order of the file, and names them in the order of the config.
     if (order := [name for name in names.values() if name in classes]) != list(classes):
         raise UserError(f'classes must be in the order of the annotation file, {tuple(order)}: {both}')
@@ -131,7 +129,7 @@ def _check_masks(dataset: dict[str, Any], classes: Sequence[str]) -> None:
     if kind is None or kind.METAINFO.get('classes'):  # a dataset with built-in classes, which mmseg maps to `classes`
         return
     prefix = dataset.get('data_prefix') or {}
-    images, masks = _joined(dataset, prefix.get('img_path', '')), _joined(dataset, prefix.get('seg_map_path', ''))
+    images, masks = joined(dataset, prefix.get('img_path', '')), joined(dataset, prefix.get('seg_map_path', ''))
     for directory, suffix, key in (
         (images, dataset.get('img_suffix', '.jpg'), 'img'),
         (masks, dataset.get('seg_map_suffix', '.png'), 'seg_map'),
@@ -141,7 +139,7 @@ def _check_masks(dataset: dict[str, Any], classes: Sequence[str]) -> None:
     files = list(islice(sorted(masks.rglob(f'*{dataset.get("seg_map_suffix", ".png")}')), _MASKS))
     arguments = [t.get('reduce_zero_label') for t in dataset.get('pipeline', ()) if 'reduce_zero_label' in t]
     zero = bool(next((a for a in arguments if a is not None), dataset.get('reduce_zero_label', False)))
-    expected = f'{int(zero)} to {len(classes) - (not zero)} for the classes {_listed(classes)}'
+    expected = f'{int(zero)} to {len(classes) - (not zero)} for the classes {listed(classes)}'
     seen: set[int] = set()
     for file in files:
         mask = mmcv.imread(file, flag='unchanged', backend='pillow')  # like mmseg: reads the indices of a palette
@@ -153,31 +151,3 @@ def _check_masks(dataset: dict[str, Any], classes: Sequence[str]) -> None:
         seen |= values
     if not seen:
         raise UserError(f'the first {len(files)} masks in {masks} have none of the values {expected}')
-
-
-def _has(node: Any, key: str) -> bool:
-    """Return whether ``key`` occurs anywhere below ``node``."""
-    if isinstance(node, dict):
-        return key in node or any(_has(value, key) for value in node.values())
-    return isinstance(node, (list, tuple)) and any(_has(value, key) for value in node)
-
-
-def _joined(dataset: dict[str, Any], name: str) -> Path:
-    return Path(dataset.get('data_root') or '', name)
-
-
-def num_classes(node: Any, key: str) -> Iterator[tuple[str, int]]:
-    """Yield key and value of every ``num_classes`` below ``node``."""
-    if isinstance(node, dict):
-        if isinstance(node.get('num_classes'), int):
-            yield f'{key}.num_classes', node['num_classes']
-        for name, value in node.items():
-            yield from num_classes(value, f'{key}.{name}')
-    elif isinstance(node, (list, tuple)):
-        for i, value in enumerate(node):
-            yield from num_classes(value, f'{key}.{i}')
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ', '.join(map(repr, names[:20]))
-    return f'{shown} and {len(names) - 20} more' if len(names) > 20 else shown or 'none'

@@ -18,7 +18,7 @@ from mmengine.registry import TRANSFORMS
 from torch import Tensor, nn
 
 from .cli import UserError
-from .data import inner_datasets
+from .data_checks.configs import leaf_datasets
 from .inputs import UnreadableError, check_readable
 from .model import load_model
 
@@ -221,7 +221,7 @@ def _load_transform(config: Config) -> dict[str, Any]:
     Raises:
         UserError: There is none.
     """
-    for dataset in inner_datasets((config.get('test_dataloader') or {}).get('dataset')):
+    for dataset in leaf_datasets((config.get('test_dataloader') or {}).get('dataset')):
         for transform in dataset.get('pipeline') or ():
             if str(transform['type']).endswith('LoadImageFromFile'):
                 return dict(transform)

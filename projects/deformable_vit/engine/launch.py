@@ -20,10 +20,13 @@ from ..checkpoints import CheckpointError, shown
 from .cli import TRACEBACK, UserError, first_line
 from .config import check_checkpoint, keep_previous_run
 from .data import check_data
+from .dry_forward import check_forward
+from .guard import guarded, take_policy
 from .progress import PROGRESS, ProgressHook
 from .protection import Protection
 from .resume_checks import CheckpointContentHook
 from .schedule import warmup_warning
+from .settings import check_settings
 from .space import check_space
 from .summary import evaluation_summary, optimizer_summary
 
@@ -96,7 +99,8 @@ def _replace_type(node: Any, old: str, new: str) -> int:
 class _StartHook(Hook):
     """Accept bare state dicts, keep an earlier run's checkpoints, log what a run uses, and record the start.
 
-    Training and testing start when the configuration is complete and all weights are loaded.
+    A training has started after its first iteration, which is the first to use the losses; a test when all weights are
+    loaded.
     """
 
     started = False
@@ -109,7 +113,6 @@ class _StartHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         check_space(runner)
-        self.started = True
         print_log(optimizer_summary(runner.model, runner.optim_wrapper, runner.cfg), 'current')
         if runner.cfg.get('resume'):
             return
@@ -118,6 +121,11 @@ class _StartHook(Hook):
             print_log(f'the checkpoints of an earlier run in {runner.work_dir} were moved to {previous}', 'current')
         if warning := warmup_warning(runner):
             print_log(warning, 'current', logging.WARNING)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        self.started = True
 
     def before_test(self, runner: Runner) -> None:
         self.started = True
@@ -133,9 +141,9 @@ def bare_model(model: nn.Module) -> nn.Module:
 def run(config: Config, path: str, task: Literal['train', 'test'], grace: float = 30.0) -> None:
     """Build the runner, then train or test.
 
-    An error before the first batch (a wrong key, a missing annotation file, a checkpoint of another model) is an error
+    An error up to the first batch (a wrong key, a missing annotation file, a checkpoint of another model) is an error
     in the config and becomes one line; later errors keep their traceback. :class:`.protection.Protection` keeps the
-    work of a training.
+    work of a training, :func:`.guard.guarded` names bad samples and numbers.
 
     Args:
         config: As :func:`.config.load_config` returns it, with a work directory.
@@ -150,15 +158,23 @@ def run(config: Config, path: str, task: Literal['train', 'test'], grace: float 
     """
     hook = _StartHook()
     try:
+        policy = take_policy(config)
+        if task == 'train':
+            check_settings(config)
         check_data(config, task)
         if task == 'test':
-            _build(config, hook, task).test()
+            runner = _build(config, hook, task)
+            with guarded(runner, policy, task):
+                runner.test()
             return
         protection = Protection(config, grace)
         with protection.active():
             runner = _build(config, hook, task)
+            if isinstance(runner.model, nn.Module):  # FlexibleRunner builds it later
+                check_forward(bare_model(runner.model), config.default_scope)
             protection.prepare(runner)
-            runner.train()
+            with guarded(runner, policy, task):
+                runner.train()
     except Exception as error:
         if hook.started or os.environ.get(TRACEBACK) or isinstance(error, (UserError, CheckpointError)):
             raise

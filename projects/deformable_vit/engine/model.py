@@ -14,7 +14,7 @@ from mmengine.runner import load_checkpoint
 
 from .cli import UserError
 from .config import check_checkpoint
-from .data import inner_datasets, num_classes
+from .data_checks.configs import leaf_datasets, numbers_of_classes
 
 
 def check_device(name: str | None) -> str:
@@ -80,7 +80,7 @@ def dataset_meta(config: Config, checkpoint: dict[str, Any]) -> dict[str, list[A
     where, found = 'the checkpoint', saved
     if not found.get('classes'):
         where, found = "the config's test_dataloader", _config_meta(config)
-    classes, numbers = list(found.get('classes') or ()), dict(num_classes(config.model, 'model'))
+    classes, numbers = list(found.get('classes') or ()), dict(numbers_of_classes(config.model, 'model'))
     if not classes:
         if not numbers:
             raise UserError(
@@ -104,7 +104,7 @@ def dataset_meta(config: Config, checkpoint: dict[str, Any]) -> dict[str, list[A
 
 def _config_meta(config: Config) -> dict[str, Any]:
     """Return the ``metainfo`` of the test dataset, without building it: its files may not exist here."""
-    for dataset in inner_datasets((config.get('test_dataloader') or {}).get('dataset')):
+    for dataset in leaf_datasets((config.get('test_dataloader') or {}).get('dataset')):
         kind = dataset['type']
         if isinstance(kind, str):
             with DATASETS.switch_scope_and_registry(config.get('default_scope')) as registry:

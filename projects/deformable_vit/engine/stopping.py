@@ -118,11 +118,7 @@ class StopHook(Hook):
         number = self.received = self.received or self.agreed
         hook = next((hook for hook in runner.hooks if isinstance(hook, AtomicCheckpointHook)), None)
         if hook is not None and hook.saved_iter != iteration:
-            by_epoch = not hasattr(runner.train_loop, 'dataloader_iterator')
-            name = (
-                f'{INTERRUPTED}epoch_{epoch}_iter_{iteration}.pth' if by_epoch else f'{INTERRUPTED}iter_{iteration}.pth'
-            )
-            hook.save(runner, name, dict(epoch=epoch, iter=iteration))
+            hook.save(runner, interrupted_name(runner, epoch, iteration), dict(epoch=epoch, iter=iteration))
         barrier()  # the others must not end, and be noticed, while the main process writes
         self.runner = None  # another signal ends the process as usual
         raise Interrupted(number, self._line(f'after iteration {iteration}', runner))
@@ -136,6 +132,12 @@ class StopHook(Hook):
         saved = f'the last checkpoint is {last.read_text()}' if last and last.exists() else 'there is no checkpoint'
         name = signal.Signals(self.received).name
         return f'stopped by {name} {how}; {saved}; continue with: {command_to_continue(sys.argv, os.environ)}'
+
+
+def interrupted_name(runner: Runner, epoch: int, iteration: int) -> str:
+    """Return the file name of a checkpoint between two regular ones; epochs and iterations are complete ones."""
+    by_epoch = not hasattr(runner.train_loop, 'dataloader_iterator')
+    return f'{INTERRUPTED}epoch_{epoch}_iter_{iteration}.pth' if by_epoch else f'{INTERRUPTED}iter_{iteration}.pth'
 
 
 def _gradients_are_applied(runner: Runner) -> bool:

@@ -1,6 +1,8 @@
 """Add the options of ``tools/test.py`` to a config; mmdet, mmseg and mmpretrain have different names for them."""
 
 import json
+import os
+import sys
 from copy import deepcopy
 from pathlib import Path
 
@@ -33,8 +35,11 @@ def add_show(config: Config, show: bool, show_dir: str | None, wait_time: float)
     """Draw predictions beside the ground truth, in a window or to a directory.
 
     Raises:
-        UserError: The config has no visualization hook.
+        UserError: The config has no visualization hook, or there is no display.
     """
+    displays = ('DISPLAY', 'WAYLAND_DISPLAY')
+    if show and sys.platform.startswith('linux') and not any(os.environ.get(name) for name in displays):
+        raise UserError('--show opens a window, and there is no display (DISPLAY is not set); use --show-dir DIR')
     hook = config.get('default_hooks', {}).get('visualization')
     if hook is None:
         raise UserError("--show and --show-dir need the config's default_hooks.visualization, and it has none")

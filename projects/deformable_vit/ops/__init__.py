@@ -7,6 +7,7 @@ from .coordinates import CONVENTIONS, coordinate_dtype, key_coordinates, key_gri
 from .deformable_patch import box_locations, decode_boxes, deformable_patch_projection
 from .local_attention import neighborhood_attention, surplus_pairs, window_attention
 from .tokens import interleave, map_to_tokens, pad_to_multiple, resize_position_embedding, tokens_to_map
+from .tracing import at_least, constant_size, is_tracing
 
 # For ``FlopCounterMode(custom_mapping=FLOP_FORMULAS)``. Not registered: that would change other programs' counts of
 # torch's ops, and importing the counter imports triton, 72 MiB.
@@ -16,8 +17,10 @@ __all__ = [
     'BACKENDS',
     'CONVENTIONS',
     'FLOP_FORMULAS',
+    'at_least',
     'box_locations',
     'checkpoint_with_backend',
+    'constant_size',
     'coordinate_dtype',
     'current_backend',
     'decode_boxes',
@@ -26,6 +29,7 @@ __all__ = [
     'deformable_patch_projection',
     'dense_attention',
     'interleave',
+    'is_tracing',
     'key_coordinates',
     'key_grid',
     'key_spacing',

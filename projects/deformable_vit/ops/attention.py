@@ -16,6 +16,7 @@ from . import reference
 from .backends import select_backend
 from .deform_conv import deform_conv_at
 from .separable import separable_attention
+from .tracing import is_tracing, sizes_tensor
 
 # Elements of the score matrix that the chunked backend holds at a time: 64 MiB in float32, small beside a detector's
 # feature maps and large enough for full speed.
@@ -66,7 +67,7 @@ def deformable_key_value(
     backend = select_backend('deformable_key_value', backend, ('reference', 'grid_sample', 'mmcv'))
     if backend == 'reference':
         return reference.deformable_key_value(x, locations, weight, bias)
-    extent = torch.tensor([x.shape[-2] - 1, x.shape[-1] - 1], dtype=locations.dtype, device=locations.device)
+    extent = sizes_tensor([x.shape[-2] - 1, x.shape[-1] - 1], locations)
     pixels = ((locations + 1) / 2 * extent).permute(0, 1, 4, 2, 3)
     projected = deform_conv_at(x, pixels.unsqueeze(2), weight[..., None, None], backend)
     return projected.flatten(2).transpose(1, 2) + bias.to(projected.dtype)
@@ -104,6 +105,11 @@ def deformable_attention(
     backend = select_backend('deformable_attention', backend, ('reference', 'chunked', 'separable'))
     if backend == 'reference':
         return reference.deformable_attention(q, k, v, table, key_locations, query_y, query_x)
+    if backend == 'auto' and is_tracing():
+        args = q, k, v, table, key_locations, query_y, query_x
+        if torch.is_grad_enabled():  # torch.jit.trace records with gradients
+            return checkpoint(whole_attention, *args, use_reentrant=False)
+        return whole_attention(*args)
     # Inputs that fit one chunk are faster by grid_sample: 28 x 28 queries and 12 heads take 0.6 of the time.
     is_large = q.shape[:3].numel() * k.shape[2] > MAX_SCORES
     if backend == 'separable' or (backend == 'auto' and q.device.type == 'cpu' and is_large):
@@ -144,6 +150,14 @@ def chunked_attention(
     return torch.cat(outs, dim=2)
 
 
+def whole_attention(
+    q: Tensor, k: Tensor, v: Tensor, table: Tensor, key_locations: Tensor, query_y: Tensor, query_x: Tensor
+) -> Tensor:
+    """Compute :func:`deformable_attention` by torch's attention, with the whole bias as its mask, at any size."""
+    bias = relative_position_bias(table, key_locations, query_y, query_x)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+
+
 def _table_index(displacement: Tensor, size: int) -> Tensor:
     """Map query - key, -2 to 2 from end to end of an axis, to a fractional index into ``size`` table entries."""
     return (displacement / 2 + 1) / 2 * (size - 1)
@@ -152,7 +166,7 @@ def _table_index(displacement: Tensor, size: int) -> Tensor:
 def relative_position_bias(table: Tensor, key_locations: Tensor, query_y: Tensor, query_x: Tensor) -> Tensor:
     """Return the bias (B, heads, H * W, N) of :func:`deformable_attention`, of the same arguments."""
     b, g, n, _ = key_locations.shape
-    h, w = len(query_y), len(query_x)
+    h, w = query_y.shape[0], query_x.shape[0]
     key_y, key_x = key_locations.flatten(0, 1).unbind(-1)  # (B * G, N) each
     y = (query_y[:, None, None] - key_y[:, None, None]) / 2  # (B * G, H, 1, N)
     x = (query_x[:, None] - key_x[:, None, None]) / 2  # (B * G, 1, W, N)

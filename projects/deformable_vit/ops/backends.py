@@ -3,7 +3,8 @@
 Every op takes ``backend=None``, which stands for the default. The default is ``auto`` unless the environment variable
 ``DEFORMABLE_VIT_BACKEND`` or the context manager :func:`use_backend` names another one:
 
-- ``auto``: the fastest backend for the device and the input size.
+- ``auto``: the fastest backend for the device and the input size; while a model is traced or exported, one whose sizes
+  stay symbolic (:mod:`.tracing`).
 - ``reference``: plain PyTorch that follows the formulas step by step, see :mod:`.reference`.
 - ``chunked``: deformable attention by ``scaled_dot_product_attention``, a chunk of query rows at a time.
 - ``separable``: deformable attention with the relative position bias as matrix products, for large inputs on a CPU.
@@ -20,7 +21,11 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from .tracing import is_recorded_by_jit
+
 BACKENDS = ('auto', 'reference', 'chunked', 'separable', 'grid_sample', 'mmcv')
+# Their custom ops and chunks take sizes as numbers, which torch.jit.trace would record as constants.
+UNTRACEABLE = ('chunked', 'separable', 'mmcv')
 VARIABLE = 'DEFORMABLE_VIT_BACKEND'
 OLD_VARIABLE = 'DEFORMABLE_VIT_PATH'
 
@@ -72,13 +77,17 @@ def select_backend(op: str, backend: str | None, available: tuple[str, ...]) -> 
         available: Backends that the op has besides ``auto``.
 
     Raises:
-        ValueError: The op does not have the caller's choice.
+        ValueError: The op does not have the caller's choice, or ``torch.jit.trace`` cannot record it.
     """
     if backend is None:
         backend = current_backend()
-        return backend if backend in available else 'auto'
-    if backend != 'auto' and backend not in available:
+        backend = backend if backend in available else 'auto'
+    elif backend != 'auto' and backend not in available:
         raise ValueError(f'{op} has the backends auto, {", ".join(available)}, got {backend!r}')
+    if backend in UNTRACEABLE and is_recorded_by_jit():
+        raise ValueError(
+            f'{op}: a model that is traced with the backend {backend!r} would be wrong at other sizes; use auto'
+        )
     return backend
 
 

@@ -12,6 +12,8 @@ and 1 for the centers of the first and last pixels.
 import torch
 from torch import Tensor
 
+from .tracing import is_tracing, sizes_tensor
+
 CONVENTIONS = ('centers', 'corners')
 
 
@@ -33,8 +35,11 @@ def key_grid(h: int, w: int, convention: str, like: Tensor) -> Tensor:
 
 def key_spacing(h: int, w: int, convention: str, like: Tensor) -> Tensor:
     """Return half the distance of adjacent keys (2,), (y, x): the unit of a bounded offset."""
-    extents = (h, w) if _is_centers(convention) else (max(h - 1, 1), max(w - 1, 1))
-    return 1 / torch.tensor(extents, dtype=coordinate_dtype(like), device=like.device)
+    centers, like = _is_centers(convention), like.new_empty(0, dtype=coordinate_dtype(like))
+    if is_tracing():
+        extents = sizes_tensor((h, w), like)
+        return 1 / (extents if centers else (extents - 1).clamp(min=1))
+    return 1 / sizes_tensor((h, w) if centers else (max(h - 1, 1), max(w - 1, 1)), like)
 
 
 def coordinate_dtype(like: Tensor) -> torch.dtype:
@@ -58,4 +63,7 @@ def _positions(n: int, convention: str, first: float, like: Tensor) -> Tensor:
     i = torch.arange(n, dtype=coordinate_dtype(like), device=like.device) + first
     if _is_centers(convention):
         return i / n * 2 - 1
+    if is_tracing():
+        size = sizes_tensor((n,), i)
+        return (i / (size - 1).clamp(min=1) * 2 - 1) * (size > 1)
     return i / (n - 1) * 2 - 1 if n > 1 else torch.zeros_like(i)

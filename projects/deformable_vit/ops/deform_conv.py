@@ -17,6 +17,7 @@ from mmcv.utils import ext_loader
 from torch import Tensor
 
 from .coordinates import autocast_dtype, coordinate_dtype
+from .tracing import is_tracing
 
 _ext = ext_loader.load_ext(
     '_ext', ['deform_conv_forward', 'deform_conv_backward_input', 'deform_conv_backward_parameters']
@@ -37,7 +38,7 @@ def deform_conv_at(x: Tensor, locations: Tensor, weight: Tensor, backend: str = 
         (B, D, H', W') in the dtype of ``x``, or in that of autocast where it is enabled.
     """
     if backend == 'auto':
-        backend = 'grid_sample' if x.device.type == 'cpu' else 'mmcv'
+        backend = 'grid_sample' if x.device.type == 'cpu' or is_tracing() else 'mmcv'
     compute = _by_grid_sample if backend == 'grid_sample' else _by_mmcv
     return compute(x, locations, weight).to(autocast_dtype(x))
 

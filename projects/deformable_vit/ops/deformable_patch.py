@@ -11,6 +11,7 @@ from . import reference
 from .backends import select_backend
 from .coordinates import coordinate_dtype
 from .deform_conv import deform_conv_at
+from .tracing import constant_size, is_tracing, sizes_tensor
 
 
 def decode_boxes(offsets: Tensor, wh_bias: Tensor) -> Tensor:
@@ -33,7 +34,9 @@ def decode_boxes(offsets: Tensor, wh_bias: Tensor) -> Tensor:
     y = (torch.arange(h, dtype=dtype, device=offsets.device) + 0.5) / h
     x = (torch.arange(w, dtype=dtype, device=offsets.device) + 0.5) / w
     anchors = torch.stack(torch.meshgrid(x, y, indexing='xy'))  # (2, H', W') of (x, y)
-    unit = torch.tensor([1 / w, 1 / h], dtype=dtype, device=offsets.device)[:, None, None]
+    # 1 / n is rounded once outside of tracing, as a number
+    unit = 1 / sizes_tensor((w, h), anchors) if is_tracing() else anchors.new_tensor([1 / w, 1 / h])
+    unit = unit[:, None, None]
     center = anchors + shift.tanh() * unit
     half = (size + wh_bias.to(dtype)[:, None, None]).tanh().relu() * unit
     return torch.cat([center - half, center + half], dim=1).clamp(0, 1)
@@ -57,7 +60,7 @@ def deformable_patch_projection(
     backend = select_backend('deformable_patch_projection', backend, ('reference', 'grid_sample', 'mmcv'))
     if backend == 'reference':
         return reference.deformable_patch_projection(x, boxes, weight, bias)
-    locations = box_locations(boxes, weight.shape[-1], (x.shape[-2], x.shape[-1]))
+    locations = box_locations(boxes, constant_size(weight, -1), (x.shape[-2], x.shape[-1]))
     projected = deform_conv_at(x, locations[:, None], weight, backend)
     return projected + bias.to(projected.dtype)[:, None, None]
 
@@ -73,7 +76,7 @@ def box_locations(boxes: Tensor, k: int, size: tuple[int, int]) -> Tensor:
     Returns:
         (B, k * k, 2, H', W'), (y, x) in pixels, y-major; whole numbers are pixel centers.
     """
-    x0, y0, x1, y1 = (boxes.unsqueeze(2) * boxes.new_tensor([size[1], size[0]] * 2)[:, None, None, None]).unbind(1)
+    x0, y0, x1, y1 = (boxes.unsqueeze(2) * sizes_tensor([size[1], size[0]] * 2, boxes)[:, None, None, None]).unbind(1)
     step = torch.linspace(0, 1, k, dtype=boxes.dtype, device=boxes.device)[:, None, None]
     y, x = y0 + (y1 - y0) * step, x0 + (x1 - x0) * step  # (B, k, H', W') each; pixel i is centered at i + 0.5
     locations = torch.broadcast_tensors(y.unsqueeze(2), x.unsqueeze(1))

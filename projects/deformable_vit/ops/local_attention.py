@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import reference
+from . import reference, tracing
 from .backends import select_backend
 
 # Queries per tile along an axis of neighborhood attention. A tile of n queries computes n * (n + K - 1) products where
@@ -54,10 +54,10 @@ def window_attention(
     Raises:
         ValueError: The shift is out of range.
     """
-    window = (table.shape[-1] + 1) // 2
+    window = (tracing.constant_size(table, -1) + 1) // 2
     if not 0 <= shift < window:
         raise ValueError(f'shift must be 0 to {window - 1} for windows of {window} x {window}, got {shift}')
-    if select_backend('window_attention', backend, ('reference',)) == 'reference':
+    if select_backend('window_attention', backend, ('reference',)) == 'reference' or tracing.is_tracing():
         return reference.window_attention(q, k, v, table, shift)
     return _tiled(q, k, v, table, lambda n: window_runs(n, window, shift), kernel=None)
 
@@ -82,10 +82,13 @@ def neighborhood_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, backe
     Raises:
         ValueError: K is even.
     """
-    kernel = (table.shape[-1] + 1) // 2
+    kernel = (tracing.constant_size(table, -1) + 1) // 2
     if kernel % 2 == 0:
         raise ValueError(f'the kernel size of neighborhood attention must be odd, got {kernel}')
-    if select_backend('neighborhood_attention', backend, ('reference',)) == 'reference':
+    backend = select_backend('neighborhood_attention', backend, ('reference',))
+    if tracing.is_tracing():  # the reference implementation depends on whether an axis is shorter than K
+        return tracing.neighborhood_attention(q, k, v, table, _TILE)
+    if backend == 'reference':
         return reference.neighborhood_attention(q, k, v, table)
     return _tiled(q, k, v, table, lambda n: neighborhood_runs(n, kernel), kernel)
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .coordinates import autocast_dtype
+from .tracing import constant_size
 
 
 def sample(x: Tensor, locations: Tensor) -> Tensor:
@@ -50,7 +51,7 @@ def _in_coordinate_dtype(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
 @_in_coordinate_dtype
 def deformable_patch_projection(x: Tensor, boxes: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """See :func:`deformable_vit.ops.deformable_patch_projection`."""
-    k, (h, w) = weight.shape[-1], x.shape[-2:]
+    k, (h, w) = constant_size(weight, -1), x.shape[-2:]
     x0, y0, x1, y1 = boxes.unbind(1)
     samples = []
     for j in range(k):
@@ -94,7 +95,7 @@ def dense_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def window_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, shift: int = 0) -> Tensor:
     """See :func:`deformable_vit.ops.window_attention`: windows over a padded feature map, with the padding masked."""
     h, w = q.shape[2:4]
-    window = (table.shape[-1] + 1) // 2
+    window = (constant_size(table, -1) + 1) // 2
     first = -shift % window  # rows and columns of padding before the map, so that windows start shift pixels in
     last_y, last_x = (-(first + n) % window for n in (h, w))
     q, k, v = (

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .tracing import constant_size, is_tracing
+
 
 def map_to_tokens(x: Tensor) -> Tensor:
     """Return (B, C, H, W) as (B, H * W, C), a view."""
@@ -20,7 +22,7 @@ def tokens_to_map(x: Tensor, hw: tuple[int, int]) -> Tensor:
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Pad (B, C, H, W) with zeros at the bottom and right so that ``multiple`` divides H and W."""
     pad_h, pad_w = -x.shape[-2] % multiple, -x.shape[-1] % multiple
-    return F.pad(x, (0, pad_w, 0, pad_h)) if pad_h or pad_w else x
+    return F.pad(x, (0, pad_w, 0, pad_h)) if is_tracing() or pad_h or pad_w else x
 
 
 def interleave(parts: Sequence[Sequence[Tensor]], hw: tuple[int, int]) -> Tensor:
@@ -49,12 +51,12 @@ def resize_position_embedding(
     Returns:
         (1, num_extra + target_h * target_w, C); the same tensor if the grids are equal.
     """
-    if embedding.shape[1] != num_extra + source[0] * source[1]:
+    if constant_size(embedding, 1) != num_extra + source[0] * source[1]:
         raise ValueError(
             f'expected a position embedding of {num_extra} + {source[0]} x {source[1]} entries, '
             f'got {embedding.shape[1]}'
         )
-    if source == target:
+    if not is_tracing() and source == target:  # resizing to the same size changes nothing
         return embedding
     extra, grid = embedding[:, :num_extra], embedding[:, num_extra:]
     grid = F.interpolate(tokens_to_map(grid, source), size=target, mode='bilinear', align_corners=False)

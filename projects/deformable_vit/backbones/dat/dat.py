@@ -17,6 +17,7 @@ from torch.nn.init import trunc_normal_
 
 from ...layers import MLP, ConvMLP, OverlapPatchEmbed, PatchEmbed, TransformerBlock
 from ...ops import (
+    at_least,
     coordinate_dtype,
     deformable_attention,
     deformable_key_value,
@@ -56,7 +57,7 @@ class OffsetNet(nn.Module):
         """Map (B, dim, H, W) to (B, H', W', 2), at least float32: half-precision offsets lose pixels."""
         if self.dwconv.padding == (0, 0):  # a feature map smaller than the kernel still has one key
             kernel = self.dwconv.kernel_size[0]
-            x = F.pad(x, (0, max(kernel - x.shape[-1], 0), 0, max(kernel - x.shape[-2], 0)))
+            x = F.pad(x, (0, at_least(kernel - x.shape[-1], 0), 0, at_least(kernel - x.shape[-2], 0)))
         x = F.gelu(self.norm(self.dwconv(x).permute(0, 2, 3, 1)))
         dtype = coordinate_dtype(x)
         with torch.autocast(x.device.type, enabled=False):

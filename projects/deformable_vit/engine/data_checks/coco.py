@@ -1,0 +1,169 @@
+"""Checks of an annotation file in COCO's format."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from .report import Problem
+
+# A box may leave its image by rounding.
+_TOLERANCE = 2.0
+
+
+def check_coco(content: Any, file: str, needs_masks: bool) -> Iterator[Problem]:
+    """Yield the problems of the content of an annotation file.
+
+    Args:
+        content: The JSON.
+        file: Its path, for the problems.
+        needs_masks: Whether the model trains on masks; then wrong segmentations are errors, else warnings.
+    """
+    lists = {
+        key: content.get(key) if isinstance(content, dict) else None for key in ('images', 'annotations', 'categories')
+    }
+    for key, value in lists.items():
+        if not isinstance(value, list):
+            yield Problem('not in COCO format: a list is missing', file, '', repr(key))
+            lists[key] = None
+        elif not value:
+            yield Problem('a list is empty', file, '', repr(key))
+        elif wrong := [i for i, entry in enumerate(value) if not isinstance(entry, dict)]:
+            yield Problem('not in COCO format: an entry is no dict', file, f'{key} {wrong[0]}')
+            lists[key] = None
+    images, annotations, categories = (entries or [] for entries in lists.values())
+    for key, entries in (('image', images), ('annotation', annotations), ('category', categories)):
+        yield from _ids(key, entries, file)
+    names = Counter(str(category.get('name')) for category in categories)
+    for name in (name for name, number in names.items() if number > 1):
+        yield Problem('two categories have one name', file, '', repr(name))
+    for image in images:
+        yield from _image(image, file)
+    files = Counter(str(image.get('file_name')) for image in images)
+    for name in (name for name, number in files.items() if number > 1):
+        yield Problem('two images have one file', file, '', repr(name), 'warning')
+
+    sizes = {i.get('id'): _size(i) for i in images if isinstance(i.get('id'), (int, str))}
+    known = {category.get('id') for category in categories if isinstance(category.get('id'), (int, str))}
+    boxes: list[tuple[list[float], tuple[float, float]]] = []
+    for annotation in annotations:
+        record = f'annotation {annotation.get("id")!r}'
+        if annotation.get('category_id') not in known:
+            yield Problem('unknown category_id', file, record, repr(annotation.get('category_id')))
+        if annotation.get('image_id') not in sizes:
+            yield Problem('unknown image_id', file, record, repr(annotation.get('image_id')))
+            continue
+        size = sizes[annotation['image_id']]
+        yield from _box(annotation, size, file, record)
+        if size and (box := _numbers(annotation.get('bbox'), 4)):
+            boxes.append((box, size))
+        level = 'error' if needs_masks else 'warning'
+        for kind, detail in _segmentation(annotation, size):
+            yield Problem(kind, file, record, detail, level)  # type: ignore[arg-type]
+    yield from _format(boxes, file)
+    used = {annotation.get('image_id') for annotation in annotations}
+    if annotations and (without := sum(i not in used for i in sizes)):
+        yield Problem('images without annotations', file, '', f'{without} of {len(sizes)}', 'warning')
+
+
+def _ids(key: str, entries: list[dict[str, Any]], file: str) -> Iterator[Problem]:
+    ids = Counter(repr(entry.get('id')) for entry in entries)
+    for value, number in ids.items():
+        if value == 'None':
+            yield Problem(f'an {key} has no id' if key != 'category' else 'a category has no id', file, '', f'{number}')
+        elif number > 1:
+            yield Problem(f'duplicate id of {key}', file, f'{key} {value}', f'{number} times')
+
+
+def _image(image: dict[str, Any], file: str) -> Iterator[Problem]:
+    record = f'image {image.get("id")!r}'
+    if not isinstance(image.get('file_name'), str) or not image['file_name']:
+        yield Problem('an image has no file_name', file, record)
+    if not _size(image):
+        yield Problem(
+            'an image has no valid width and height', file, record, f'{image.get("width")!r} x {image.get("height")!r}'
+        )
+
+
+def _size(image: dict[str, Any]) -> tuple[float, float] | None:
+    size = _numbers([image.get('width'), image.get('height')], 2)
+    return (size[0], size[1]) if size and min(size) >= 1 else None
+
+
+def _numbers(value: Any, length: int) -> list[float] | None:
+    """Return finite numbers of a list of the given length, else None."""
+    if not isinstance(value, (list, tuple)) or len(value) != length:
+        return None
+    if any(isinstance(v, bool) or not isinstance(v, (int, float)) or not math.isfinite(v) for v in value):
+        return None
+    return list(value)
+
+
+def _box(annotation: dict[str, Any], size: tuple[float, float] | None, file: str, record: str) -> Iterator[Problem]:
+    shown = repr(annotation.get('bbox'))
+    box = _numbers(annotation.get('bbox'), 4)
+    if box is None:
+        yield Problem('a box is not four finite numbers', file, record, shown)
+        return
+    area = annotation.get('area')
+    if isinstance(area, bool) or not isinstance(area, (int, float)) or not math.isfinite(area):
+        yield Problem('an annotation has no valid area, which mmdet reads', file, record, repr(area))
+    elif area <= 0:
+        yield Problem('zero area: mmdet drops the box', file, record, f'{area=}', 'warning')
+    x, y, w, h = box
+    if w < 0 or h < 0:
+        yield Problem('an inverted box: width or height is negative', file, record, shown)
+    elif w < 1 or h < 1:
+        yield Problem('a box below one pixel: mmdet drops it', file, record, shown, 'warning')
+    elif size and (x >= size[0] or y >= size[1] or x + w <= 0 or y + h <= 0):
+        yield Problem('a box is outside of its image', file, record, f'{shown} in {size[0]:g} x {size[1]:g}')
+    elif size and (min(x, y) < -_TOLERANCE or x + w > size[0] + _TOLERANCE or y + h > size[1] + _TOLERANCE):
+        yield Problem('a box leaves its image', file, record, f'{shown} in {size[0]:g} x {size[1]:g}', 'warning')
+
+
+def _format(boxes: list[tuple[list[float], tuple[float, float]]], file: str) -> Iterator[Problem]:
+    """Find boxes that have another format than COCO's (x, y, width, height) in pixels."""
+    if not boxes:
+        return
+    # Of one or two boxes each may be as small as that.
+    if all(max(box) <= 1.001 and min(box) >= 0 for box, size in boxes) and any(max(size) > 2 for _, size in boxes):
+        yield Problem('boxes are normalized (0 to 1); COCO has pixels', file, '', f'all {len(boxes)} boxes')
+        return
+    leaving = sum(x + w > s[0] + _TOLERANCE or y + h > s[1] + _TOLERANCE for (x, y, w, h), s in boxes)
+    corners = all(
+        w > x and h > y and w <= s[0] + _TOLERANCE and h <= s[1] + _TOLERANCE and min(x, y) >= -_TOLERANCE
+        for (x, y, w, h), s in boxes
+    )
+    if corners and leaving >= max(1, len(boxes) // 20):
+        detail = f'{leaving} of {len(boxes)} leave their images as (x, y, width, height), none as corners'
+        yield Problem('boxes look like corners (x0, y0, x1, y1); COCO has (x, y, width, height)', file, '', detail)
+
+
+def _segmentation(annotation: dict[str, Any], size: tuple[float, float] | None) -> Iterator[tuple[str, str]]:
+    value = annotation.get('segmentation')
+    if isinstance(value, list):
+        for polygon in value:
+            if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+                points = f'{len(polygon)} numbers' if isinstance(polygon, list) else repr(polygon)[:80]
+                yield 'a polygon has fewer than 3 points or half a point', points
+            elif _numbers(polygon, len(polygon)) is None:
+                yield 'a polygon has a value that is not a finite number', repr(polygon)[:80]
+    elif isinstance(value, dict):
+        yield from _rle(value, size)
+    elif value is not None:
+        yield 'a segmentation is neither polygons nor RLE', repr(value)[:80]
+
+
+def _rle(value: dict[str, Any], size: tuple[float, float] | None) -> Iterator[tuple[str, str]]:
+    extent = _numbers(value.get('size'), 2)
+    if extent is None or (size and extent != [size[1], size[0]]):
+        wanted = f'; the image is {size[1]:g} x {size[0]:g} (height x width)' if size else ''
+        yield 'an RLE has another size than the image', f'{value.get("size")!r}{wanted}'
+    counts = value.get('counts')
+    if isinstance(counts, list):
+        if extent and (
+            _numbers(counts, len(counts)) is None or min(counts, default=0) < 0 or sum(counts) != math.prod(extent)
+        ):
+            yield 'the counts of an RLE do not add up to its size', f'{extent!r}'
+    elif not isinstance(counts, str):
+        yield 'an RLE has no counts', repr(counts)[:80]

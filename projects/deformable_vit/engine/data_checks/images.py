@@ -1,0 +1,125 @@
+"""Checks of image and mask files."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from .report import Problem
+
+# Tag of EXIF that turns an image; 5 to 8 exchange width and height.
+_ORIENTATION = 0x0112
+_SUFFIXES = {
+    'JPEG': ('.jpg', '.jpeg', '.jpe', '.jfif'),
+    'MPO': ('.jpg', '.jpeg', '.mpo'),
+    'PNG': ('.png',),
+    'BMP': ('.bmp',),
+    'TIFF': ('.tif', '.tiff'),
+    'WEBP': ('.webp',),
+    'GIF': ('.gif',),
+    'PPM': ('.ppm', '.pgm', '.pbm', '.pnm'),
+}
+
+
+def open_problem(path: Path) -> Problem | None:
+    """Return why a file cannot be opened as an image, or None."""
+    name = str(path)
+    if not path.is_file():
+        return Problem('the image does not exist' if not path.exists() else 'not a file', name)
+    if path.stat().st_size == 0:
+        return Problem('the file is empty', name)
+    return None
+
+
+def check_image(path: Path, size: tuple[int, int] | None, record: str = '', decode: bool = True) -> Iterator[Problem]:
+    """Yield the problems of an image.
+
+    Args:
+        path: Its file.
+        size: (width, height) that the annotation file says, if it does.
+        record: The image in the annotation file.
+        decode: Whether to read all of the file; else only the header.
+    """
+    if problem := open_problem(path):
+        yield problem
+        return
+    name = str(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of Pillow, about huge images and broken metadata
+            with Image.open(path) as image:
+                found, turned = image.size, image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+                kind = image.format or ''
+                if decode:
+                    image.draft('RGB', (max(found[0] // 8, 1), max(found[1] // 8, 1)))  # JPEG: an eighth of the time
+                    image.load()
+    except UnidentifiedImageError:
+        yield Problem('not an image', name, record, f'begins with {_head(path)}')
+        return
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        yield Problem('the image is truncated or broken', name, record, ' '.join(str(error).split()))
+        return
+    if path.suffix.lower() not in _SUFFIXES.get(kind, (path.suffix.lower(),)):
+        yield Problem('the suffix is that of another format', name, record, f'the file is {kind}', 'warning')
+    # OpenMMLab reads images turned as EXIF says.
+    shown = found[::-1] if turned else found
+    if size is not None and tuple(size) != shown:
+        detail = f'{size[0]} x {size[1]} in the annotation file, {shown[0]} x {shown[1]} in the image'
+        if turned and tuple(size) == found:
+            detail += ', which EXIF turns: save it turned, or annotate it as shown'
+        yield Problem('the annotation file has another size than the image', name, record, detail)
+
+
+def image_size(path: Path) -> tuple[int, int] | None:
+    """Return (width, height) of an image as OpenMMLab reads it, turned as EXIF says, or None if it is not readable."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            with Image.open(path) as image:
+                turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+                return (image.height, image.width) if turned else image.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+
+
+def check_mask(path: Path, image: Path, lowest: int, highest: int) -> Iterator[Problem]:
+    """Yield the problems of the mask of a segmentation dataset, whose values are ``lowest`` to ``highest``, or 255."""
+    if problem := open_problem(path):
+        yield Problem(problem.kind.replace('image', 'mask'), problem.file)
+        return
+    name = str(path)
+    try:
+        with Image.open(path) as mask:
+            mask.load()
+            mode, size = mask.mode, mask.size
+            values = np.asarray(ImageOps.exif_transpose(mask))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        yield Problem('the mask is truncated or broken', name, '', ' '.join(str(error).split()))
+        return
+    if values.ndim != 2:
+        yield Problem('the mask does not have one channel', name, '', f'{mode}; save the class of each pixel as gray')
+        return
+    if values.dtype == np.bool_:
+        values = values.astype(np.uint8)
+    if values.dtype != np.uint8:
+        kind = 'the mask has more than 8 bits, which mmseg cuts off'
+        yield Problem(kind, name, '', f'{mode}, values up to {values.max()}')
+        return
+    shown = image_size(image)
+    if shown is not None and size != shown:
+        detail = f'{size[0]} x {size[1]}, the image is {shown[0]} x {shown[1]}'
+        yield Problem('the mask has another size than the image', name, '', detail)
+    present = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
+    wrong = [int(value) for value in present if not (value <= highest or value == 255)]
+    if wrong:
+        detail = f'{wrong[:10]}; expected {lowest} to {highest}, and 255 for ignored pixels'
+        yield Problem('the mask has values of no class', name, '', detail)
+    elif not any(lowest <= value <= highest for value in present):
+        yield Problem('the mask has no pixel of a class', name, '', '', 'warning')
+
+
+def _head(path: Path) -> str:
+    with path.open('rb') as file:
+        return repr(file.read(16))

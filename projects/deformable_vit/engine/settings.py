@@ -1,0 +1,169 @@
+"""Settings of a config that mmengine accepts at first and fails on, or ignores, hours later."""
+
+import difflib
+import inspect
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner
+
+from .cli import UserError
+
+_SAVED_WITH = set(inspect.signature(Runner.save_checkpoint).parameters) - {'self', 'out_dir', 'filename', 'by_epoch'}
+_CHECKPOINT_KEYS = {
+    *(set(inspect.signature(CheckpointHook.__init__).parameters) - {'self', 'kwargs'}),
+    *(_SAVED_WITH - {'save_optimizer', 'save_param_scheduler', 'meta'}),
+    *('type', 'priority'),
+}
+# mmengine, and the layer decay of mmdet, mmseg and mmpretrain.
+_PARAMWISE_KEYS = {
+    *('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult'),
+    *('dcn_offset_lr_mult', 'bypass_duplicate', 'num_layers', 'decay_rate', 'decay_type', 'layer_decay_rate'),
+}
+_NESTED_KEYS = {
+    'auto_scale_lr': {'enable', 'base_batch_size'},
+    'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
+    'env_cfg.mp_cfg': {'mp_start_method', 'opencv_num_threads'},
+    'optim_wrapper.paramwise_cfg': _PARAMWISE_KEYS,
+}
+# Metrics that save_best may name, of the evaluators whose names are fixed.
+_COCO = [f'mAP{suffix}' for suffix in ('', '_50', '_75', '_s', '_m', '_l')] + ['AR@100', 'AR@300', 'AR@1000']
+_IOU = ('aAcc', 'mIoU', 'mAcc', 'mDice', 'mFscore', 'mPrecision', 'mRecall')
+
+
+def check_settings(config: Config) -> None:
+    """Check the settings of a training.
+
+    Raises:
+        UserError: A setting would fail later, or nobody reads it.
+    """
+    for key, known in _NESTED_KEYS.items():
+        _check_keys(key, _at(config, key) or {}, known)
+    for name, entry in (_at(config, 'optim_wrapper.paramwise_cfg.custom_keys') or {}).items():
+        if not isinstance(entry, dict):
+            raise UserError(f'optim_wrapper.paramwise_cfg.custom_keys.{name} must be a dict, such as lr_mult=0.1')
+    _check_train_cfg(config)
+    _check_loaders(config)
+    _check_schedulers(config)
+    for key, hook in _hooks(config):
+        kind = hook.get('type')
+        if kind == 'CheckpointHook' or (kind is None and key == 'default_hooks.checkpoint'):
+            _check_checkpoint(key, hook, config)
+        if 'interval' in hook and kind != 'CheckpointHook':
+            _check_int(f'{key}.interval', hook['interval'], 1)
+
+
+def _at(node: Any, key: str) -> Any:
+    for part in key.split('.'):
+        node = node.get(part) if isinstance(node, dict) else None
+    return node
+
+
+def _check_keys(where: str, settings: Any, known: Iterable[str]) -> None:
+    if not isinstance(settings, dict):
+        raise UserError(f'{where} must be a dict, got {settings!r}')
+    for key in settings:
+        if key not in known and key != '_scope_':  # mmengine's own
+            close = difflib.get_close_matches(key, known, 1)
+            hint = f'; did you mean {close[0]!r}?' if close else f'; there are {", ".join(sorted(known))}'
+            raise UserError(f'{where}: nothing reads the key {key!r}{hint}')
+
+
+def _check_int(key: str, value: Any, lowest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+        raise UserError(f'{key} must be a whole number of at least {lowest}, got {value!r}')
+
+
+def _check_train_cfg(config: Config) -> None:
+    settings = config.get('train_cfg') or {}
+    for key, lowest in (('max_epochs', 1), ('max_iters', 1), ('val_interval', 1), ('val_begin', 0)):
+        if settings.get(key) is not None:
+            _check_int(f'train_cfg.{key}', settings[key], lowest)
+
+
+def _check_loaders(config: Config) -> None:
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = config.get(name) or {}
+        for key, lowest in (('batch_size', 1), ('num_workers', 0), ('prefetch_factor', 1)):
+            if loader.get(key) is not None:
+                _check_int(f'{name}.{key}', loader[key], lowest)
+        if loader.get('persistent_workers') and loader.get('num_workers') == 0:
+            raise UserError(f'{name}.num_workers=0 needs {name}.persistent_workers=False')
+    accumulated = _at(config, 'optim_wrapper.accumulative_counts')
+    if accumulated is not None:
+        _check_int('optim_wrapper.accumulative_counts', accumulated, 1)
+    rate = _at(config, 'optim_wrapper.optimizer.lr')
+    if rate is not None and (isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < 1e6):
+        raise UserError(f'optim_wrapper.optimizer.lr must be a number above 0, got {rate!r}')
+
+
+def _check_schedulers(config: Config) -> None:
+    schedulers = config.get('param_scheduler') or []
+    for i, scheduler in enumerate(schedulers if isinstance(schedulers, (list, tuple)) else [schedulers]):
+        if not isinstance(scheduler, dict):
+            continue
+        key = f'param_scheduler.{i}'
+        begin, end = scheduler.get('begin', 0), scheduler.get('end')
+        _check_int(f'{key}.begin', begin, 0)
+        if end is not None and end != float('inf'):
+            _check_int(f'{key}.end', end, 1)
+            if end <= begin:
+                raise UserError(f'{key}: end must be above begin, got begin={begin} and end={end}')
+        milestones = scheduler.get('milestones')
+        if milestones is not None and list(milestones) != sorted(set(milestones)):
+            raise UserError(f'{key}.milestones must rise, got {milestones}')
+
+
+def _hooks(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, hook in (config.get('default_hooks') or {}).items():
+        if isinstance(hook, dict):
+            yield f'default_hooks.{name}', hook
+        elif hook is not None and not hasattr(hook, 'priority'):
+            raise UserError(f'default_hooks.{name} must be a dict with a type, or None, got {hook!r}')
+    for i, hook in enumerate(config.get('custom_hooks') or []):
+        if isinstance(hook, dict):
+            yield f'custom_hooks.{i}', hook
+
+
+def _check_checkpoint(key: str, hook: dict[str, Any], config: Config) -> None:
+    _check_keys(key, hook, _CHECKPOINT_KEYS)
+    if hook.get('interval', -1) != -1:  # never
+        _check_int(f'{key}.interval', hook['interval'], 1)
+    if hook.get('max_keep_ckpts', -1) != -1:
+        _check_int(f'{key}.max_keep_ckpts', hook['max_keep_ckpts'], 1)
+    best = hook.get('save_best')
+    if best is None:
+        return
+    if not config.get('val_evaluator') or not config.get('val_dataloader'):
+        raise UserError(f'{key}.save_best={best!r} needs a val_dataloader and a val_evaluator')
+    known = _metrics(config.val_evaluator)
+    for name in [best] if isinstance(best, str) else best:
+        if known and name != 'auto' and name not in known:
+            close = difflib.get_close_matches(str(name), known, 1, 0.3)
+            hint = f'; did you mean {close[0]!r}?' if close else f'; there are {", ".join(known)}'
+            raise UserError(f'{key}.save_best: val_evaluator has no metric {name!r}{hint}')
+
+
+def _metrics(evaluator: Any) -> list[str]:
+    """Return the names of an evaluator's metrics, or nothing where they are not known."""
+    found: list[str] = []
+    for metric in evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]:
+        if not isinstance(metric, dict) or metric.get('prefix'):
+            return []
+        kind = metric.get('type')
+        if kind == 'CocoMetric':
+            kinds = metric.get('metric', 'bbox')
+            kinds = [kinds] if isinstance(kinds, str) else kinds
+            if 'proposal_fast' in kinds or metric.get('classwise'):
+                return []
+            found += [f'coco/{name}_{value}' for name in kinds for value in _COCO]
+        elif kind == 'IoUMetric':
+            found += _IOU
+        elif kind == 'Accuracy':
+            topk = metric.get('topk', (1,))
+            found += [f'accuracy/top{k}' for k in ([topk] if isinstance(topk, int) else topk)]
+        else:
+            return []
+    return found

@@ -1,0 +1,81 @@
+"""Backbones recorded by ``torch.jit.trace`` and ``torch.export``, run at sizes other than the recorded one."""
+
+import io
+from collections.abc import Callable
+
+import pytest
+import torch
+from mmengine.analysis import get_model_complexity_info
+from small_models import build_small
+from torch import Tensor, nn
+
+from deformable_vit.backbones import PyramidBackbone
+from deformable_vit.ops import use_backend
+
+Build = Callable[..., PyramidBackbone]
+pytestmark = [
+    pytest.mark.filterwarnings('ignore:.*torch.jit.*:DeprecationWarning'),
+    pytest.mark.filterwarnings('ignore:.*torch.jit.*:FutureWarning'),
+    # Each names a size that would become a constant.
+    pytest.mark.filterwarnings('error::torch.jit.TracerWarning'),
+]
+OTHER_SIZES = ((2, 75, 107), (1, 32, 33), (1, 160, 40))
+
+
+def assert_same_outputs(recorded: Callable[[Tensor], tuple[Tensor, ...]], model: nn.Module, x: Tensor) -> None:
+    with torch.no_grad():
+        for got, expected in zip(recorded(x), model(x), strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('grad', [True, False], ids=['with gradients', 'without'])
+def test_a_traced_backbone_is_right_at_other_sizes(small_backbone: Build, grad: bool) -> None:
+    model = small_backbone().eval()
+    with torch.set_grad_enabled(grad):
+        traced = torch.jit.trace(model, torch.randn(1, 3, 64, 96), check_trace=False)
+    file = io.BytesIO()
+    torch.jit.save(traced, file)
+    file.seek(0)
+    loaded = torch.jit.load(file)
+    for batch, h, w in OTHER_SIZES:
+        assert_same_outputs(loaded, model, torch.randn(batch, 3, h, w))
+
+
+@pytest.mark.parametrize(
+    ('name', 'arguments'),
+    [
+        ('DAT', dict(output_stride=16)),
+        ('DAT++', dict(output_stride=16)),
+        ('PVT', dict(out_type='cls_token')),
+        ('DPT', dict(out_type='cls_token')),
+    ],
+)
+def test_traced_variants(name: str, arguments: dict) -> None:
+    model = build_small(name, **arguments).eval()
+    traced = torch.jit.trace(model, torch.randn(1, 3, 64, 64), check_trace=False)
+    for batch, h, w in OTHER_SIZES:
+        assert_same_outputs(traced, model, torch.randn(batch, 3, h, w))
+
+
+def test_the_reference_backend_can_be_traced() -> None:
+    for name in ('DPT', 'DAT', 'DAT++'):
+        model = build_small(name).eval()
+        with use_backend('reference'):
+            traced = torch.jit.trace(model, torch.randn(1, 3, 64, 64), check_trace=False)
+        assert_same_outputs(traced, model, torch.randn(2, 3, 75, 107))
+
+
+def test_images_that_are_too_small_are_refused_while_tracing() -> None:
+    with pytest.raises(ValueError, match='at least 32 x 32 pixels, got height x width 31 x 64'):
+        torch.jit.trace(build_small('DAT'), torch.randn(1, 3, 31, 64), check_trace=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['DPT', 'DAT', 'DAT++'])
+def test_mmengine_counts_flops(name: str) -> None:
+    """It traces the model with gradients, as the ``get_flops.py`` of mmdet and mmpretrain do."""
+    model = build_small(name).eval()
+    found = get_model_complexity_info(model, (3, 64, 96), show_table=False, show_arch=False)
+    assert found['params'] == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    convolutions_and_linear_layers = 4e6
+    assert found['flops'] > convolutions_and_linear_layers

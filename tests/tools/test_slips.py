@@ -1,0 +1,149 @@
+"""Slips of users: each is found before the first iteration, and is one line that names the value."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mmengine.runner import EpochBasedTrainLoop
+
+from deformable_vit.checkpoints import CheckpointError
+from deformable_vit.engine import UserError, adapt_to_device, add_show, load_config, run, set_work_dir
+from deformable_vit.engine.guard import Policy, take_policy
+from deformable_vit.engine.options import common_arguments
+
+CKPT = 'default_hooks.checkpoint'
+GUARD = 'default_hooks.guard'
+OPTIM = 'optim_wrapper'
+# An option, and words of the line. All in one process; what is found before anything is built takes no time.
+SLIPS = [
+    ('model.backbone.with_cp', ['is not KEY=VALUE']),
+    ('=3', ['is not KEY=VALUE']),
+    ('train_dataloader.batch_size=(4', ['unbalanced brackets']),
+    ('optim_wraper.optimizer.lr=1', ["unknown key 'optim_wraper'", "did you mean 'optim_wrapper'"]),
+    ('max_epochs=3', ["'max_epochs' is a variable", 'train_cfg.max_epochs']),
+    # hooks
+    (f'{CKPT}.intervall=1', [f'{CKPT}: nothing reads', "'intervall'; did you mean 'interval'"]),  # codespell:ignore
+    (f'{CKPT}.interval=0', [f'{CKPT}.interval', 'at least 1, got 0']),
+    (f'{CKPT}.interval=x', [f'{CKPT}.interval', "got 'x'"]),
+    (f'{CKPT}.interval=0.5', [f'{CKPT}.interval', 'got 0.5']),
+    (f'{CKPT}.max_keep_ckpts=0', [f'{CKPT}.max_keep_ckpts', 'got 0']),
+    (f'{CKPT}.max_keep=3', [f'{CKPT}: nothing reads', "'max_keep'"]),
+    (f'{CKPT}.save_best=coco/bbox_map', ["no metric 'coco/bbox_map'", "did you mean 'coco/bbox_mAP'"]),
+    (f'{CKPT}.save_best=mIoU', ["no metric 'mIoU'"]),
+    (f'{CKPT}.save_optimiser=False', ["did you mean 'save_optimizer'"]),  # codespell:ignore
+    ('default_hooks.logger.interval=0', ['default_hooks.logger.interval', 'got 0']),
+    ('default_hooks.logger.intervall=5', ["'intervall'"]),  # codespell:ignore
+    ('default_hooks.chekpoint.interval=1', ['type']),  # codespell:ignore
+    ('default_hooks.checkpoint=1', ['default_hooks.checkpoint must be a dict']),
+    ('default_hooks.timer.type=Timer', ['Timer']),
+    (f'{GUARD}.on_bad_samples=skip', [f'{GUARD}: unknown key', "did you mean 'on_bad_sample'"]),
+    (f'{GUARD}.on_bad_sample=ignore', ["must be 'raise' or 'skip', got 'ignore'"]),
+    (f'{GUARD}.max_bad_samples=-1', ['at least 0, got -1']),
+    # loops and loaders
+    ('train_cfg.val_interval=0', ['train_cfg.val_interval', 'got 0']),
+    ('train_cfg.max_epochs=0', ['train_cfg.max_epochs', 'got 0']),
+    ('train_cfg.max_epochs=-1', ['train_cfg.max_epochs', 'got -1']),
+    ('train_cfg.max_epochs=two', ['train_cfg.max_epochs', "got 'two'"]),
+    ('train_cfg.max_epoch=3', ["'max_epoch'"]),
+    ('train_cfg.type=EpochLoop', ['EpochLoop']),
+    ('train_dataloader.batch_size=0', ['train_dataloader.batch_size', 'got 0']),
+    ('train_dataloader.num_workers=-1', ['train_dataloader.num_workers', 'got -1']),
+    ('train_dataloader.batchsize=3', ["'batchsize'"]),
+    ('train_dataloader.sampler.shufle=True', ["'shufle'"]),  # codespell:ignore
+    ('train_dataloader.dataset.type=CocoDatset', ['CocoDatset']),
+    ('train_dataloader.dataset.ann_file=nowhere.json', ['nowhere.json']),
+    ('train_dataloader.dataset.pipeline.0.type=LoadImage', ['LoadImage']),
+    ('train_dataloader.dataset.metainfo.classes=disc', ["metainfo.classes is the text 'disc'"]),
+    ('train_dataloader.persistent_workers=True', ['num_workers=0 needs train_dataloader.persistent_workers=False']),
+    ('val_evaluator.metric=bboxx', ['bboxx']),
+    # optimizer and schedule
+    (f'{OPTIM}.optimizer.lr=x', [f'{OPTIM}.optimizer.lr', "got 'x'"]),
+    (f'{OPTIM}.optimizer.lr=0', [f'{OPTIM}.optimizer.lr', 'got 0']),
+    (f'{OPTIM}.optimizer.lrr=1', ["'lrr'"]),
+    (f'{OPTIM}.optimizer.type=Adamw', ['Adamw']),
+    (f'{OPTIM}.clip_gradd.max_norm=1', ["'clip_gradd'"]),
+    (f'{OPTIM}.accumulative_counts=0', ['accumulative_counts', 'got 0']),
+    (f'{OPTIM}.paramwise_cfg.norm_decay=0', ["paramwise_cfg: nothing reads the key 'norm_decay'"]),
+    (f'{OPTIM}.paramwise_cfg.custom_keys.backbone=0.1', ['custom_keys.backbone must be a dict']),
+    ('param_scheduler.0.end=0', ['param_scheduler.0.end', 'got 0']),
+    ('param_scheduler.0.begin=5', ['param_scheduler.0: end must be above begin, got begin=5 and end=3']),
+    ('param_scheduler.0.type=LinearLr', ['LinearLr']),
+    ('param_scheduler.0.start_facter=0.1', ["'start_facter'"]),
+    ('auto_scale_lr.base_batchsize=4', ["did you mean 'base_batch_size'"]),
+    ('env_cfg.cudnn_benchmrk=True', ["did you mean 'cudnn_benchmark'"]),
+    ('randomness.sed=1', ["'sed'"]),
+    # model
+    ('model.backbone.out_indices=(0,0,1,2)', ['out_indices must not repeat a stage']),
+    ('model.backbone.out_indices=(0,1,2,4)', ['out_indices must be some of']),
+    ('model.backbone.out_indices=(0,1,2)', ['neck.in_channels', 'the backbone returns [64, 96, 128]']),
+    ('model.neck.in_channels=[64,96,128,512]', ['in_channels is [64, 96, 128, 512]', '[64, 96, 128, 160]']),
+    ('model.neck.out_channels=32', ['model.bbox_head.', 'does not fit what comes before it']),
+    ('model.bbox_head.in_channels=63', ['model.bbox_head.', 'does not fit what comes before it']),
+    ('model.bbox_head.num_classes=4', ['model.bbox_head.num_classes is 4', '5 classes']),
+    ('model.bbox_head.num_class=5', ["'num_class'"]),
+    ('model.backbone.drop_path_rate=1.5', ['drop_path_rate']),
+    ('model.backbone.frozen_stages=9', ['frozen_stages']),
+    ('model.bbox_head.loss_cls.type=FocalLos', ['FocalLos']),
+    ('load_from=gone.pth', ['gone.pth']),
+]
+
+
+@pytest.fixture
+def start(tmp_path: Path, config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Do what ``tools/train.py --cfg-options`` does, up to the first iteration."""
+
+    def first_iteration(_loop: object) -> None:
+        raise AssertionError('training started')
+
+    monkeypatch.setattr(EpochBasedTrainLoop, 'run', first_iteration)
+    path = config('retinanet_pvtv2_shapes.py')
+
+    def run_until_it_trains(option: str) -> None:
+        parser = argparse.ArgumentParser()
+        common_arguments(parser)
+        args = parser.parse_args(['--cfg-options', option] if option else [])
+        loaded = load_config(str(path), args.cfg_options)
+        set_work_dir(loaded, str(path), str(tmp_path / 'work'))
+        adapt_to_device(loaded, 'none')
+        run(loaded, str(path), 'train')
+
+    return run_until_it_trains
+
+
+@pytest.mark.slow
+def test_slips_are_single_lines(start: Callable[[str], None]) -> None:
+    with pytest.raises(UserError, match='training started'):  # without a slip
+        start('')
+    assert len(SLIPS) >= 60
+    wrong = []
+    for option, words in SLIPS:
+        try:
+            start(option)
+        except (UserError, CheckpointError) as error:
+            line = str(error)
+            if '\n' in line or 'training started' in line or not all(word in line for word in words):
+                wrong.append(f'{option}: {line}')
+        except Exception as error:  # a traceback for the user
+            wrong.append(f'{option}: {error!r}')
+    assert wrong == []
+
+
+def test_show_needs_a_display(config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load_config(str(config('retinanet_pvtv2_shapes.py')), {})
+    for name in ('DISPLAY', 'WAYLAND_DISPLAY'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr('sys.platform', 'linux')
+    with pytest.raises(UserError, match='there is no display .DISPLAY is not set.; use --show-dir DIR'):
+        add_show(loaded, True, None, 1)
+    add_show(loaded, False, 'directory', 1)
+    monkeypatch.setenv('DISPLAY', ':0')
+    add_show(loaded, True, None, 1)
+
+
+def test_the_policy_is_taken_from_the_config(config: Callable[..., Path]) -> None:
+    path = str(config('retinanet_pvtv2_shapes.py'))
+    loaded = load_config(path, {f'{GUARD}.on_bad_sample': 'skip', f'{GUARD}.max_lr_growth': 5})
+    assert take_policy(loaded) == Policy(on_bad_sample='skip', max_lr_growth=5)
+    assert 'guard' not in loaded.default_hooks
+    assert take_policy(loaded) == Policy()
