@@ -1,4 +1,4 @@
-"""Show how far training and testing are: bars on a terminal, elsewhere a line a minute."""
+"""Show how far training, testing and predictions are: bars on a terminal, elsewhere a line a minute."""
 
 import threading
 import time
@@ -19,8 +19,8 @@ _LOAD = 60.0  # seconds, over which the load of other processes is measured
 class Task:
     """One training or test, known by its title; see :meth:`Display.start`."""
 
-    def __init__(self, title: str, now: float) -> None:
-        self.title = title
+    def __init__(self, title: str, now: float, unit: str = 'iteration') -> None:
+        self.title, self.unit = title, unit
         self.began = now
         self.progress: RunProgress | None = None
         self.seen: deque[tuple[float, int]] = deque()  # time and iterations
@@ -48,7 +48,7 @@ class Task:
         if self.progress is None:
             return {'percent': 'starting'}
         done, total, loss, eta = self.progress.done, self.progress.total, self.progress.loss, self.eta()
-        found = {'percent': f'{100 * done // total} %', 'iterations': f'iteration {done} of {total}'}
+        found = {'percent': f'{100 * done // total} %', 'iterations': f'{self.unit} {done} of {total}'}
         if loss is not None:
             found['loss'] = f'loss {loss:.4g}'
         if eta is not None:
@@ -97,8 +97,8 @@ class Display:
         else:
             self.bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def start(self, title: str) -> Task:
-        task = Task(title, time.monotonic())
+    def start(self, title: str, unit: str = 'iteration') -> Task:
+        task = Task(title, time.monotonic(), unit)
         with self.lock:
             self.tasks[task] = None if self.bars.disable else self.bars.add_task(title, total=None, details='')
         return task

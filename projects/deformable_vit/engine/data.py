@@ -30,7 +30,7 @@ def check_data(config: Config, task: Literal['train', 'test']) -> None:
     if config.default_scope not in ('mmdet', 'mmseg'):
         return
     for loader in ('train_dataloader', 'val_dataloader') if task == 'train' else ('test_dataloader',):
-        for dataset in _datasets((config.get(loader) or {}).get('dataset')):
+        for dataset in inner_datasets((config.get(loader) or {}).get('dataset')):
             classes = (dataset.get('metainfo') or {}).get('classes')
             if not classes or dataset.get('backend_args') or '://' in str(dataset.get('data_root')):
                 continue
@@ -41,7 +41,7 @@ def check_data(config: Config, task: Literal['train', 'test']) -> None:
                 _check_boxes(dataset, classes, needs_masks, needs_all=loader == 'train_dataloader')
             else:
                 _check_masks(dataset, classes)
-            wrong = {key: number for key, number in _num_classes(config.model, 'model') if number != len(classes)}
+            wrong = {key: number for key, number in num_classes(config.model, 'model') if number != len(classes)}
             if wrong:
                 raise UserError(
                     f'{", ".join(f"{key} is {number}" for key, number in wrong.items())}, but {loader} has '
@@ -50,14 +50,14 @@ def check_data(config: Config, task: Literal['train', 'test']) -> None:
                 )
 
 
-def _datasets(node: Any) -> Iterator[dict[str, Any]]:
+def inner_datasets(node: Any) -> Iterator[dict[str, Any]]:
     """Yield a dataset, or those within a wrapper such as ``RepeatDataset`` or ``ConcatDataset``."""
     if isinstance(node, Sequence):
         for item in node:
-            yield from _datasets(item)
+            yield from inner_datasets(item)
     elif isinstance(node, dict):
         inner = node.get('dataset', node.get('datasets'))
-        yield from [node] if inner is None else _datasets(inner)
+        yield from [node] if inner is None else inner_datasets(inner)
 
 
 def _check_boxes(dataset: dict[str, Any], classes: Sequence[str], needs_masks: bool, needs_all: bool) -> None:
@@ -166,16 +166,16 @@ def _joined(dataset: dict[str, Any], name: str) -> Path:
     return Path(dataset.get('data_root') or '', name)
 
 
-def _num_classes(node: Any, key: str) -> Iterator[tuple[str, int]]:
+def num_classes(node: Any, key: str) -> Iterator[tuple[str, int]]:
     """Yield key and value of every ``num_classes`` below ``node``."""
     if isinstance(node, dict):
         if isinstance(node.get('num_classes'), int):
             yield f'{key}.num_classes', node['num_classes']
         for name, value in node.items():
-            yield from _num_classes(value, f'{key}.{name}')
+            yield from num_classes(value, f'{key}.{name}')
     elif isinstance(node, (list, tuple)):
         for i, value in enumerate(node):
-            yield from _num_classes(value, f'{key}.{i}')
+            yield from num_classes(value, f'{key}.{i}')
 
 
 def _listed(names: Sequence[str]) -> str:
