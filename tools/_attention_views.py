@@ -22,12 +22,12 @@ def choose_layer(layers: Sequence[Layer], args: argparse.Namespace) -> int | Non
     if args.stage is None and args.block is None:
         return None
     found = [
-        i
-        for i, layer in enumerate(layers)
-        if args.stage in (None, layer.stage) and args.block in (None, layer.block)
+        i for i, layer in enumerate(layers) if args.stage in (None, layer.stage) and args.block in (None, layer.block)
     ]
     if not found:
-        wanted = ' '.join(f'--{name} {getattr(args, name)}' for name in ('stage', 'block') if getattr(args, name) is not None)
+        wanted = ' '.join(
+            f'--{name} {getattr(args, name)}' for name in ('stage', 'block') if getattr(args, name) is not None
+        )
         raise UserError(f'{wanted}: the model has no such layer; it has {describe(layers)}')
     return found[-1]
 

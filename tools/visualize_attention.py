@@ -32,20 +32,46 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config of mmdet, mmseg or mmpretrain')
     parser.add_argument('checkpoint', help="checkpoint of the config's model, official or of this project")
     parser.add_argument('image', help='image file')
-    parser.add_argument('--out', metavar='HTML', help='the page (default: work_dirs/attention/IMAGE.html, unless another output is asked for)')
+    parser.add_argument(
+        '--out',
+        metavar='HTML',
+        help='the page (default: work_dirs/attention/IMAGE.html, unless another output is asked for)',
+    )
     parser.add_argument('--png', metavar='FILE', help='save one view as PNG')
     parser.add_argument('--svg', metavar='FILE', help='save one view as SVG')
-    parser.add_argument('--json', metavar='FILE', help='save locations, and the attention of the query, of all layers as JSON')
-    parser.add_argument('--query', type=float, nargs=2, metavar=('X', 'Y'), help='pixel of the image (default: its center)')
+    parser.add_argument(
+        '--json', metavar='FILE', help='save locations, and the attention of the query, of all layers as JSON'
+    )
+    parser.add_argument(
+        '--query', type=float, nargs=2, metavar=('X', 'Y'), help='pixel of the image (default: its center)'
+    )
     parser.add_argument('--stage', type=int, help='stage of the view, 1 to 4; 0 for layers outside the backbone')
     parser.add_argument('--block', type=int, help='block of the view, from 1; 0 for the patch embedding')
-    parser.add_argument('--head', type=number_or_all, default='all', metavar='N|all', help='head of the view, from 1 (default: all, the mean)')
-    parser.add_argument('--group', type=number_or_all, default='all', metavar='N|all', help='group of heads of the view, from 1')
+    parser.add_argument(
+        '--head',
+        type=number_or_all,
+        default='all',
+        metavar='N|all',
+        help='head of the view, from 1 (default: all, the mean)',
+    )
+    parser.add_argument(
+        '--group', type=number_or_all, default='all', metavar='N|all', help='group of heads of the view, from 1'
+    )
     parser.add_argument('--mode', choices=MODES, default='query', help='what the view shows (default: %(default)s)')
-    parser.add_argument('--top', type=int, default=100, metavar='K', help='strongest sampling locations to draw (default: %(default)s)')
-    parser.add_argument('--blocks', nargs='+', default=(), metavar='STAGE.BLOCK', help='blocks whose attention the page holds, whatever its size (default: what fits into 30 MB)')
+    parser.add_argument(
+        '--top', type=int, default=100, metavar='K', help='strongest sampling locations to draw (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--blocks',
+        nargs='+',
+        default=(),
+        metavar='STAGE.BLOCK',
+        help='blocks whose attention the page holds, whatever its size (default: what fits into 30 MB)',
+    )
     parser.add_argument('--size', type=int, metavar='PIXELS', help="limit of the longer side of the network's input")
-    parser.add_argument('--score-thr', type=float, default=0.3, help='least score of a predicted object (default: %(default)s)')
+    parser.add_argument(
+        '--score-thr', type=float, default=0.3, help='least score of a predicted object (default: %(default)s)'
+    )
     add_config_options(parser)
     args = parser.parse_args()
     if args.size is not None and args.size < 32:
@@ -70,10 +96,13 @@ def main_record(config: Config, model: nn.Module, args: argparse.Namespace) -> R
     except Exception as error:
         raise UserError(f'image {args.image}: {first_line(error)}') from error
     if not recording.layers:
-        raise UserError(f'{args.config}: {type(model.backbone).__name__} has no deformable, window, neighborhood or spatial-reduction attention to show')
+        name = type(model.backbone).__name__
+        raise UserError(f'config {args.config}: {name} has no attention or patches that this tool can show')
     height, width = recording.size
     if args.query and not (0 <= args.query[0] < width and 0 <= args.query[1] < height):
-        raise UserError(f'--query {args.query[0]:g} {args.query[1]:g} is outside the image of {width} x {height} pixels')
+        raise UserError(
+            f'--query {args.query[0]:g} {args.query[1]:g} is outside the image of {width} x {height} pixels'
+        )
     return recording
 
 
@@ -108,7 +137,9 @@ def main() -> None:
         start = time.monotonic()
         predictions = read_predictions(recording.output, model.dataset_meta.get('classes') or (), args.score_thr)
         with tqdm(total=len(layers), desc='layers', unit='layer', leave=False) as bar:
-            page = build_page(recording, info, predictions, keep=kept, progress=lambda done, _: bar.update(done - bar.n))
+            page = build_page(
+                recording, info, predictions, keep=kept, progress=lambda done, _: bar.update(done - bar.n)
+            )
         write(out, page)
         print(f'{len(page) / 1e6:.1f} MB in {time.monotonic() - start:.1f} s: {out}')
 

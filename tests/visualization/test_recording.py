@@ -1,4 +1,4 @@
-"""Recorded tensors are those that the forward pass used: put in the place of sampling and attention they give its output."""
+"""Recorded tensors, put in the place of sampling and attention, give the output of the forward pass."""
 
 from collections.abc import Callable
 from typing import Any

@@ -63,7 +63,7 @@ def stage_centers(backbone: PyramidBackbone) -> list[Affine]:
 
 
 def _patch_convolutions(patch_embed: nn.Module) -> list[nn.Conv2d]:
-    """Return the convolutions of a patch embedding from its input on; of a deformable one, those of the plain patches."""
+    """Return the convolutions of a patch embedding, in order; of a deformable one, those of the plain patches."""
     found = [m for m in patch_embed.modules() if isinstance(m, nn.Conv2d)]
     if not found:
         raise ValueError(f'{type(patch_embed).__name__} has no convolution that says where its patches are')

@@ -95,24 +95,28 @@ def _points_layer(
         to_image=to_image,
         levels=counts,
         locations=to_image(to_numpy(locations[0] * size) - 0.5),
-        weights=to_numpy(weights[0].unflatten(-1, (heads, levels * points)).softmax(-1).unflatten(-1, (levels, points))),
+        weights=to_numpy(
+            weights[0].unflatten(-1, (heads, levels * points)).softmax(-1).unflatten(-1, (levels, points))
+        ),
         reference=reference_pixels.astype(np.float32),
         is_encoder=offsets.shape[1] == sum(h * w for h, w in counts),
     )
 
 
 @contextmanager
-def record_objects(model: nn.Module, image_size: tuple[int, int] | None, to_image: Affine, layers: list[Layer]) -> Iterator[None]:
+def record_objects(
+    model: nn.Module, image_size: tuple[int, int], to_image: Affine, layers: list[Layer]
+) -> Iterator[None]:
     """Add to the decoder's layers the box, class and score of each object query, from the head's last output.
 
     Args:
         model: The model.
-        image_size: (height, width) of the network's input without padding, the unit of the boxes; None: do nothing.
+        image_size: (height, width) of the network's input without padding, the unit of the boxes.
         to_image: Maps pixels of the network's input to pixels of the image.
         layers: The recorded layers.
     """
     head = getattr(model, 'bbox_head', None)
-    if head is None or image_size is None:
+    if head is None:
         yield
         return
 

@@ -51,17 +51,20 @@ def draw(recording: Recording, layer: Layer, view: View, title: str = '') -> Fig
     if recording.image is None:
         raise ValueError('a figure needs an image; record a path or an array')
     height, width = recording.size
-    figure = Figure(figsize=(8, 8 * height / width + 0.9), dpi=150, layout='constrained')
-    axes = figure.add_subplot()
+    x0, y0, x1, y1 = recording.bounds
+    figure = Figure(figsize=(8, 8 * (y1 - y0) / (x1 - x0) + 0.9), dpi=150, layout='constrained')
+    axes = figure.add_subplot(facecolor='#7d8590')  # padding of the network's input is gray
     axes.imshow(recording.image, interpolation='nearest')
     axes.add_patch(Rectangle((-0.5, -0.5), width, height, color='black', alpha=_DARKEN, linewidth=0))
-    caption = _draw_layer(axes, layer, view, recording)
-    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
+    caption = _draw_layer(axes, layer, view)
+    if recording.bounds != (-0.5, -0.5, width - 0.5, height - 0.5):
+        caption += "; gray: padding of the network's input"
+    axes.set(xlim=(x0, x1), ylim=(y1, y0), xticks=[], yticks=[])
     figure.supxlabel(f'{title}\n{caption}'.strip(), fontsize=8, wrap=True)
     return figure
 
 
-def _draw_layer(axes: Axes, layer: Layer, view: View, recording: Recording) -> str:
+def _draw_layer(axes: Axes, layer: Layer, view: View) -> str:
     drawers: dict[type[Layer], dict[str, Any]] = {
         DeformableLayer: dict(query=_query, locations=_locations, received=_received, displacement=_displacement),
         LocalLayer: dict(query=_window, received=_received),
@@ -91,8 +94,12 @@ def _heads(layer: AttentionLayer, view: View) -> str:
     return f'mean over {"all heads" if layer.groups == 1 else "the heads of each group"}'
 
 
+def _scatter(axes: Axes, points: Array, **style: Any) -> None:
+    axes.scatter(points[..., 0], points[..., 1], **style)
+
+
 def _star(axes: Axes, at: Array) -> None:
-    axes.scatter(*at, s=260, marker='*', color=_QUERY, edgecolors='white', linewidths=1, zorder=5)
+    _scatter(axes, at, s=260, marker='*', color=_QUERY, edgecolors='white', linewidths=1, zorder=5)
 
 
 def _query(axes: Axes, layer: DeformableLayer, view: View) -> str:
@@ -104,14 +111,22 @@ def _query(axes: Axes, layer: DeformableLayer, view: View) -> str:
     group, key = (np.array([item[i] for item in top], dtype=int) for i in (0, 1))
     weight = np.array([item[2] for item in top])
     relative, at = weight / weight.max(), layer.locations[group, key]
-    colors: Any = relative if len(groups) == 1 else [COLORS[g % len(COLORS)] for g in group]
+    style: dict[str, Any] = dict(c=relative, cmap='viridis', vmin=0, vmax=1)
+    if len(groups) > 1:
+        style = dict(color=[COLORS[g % len(COLORS)] for g in group])
     lines = np.stack([layer.reference[key], at], axis=1)
     axes.add_collection(LineCollection(list(lines), colors='white', linewidths=0.7, alpha=0.6))
     clamped = layer.border[group, key]
-    axes.scatter(
-        *at.T, s=6 + _AREA * relative, c=colors, cmap='viridis', alpha=0.8, zorder=4,
-        edgecolors=np.where(clamped, 'white', 'black').tolist(), linewidths=np.where(clamped, 1.4, 0.5),
-    )  # fmt: skip
+    _scatter(
+        axes,
+        at,
+        s=6 + _AREA * relative,
+        **style,
+        alpha=0.8,
+        zorder=4,
+        edgecolors=np.where(clamped, 'white', 'black').tolist(),
+        linewidths=np.where(clamped, 1.4, 0.5),
+    )
     if len(groups) == 1:
         _color_bar(axes, weight.max(), 'attention')
     position = layer.query_position(index)
@@ -128,7 +143,7 @@ def _locations(axes: Axes, layer: DeformableLayer, view: View) -> str:
     size = max(1.0, 4000 / layer.locations.shape[1] / len(groups))
     for g in groups:
         edge = np.where(layer.border[g], 'white', 'black').tolist()
-        axes.scatter(*layer.locations[g].T, s=min(size, 30), color=COLORS[g % len(COLORS)], edgecolors=edge, lw=0.3)
+        _scatter(axes, layer.locations[g], s=min(size, 30), color=COLORS[g % len(COLORS)], edgecolors=edge, lw=0.3)
     return f'All sampling locations of {len(groups)} of {layer.groups} groups, colored by group'
 
 
@@ -147,7 +162,7 @@ def _received(axes: Axes, layer: AttentionLayer, view: View) -> str:
     if isinstance(layer, DeformableLayer):
         at, values = np.concatenate([layer.locations[g] for g in groups]), np.concatenate(mean)
         order = np.argsort(values)
-        axes.scatter(*at[order].T, c=values[order], s=max(4, 12000 / len(values)), cmap='viridis', alpha=0.75, lw=0)
+        _scatter(axes, at[order], c=values[order], s=max(4, 12000 / len(values)), cmap='viridis', alpha=0.75, lw=0)
     else:
         values = np.mean(mean, axis=0)
         _fill(axes, _cells_of(layer), values)
@@ -195,8 +210,8 @@ def _cells(axes: Axes, layer: ReductionLayer, view: View) -> str:
     position = layer.query_position(index)
     _star(axes, position)
     return (
-        f'Attention of the query at ({position[0]:.1f}, {position[1]:.1f}) to {layer.key_grid[1]} x {layer.key_grid[0]} '
-        f'reduced keys, {_heads(layer, view)}'
+        f'Attention of the query at ({position[0]:.1f}, {position[1]:.1f}) to '
+        f'{layer.key_grid[1]} x {layer.key_grid[0]} reduced keys, {_heads(layer, view)}'
     )
 
 
@@ -204,7 +219,7 @@ def _patch(axes: Axes, layer: PatchLayer, view: View) -> str:
     index = layer.query_index(*view.query)
     x0, y0, x1, y1 = layer.boxes[index]
     axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=COLORS[0], linewidth=2))
-    axes.scatter(*layer.points[index].T, s=30, color=COLORS[1], edgecolors='black', linewidths=0.7, zorder=4)
+    _scatter(axes, layer.points[index], s=30, color=COLORS[1], edgecolors='black', linewidths=0.7, zorder=4)
     position = layer.query_position(index)
     _star(axes, position)
     return f'Patch of the token at ({position[0]:.1f}, {position[1]:.1f}): {x1 - x0:.1f} x {y1 - y0:.1f} pixels'
@@ -213,7 +228,7 @@ def _patch(axes: Axes, layer: PatchLayer, view: View) -> str:
 def _patches(axes: Axes, layer: PatchLayer, view: View) -> str:
     corners = layer.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
     axes.add_collection(PolyCollection(list(corners), facecolors='none', edgecolors=COLORS[0], linewidths=0.7))
-    axes.scatter(*layer.points.reshape(-1, 2).T, s=max(0.5, 3000 / layer.points[..., 0].size), color=COLORS[1], lw=0)
+    _scatter(axes, layer.points.reshape(-1, 2), s=max(0.5, 3000 / layer.points[..., 0].size), color=COLORS[1], lw=0)
     return f'All {layer.query_grid[1]} x {layer.query_grid[0]} deformable patches and their sampling locations'
 
 
@@ -224,10 +239,17 @@ def _points(axes: Axes, layer: PointsLayer, view: View) -> str:
     for level, (h, w) in enumerate(layer.levels):
         color, relative = COLORS[level % len(COLORS)], weights[:, level].ravel() / weights.max()
         points = at[:, level].reshape(-1, 2)
-        axes.scatter(
-            *points.T, s=6 + _AREA * relative, color=color, edgecolors='black', linewidths=0.5, alpha=0.8, zorder=4,
+        _scatter(
+            axes,
+            points,
+            s=6 + _AREA * relative,
+            color=color,
+            edgecolors='black',
+            linewidths=0.5,
+            alpha=0.8,
+            zorder=4,
             label=f'level {level + 1}: {w} x {h}',
-        )  # fmt: skip
+        )
     axes.legend(fontsize=7, loc='upper right')
     if layer.boxes is not None:
         x0, y0, x1, y1 = layer.boxes[index]

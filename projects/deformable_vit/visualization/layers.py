@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ class Layer:
 
     def query_index(self, x: float, y: float) -> int:
         """Return the index, in row-major order, of the query nearest to a pixel of the image."""
-        column, row = self.to_image.inverse(np.array([x, y])).round().astype(int)
+        column, row = np.floor(self.to_image.inverse(np.array([x, y])) + 0.5).astype(int)
         h, w = self.query_grid
         return int(min(max(row, 0), h - 1) * w + min(max(column, 0), w - 1))
 
@@ -76,7 +77,7 @@ class AttentionLayer(Layer):
 
         The keys are ``extra`` first, then row-major.
         """
-        index = torch.as_tensor(np.atleast_1d(queries)) + self.extra
+        index = torch.as_tensor(np.ravel(queries)) + self.extra
         scores = torch.from_numpy(self.q)[:, index] @ torch.from_numpy(self.k).transpose(1, 2)
         return (scores + self._bias(index - self.extra)).softmax(-1).numpy()
 
@@ -181,7 +182,7 @@ class LocalLayer(AttentionLayer):
         """Return the attention (heads, queries, keys), zero outside the windows."""
         h, w = self.query_grid
         out = np.zeros((self.heads, np.size(queries), h * w), dtype=np.float32)
-        for i, index in enumerate(np.atleast_1d(queries)):
+        for i, index in enumerate(np.ravel(queries)):
             keys, weights = self.attention_in_window(int(index))
             out[:, i, keys] = weights
         return out
@@ -228,7 +229,8 @@ class LocalLayer(AttentionLayer):
             score += self.table[:, dy[:, None], dx]
         total = np.zeros((self.heads, h, w), dtype=np.float32)
         for weight, (y, x) in zip(torch.from_numpy(scores).softmax(0).numpy(), keys, strict=True):
-            np.add.at(total, (slice(None), y[:, None], x[None]), weight)
+            index: Any = (slice(None), y[:, None], x[None])
+            np.add.at(total, index, weight)  # neighborhoods at a border share keys
         return total.reshape(self.heads, -1)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
 from .affine import Array
@@ -147,8 +148,8 @@ def build_page(
         title=f'{info.model}: attention',
         model=info.model,
         subtitle=info.subtitle,
-        css=jinja2.utils.markupsafe.Markup(_source('viewer.css')),
-        scripts=[jinja2.utils.markupsafe.Markup(_source(name)) for name in SCRIPTS],
+        css=Markup(_source('viewer.css')),
+        scripts=[Markup(_source(name)) for name in SCRIPTS],
         page=jinja2.utils.htmlsafe_json_dumps(page),
         arrays=arrays.entries,
     )

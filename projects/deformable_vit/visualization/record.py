@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,19 @@ class Recording:
     output: Any = None
     image: Array | None = None
 
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """x0, y0, x1, y1 of the image and of the padding beside it, if that is more than a hundredth of the image."""
+        height, width = self.size
+        x0, y0, x1, y1 = self.padded_box
+        slack = 0.01 * max(width, height)
+        return (
+            x0 if x0 < -0.5 - slack else -0.5,
+            y0 if y0 < -0.5 - slack else -0.5,
+            x1 if x1 > width + slack else width - 0.5,
+            y1 if y1 > height + slack else height - 0.5,
+        )
+
 
 def record(model: nn.Module, image: Tensor | str | Path | Array, max_size: int | None = None) -> Recording:
     """Run a model on one image and return what each layer used; see :mod:`.layers` for the arrays and their units.
@@ -60,12 +74,13 @@ def record(model: nn.Module, image: Tensor | str | Path | Array, max_size: int |
         if image.ndim != 4 or len(image) != 1:
             raise ValueError(f'record takes one image (1, 3, H, W), got a tensor of shape {tuple(image.shape)}')
         size = (int(image.shape[-2]), int(image.shape[-1]))
-        return _run(model, Recording(size), Affine(), size, lambda: model(image))
+        return _run(model, Recording(size), Affine(), size, partial(model, image))
     if getattr(model, 'cfg', None) is None:
         raise ValueError('record needs the config as model.cfg to prepare an image; set it, or pass a tensor')
     inputs = prepare(model.cfg, image, max_size)
     recording = Recording(inputs.image.shape[:2], image=inputs.image)
-    return _run(model, recording, inputs.to_image, inputs.size, lambda: model.test_step(inputs.data)[0])
+    step: Any = model.test_step
+    return _run(model, recording, inputs.to_image, inputs.size, lambda: step(inputs.data)[0])
 
 
 def _run(model: nn.Module, recording: Recording, to_image: Affine, size: tuple[int, int], forward: Any) -> Recording:
@@ -84,7 +99,9 @@ def _run(model: nn.Module, recording: Recording, to_image: Affine, size: tuple[i
         stack.enter_context(record_objects(model, size, to_image, recording.layers))
         recording.output = forward()
     if len(padded) != 1:
-        raise ValueError(f'the backbone ran {len(padded)} times; set model.test_cfg to whole images without augmentation')
+        raise ValueError(
+            f'the backbone ran {len(padded)} times; set model.test_cfg to whole images without augmentation'
+        )
     recording.input_box, recording.padded_box = (_box(to_image, hw) for hw in (size, padded[0]))
     recording.input_size = padded[0]
     return recording

@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from ..backbones.base import PyramidBackbone
@@ -179,9 +178,7 @@ def _reduction(
     )
 
 
-def _patches(
-    embed: DeformablePatchEmbed, x: Tensor, before: Affine, to_image: Affine, **place: Any
-) -> PatchLayer:
+def _patches(embed: DeformablePatchEmbed, x: Tensor, before: Affine, to_image: Affine, **place: Any) -> PatchLayer:
     x = pad_to_multiple(x, int(embed.patch_embed.proj.stride[0]))
     boxes = embed.boxes(x)  # corners x0, y0, x1, y1 in [0, 1], from border to border of the feature map
     locations = box_locations(boxes, embed.points, (x.shape[-2], x.shape[-1]))  # (1, k * k, 2, H', W')

@@ -21,15 +21,24 @@
   const blockName = (l) => (l.kind === 'deformable_patch' ? 'Patch embedding' : `${l.stage ? 'Block' : 'Layer'} ${l.block}: ${KINDS[l.kind]}`) + (l.part ? ` (offset ${l.part.join(', ')})` : '') + (l.held ? '' : ' (no attention in this page)');
   const stages = [...new Set(page.layers.map(stageName))];
 
+  // What fits into the window: the image, and the padding that the network saw beside it.
+  const bounds = viewer.bounds = (() => {
+    const [w, h] = [page.width, page.height], [x0, y0, x1, y1] = page.padded, slack = 0.01 * Math.max(w, h);
+    return [x0 < -0.5 - slack ? x0 : -0.5, y0 < -0.5 - slack ? y0 : -0.5, x1 > w + slack ? x1 : w - 0.5, y1 > h + slack ? y1 : h - 0.5];
+  })();
+  const padded = bounds[2] > page.width || bounds[3] > page.height;
+
   // ---- shapes and caption ----------------------------------------------------------------------------------------
 
   function build() {
-    const l = layer(), shapes = [];
+    const l = layer(), shapes = [], [x0, y0, x1, y1] = bounds;
+    if (padded) shapes.push({type: 'rect', x0, y0, x1, y1, fill: '#7d8590'});
     shapes.push({type: 'image', source: photo, x0: -0.5, y0: -0.5, x1: page.width - 0.5, y1: page.height - 0.5});
     if (state.dim) shapes.push({type: 'rect', x0: -0.5, y0: -0.5, x1: page.width - 0.5, y1: page.height - 0.5, fill: '#000', alpha: state.dim / 100});
     shadeUnseen(shapes);
     const result = viewer.modes[l.kind][state.mode](l, state, shapes);
     if (state.predictions) drawPredictions(shapes);
+    if (padded) result.legend.push({type: 'swatch', color: '#7d8590', label: 'padding of the network’s input'});
     return {shapes, ...result};
   }
 
@@ -45,7 +54,7 @@
   function drawPredictions(shapes) {
     if (page.predictions.map) {
       colors ??= Object.assign(new Image(), {src: page.predictions.map, onload: draw});
-      if (colors.complete) shapes.splice(2, 0, {type: 'image', source: colors, smooth: false, alpha: 0.55, x0: -0.5, y0: -0.5, x1: page.width - 0.5, y1: page.height - 0.5});
+      if (colors.complete) shapes.splice(padded ? 3 : 2, 0, {type: 'image', source: colors, smooth: false, alpha: 0.55, x0: -0.5, y0: -0.5, x1: page.width - 0.5, y1: page.height - 0.5});
     }
     for (const o of page.predictions.objects) {
       for (const flat of o.outlines) {
@@ -61,10 +70,10 @@
   function captionLines(result) {
     const l = layer(), pixels = l.convention ? ` Offsets in the convention “${l.convention}”${l.convention === 'corners' ? ' (DAT++; clamped to the feature map)' : ' (DAT)'}.` : '';
     return [
-      `${page.model}, ${stageName(l).toLowerCase()}, ${blockName({...l, held: true}).replace(/^./, (c) => c.toLowerCase())}: ${l.queryGrid[1]} × ${l.queryGrid[0]} ${l.stage ? 'tokens' : 'queries'}, module ${l.name}.`,
+      `${page.model}, ${stageName(l).toLowerCase()}, ${blockName({...l, held: true}).replace(/^./, (c) => c.toLowerCase())}: ${l.stage ? `${l.queryGrid[1]} × ${l.queryGrid[0]} tokens` : `${l.queries} queries`}, module ${l.name}.`,
       result.text,
       `Coordinates are (x, y) in pixels of the ${page.width} × ${page.height} image, pixel centers at whole numbers; the network's input was ${page.inputSize[1]} × ${page.inputSize[0]}.${pixels}`,
-      `Weights: ${page.weights}.`,
+      ...(page.weights ? [`Weights: ${page.weights}.`] : []),
     ];
   }
 
@@ -96,6 +105,7 @@
       arrow: '<svg viewBox="0 0 20 20"><path d="M2 16L16 4M9 4H16V11" fill="none" stroke="currentColor" stroke-width="1.8"/></svg>',
       dashed: '<svg viewBox="-10 -10 20 20"><circle r="7" fill="#8888" stroke="currentColor" stroke-width="2" stroke-dasharray="3 2"/></svg>',
       box: `<svg viewBox="0 0 20 20"><rect x="3" y="3" width="14" height="14" fill="none" stroke="#555" stroke-width="5"/><rect x="3" y="3" width="14" height="14" fill="none" stroke="${item.color}" stroke-width="2.5"/></svg>`,
+      swatch: `<svg viewBox="0 0 20 20"><rect x="2" y="2" width="16" height="16" rx="3" fill="${item.color}"/></svg>`,
       dashedbox: '<svg viewBox="0 0 20 20"><rect x="3" y="3" width="14" height="14" fill="none" stroke="currentColor" stroke-width="1.6" stroke-dasharray="3 2"/></svg>',
     };
     span.className = 'item';
@@ -107,14 +117,15 @@
   }
 
   function resize(reset = false) {
-    const width = canvas.parentElement.clientWidth, height = Math.round(Math.min((width * page.height) / page.width, Math.max(260, window.innerHeight * 0.72)));
+    const width = canvas.parentElement.clientWidth, [x0, y0, x1, y1] = bounds;
+    const height = Math.round(Math.min((width * (y1 - y0)) / (x1 - x0), Math.max(260, window.innerHeight * 0.72)));
     const ratio = window.devicePixelRatio || 1, first = view.width === 0;
     canvas.style.height = `${height}px`;
     canvas.width = Math.round(width * ratio);
     canvas.height = Math.round(height * ratio);
-    const fit = Math.min(width / page.width, height / page.height);
-    if (reset || first || Math.abs(view.scale - view.fit) < 1e-9) {
-      Object.assign(view, {scale: fit, tx: (width - (page.width - 1) * fit) / 2, ty: (height - (page.height - 1) * fit) / 2});
+    const fit = Math.min(width / (x1 - x0), height / (y1 - y0));
+    if (reset || first || view.scale === view.fit) {
+      Object.assign(view, {scale: fit, tx: (width - (x0 + x1) * fit) / 2, ty: (height - (y0 + y1) * fit) / 2});
     }
     Object.assign(view, {width, height, fit});
     setUnit();
@@ -147,7 +158,7 @@
     if (state.group !== 'all' && state.group >= l.groups) state.group = 'all';
     options($('stage'), stages.map((s) => [s, s]), stageName(l));
     options($('block'), page.layers.map((x, i) => [i, blockName(x), x]).filter(([, , x]) => stageName(x) === stageName(l)), state.layer);
-    options($('head'), [['all', l.heads > 1 ? `all ${l.heads} (mean)` : '1'], ...(l.heads > 1 ? Array.from({length: l.heads}, (_, i) => [i, `${i + 1}`]) : [])], state.head);
+    options($('head'), [['all', l.heads > 1 ? `all ${l.heads}${l.kind === 'deformable_detr' ? '' : ' (mean)'}` : '1'], ...(l.heads > 1 ? Array.from({length: l.heads}, (_, i) => [i, `${i + 1}`]) : [])], state.head);
     options($('group'), [['all', `all ${l.groups}`], ...Array.from({length: l.groups}, (_, i) => [i, `${i + 1}`])], state.group);
     $('modes').replaceChildren(...modes.map((mode, i) => {
       const text = mode === 'locations' ? LOCATIONS[l.kind] ?? MODES[mode] : mode === 'query' && l.kind === 'deformable_patch' ? 'One patch' : MODES[mode];

@@ -4,12 +4,12 @@
   const viewer = (window.viewer ??= {});
 
   // All 65536 half-precision numbers: reading one is then one look-up.
-  const halfs = new Float32Array(65536);
+  const numbers = new Float32Array(65536);
   for (let bits = 0; bits < 65536; bits++) {
     const sign = bits & 0x8000 ? -1 : 1, exponent = (bits >> 10) & 31, fraction = bits & 1023;
-    if (exponent === 0) halfs[bits] = sign * fraction * 2 ** -24;
-    else if (exponent === 31) halfs[bits] = fraction ? NaN : sign * Infinity;
-    else halfs[bits] = sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+    if (exponent === 0) numbers[bits] = sign * fraction * 2 ** -24;
+    else if (exponent === 31) numbers[bits] = fraction ? NaN : sign * Infinity;
+    else numbers[bits] = sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
   }
 
   function bytes(text) {
@@ -24,7 +24,7 @@
     if (dtype === 'u8') return raw;
     if (dtype === 'f32') return new Float32Array(raw.buffer, raw.byteOffset, raw.length / 4);
     const half = new Uint16Array(raw.buffer, raw.byteOffset, raw.length / 2), out = new Float32Array(half.length);
-    for (let i = 0; i < half.length; i++) out[i] = halfs[half[i]];
+    for (let i = 0; i < half.length; i++) out[i] = numbers[half[i]];
     return out;
   }
 

@@ -35,7 +35,8 @@
       starts.push(...viewer.queryPosition(layer, i));
       ends.push((boxes[4 * i] + boxes[4 * i + 2]) / 2, (boxes[4 * i + 1] + boxes[4 * i + 3]) / 2);
     }
-    return {legend: viewer.arrows(shapes, starts, ends, 'displacement'), text: 'From the centers of the regular patches to the centers of the deformable patches, in pixels of the image.'};
+    const {legend, text} = viewer.arrows(shapes, layer.queryGrid, starts, ends);
+    return {legend, text: `From the centers of the regular patches to the centers of the deformable patches, in pixels of the image${text}.`};
   }
 
   /** Return the query that the state selects: an object, or the encoder's pixel nearest to the click on its level. */
@@ -92,6 +93,7 @@
 
   function pointsReceived(layer, state, shapes) {
     const locations = viewer.array(layer, 'locations'), weights = viewer.array(layer, 'weights');
+    if (!weights) return {legend: [], text: 'This page does not hold the sampling points of this layer, to stay small.'};
     const [x0, y0, x1, y1] = viewer.page.padded, w = 120, h = Math.max(1, Math.round((w * (y1 - y0)) / (x1 - x0)));
     const values = new Float32Array(h * w), per = layer.levels.length * layer.points;
     let sum = 0;
@@ -100,11 +102,11 @@
       sum += weights[i];
       viewer.splat(values, h, w, ((locations[2 * i] - x0) / (x1 - x0)) * w - 0.5, ((locations[2 * i + 1] - y0) / (y1 - y0)) * h - 0.5, weights[i]);
     }
-    let max = 0;
-    for (let i = 0; i < values.length; i++) max = Math.max(max, (values[i] *= (h * w) / sum));
+    for (let i = 0; i < values.length; i++) values[i] *= (h * w) / sum;
+    const max = viewer.highest(values);
     shapes.push({type: 'image', source: viewer.heatCanvas(values, h, w, max), x0, y0, x1, y1});
     const who = layer.isEncoder ? 'encoder queries that this page holds' : 'object queries';
-    return {legend: [viewer.amountLegend('0', `${max.toFixed(1)} ×`, 'weight received, relative to an even distribution')], text: `Weight of the sampling points of all ${who}, spread bilinearly; ${state.head === 'all' ? `all ${layer.heads} heads` : `head ${state.head + 1}`}.`};
+    return {legend: [viewer.amountLegend('0', `≥ ${max.toFixed(1)} ×`, 'weight received, relative to an even distribution')], text: `Weight of the sampling points of all ${who}, spread bilinearly; ${state.head === 'all' ? `all ${layer.heads} heads` : `head ${state.head + 1}`}.`};
   }
 
   Object.assign(viewer.modes, {

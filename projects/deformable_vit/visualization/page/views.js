@@ -2,7 +2,7 @@
 (() => {
   'use strict';
   const viewer = (window.viewer ??= {});
-  const {GROUPS, QUERY} = viewer;
+  const {QUERY} = viewer;
 
   /** Return positions (x, y) in pixels of the image of the keys of a group. */
   function keyPositions(layer, group) {
@@ -65,6 +65,11 @@
     }
     drawn.sort((a, b) => b.weight - a.weight);
     const total = drawn.reduce((sum, d) => sum + d.weight, 0), top = drawn.slice(0, state.top).reverse();
+    const {width, height} = viewer.page, beyond = (d) => {
+      const [x, y] = [d.positions[2 * d.key], d.positions[2 * d.key + 1]];
+      return x < -0.5 || y < -0.5 || x > width - 0.5 || y > height - 0.5;
+    };
+    const outside = drawn.filter(beyond).reduce((sum, d) => sum + d.weight, 0) / total;
     const max = drawn[0].weight, kept = top.reduce((sum, d) => sum + d.weight, 0) / total;
     if (state.arrows) {
       for (const {group, key, weight, positions} of top) {
@@ -84,7 +89,7 @@
     legend.push({type: 'sizes', label: byGroup ? `area: attention, largest ${percent(max)}` : 'area: attention'});
     if (state.arrows) legend.push({type: 'arrow', label: 'from the regular grid'});
     if (top.some((d) => border[d.group * n + d.key])) legend.push({type: 'dashed', label: 'at or beyond the border of the feature map'});
-    const text = `Attention of the query at (${at.map((v) => v.toFixed(1)).join(', ')}), ${headText(layer, state)}: the ${top.length} strongest of ${drawn.length} sampling locations, ${percent(kept)} of the attention.`;
+    const text = `Attention of the query at (${at.map((v) => v.toFixed(1)).join(', ')}), ${headText(layer, state)}: the ${top.length} strongest of ${drawn.length} sampling locations, ${percent(kept)} of the attention.${outside > 0.005 ? ` ${percent(outside)} goes to locations outside the image, in the padding.` : ''}`;
     return {legend, text};
   }
 
@@ -94,8 +99,14 @@
   function heatCells(shapes, layer, values, keys, max) {
     for (let i = 0; i < values.length; i++) {
       const [x0, y0, x1, y1] = cellOf(layer, keys ? keys[i] : i), t = values[i] / max;
-      shapes.push({type: 'rect', x0, y0, x1, y1, fill: viewer.css(viewer.viridis(t)), alpha: 0.2 + 0.6 * Math.sqrt(t)});
+      shapes.push({type: 'rect', x0, y0, x1, y1, fill: viewer.css(viewer.viridis(t)), alpha: 0.2 + 0.5 * Math.sqrt(t)});
     }
+  }
+
+  /** Return the value that 99.5 % of the values do not exceed, so that single ones do not hide the others. */
+  function highest(values) {
+    const sorted = Float32Array.from(values).sort(), at = sorted[Math.floor(0.995 * (sorted.length - 1))];
+    return at > 0 ? at : sorted.at(-1) || 1;
   }
 
   /** Return a small canvas of values (h x w), colored and more opaque where they are large. */
@@ -104,7 +115,7 @@
     const ctx = canvas.getContext('2d'), image = ctx.createImageData(w, h);
     for (let i = 0; i < h * w; i++) {
       const t = values[i] / max;
-      image.data.set([...viewer.viridis(t), 255 * Math.min(0.25 + 0.65 * Math.sqrt(Math.max(t, 0)), 0.9)], 4 * i);
+      image.data.set([...viewer.viridis(t), 255 * (0.2 + 0.5 * Math.sqrt(Math.min(Math.max(t, 0), 1)))], 4 * i);
     }
     ctx.putImageData(image, 0, 0);
     return canvas;
@@ -148,7 +159,7 @@
     const legend = [];
     if (layer.kind === 'deformable') {
       const groups = groupsShown(layer, state), n = layer.keyGrid[0] * layer.keyGrid[1], border = viewer.array(layer, 'border');
-      const radius = Math.min(0.34, 6 / Math.sqrt(n * groups.length));
+      const radius = Math.min(0.34, 10 / Math.sqrt(n * groups.length));
       for (const group of groups) {
         const p = keyPositions(layer, group);
         for (let key = 0; key < n; key++) {
@@ -197,13 +208,12 @@
         else values[key - layer.extra] += sum;
       }
     }
-    let max = 0;
-    for (const v of values) max = Math.max(max, v);
+    const max = highest(values);
     const [x0, y0] = layer.kind === 'spatial_reduction' ? viewer.array(layer, 'cells') : cellOf(layer, 0);
     const end = layer.kind === 'spatial_reduction' ? viewer.array(layer, 'cells').slice(-4) : cellOf(layer, layer.queryGrid[0] * layer.queryGrid[1] - 1);
     shapes.push({type: 'image', source: heatCanvas(values, h, w, max), x0, y0, x1: end[2], y1: end[3]});
     const spread = layer.kind === 'deformable' ? ', spread bilinearly from the sampling locations' : '';
-    return {legend: [amountLegend('0', `${max.toFixed(1)} ×`, 'attention received, relative to an even distribution')], text: `Attention that keys receive, averaged over all queries${spread}; ${headText(layer, state).replace('of each group', 'of all groups')}.`};
+    return {legend: [amountLegend('0', `≥ ${max.toFixed(1)} ×`, 'attention received, relative to an even distribution')], text: `Attention that keys receive, averaged over all queries${spread}; ${headText(layer, state).replace('of each group', 'of all groups')}.`};
   }
 
   function splat(values, h, w, x, y, amount) {
@@ -216,22 +226,27 @@
   }
   viewer.splat = splat;
 
-  /** Draw arrows colored by their length; starts and ends are flat x, y, .... */
-  function arrows(shapes, starts, ends, label) {
+  /** Draw arrows between the points of two grids (flat x, y, ...), colored by length; of dense grids not all. */
+  function arrows(shapes, [h, w], starts, ends) {
     let max = 0;
-    const n = ends.length / 2, length = (i) => Math.hypot(ends[2 * i] - starts[2 * i], ends[2 * i + 1] - starts[2 * i + 1]);
-    for (let i = 0; i < n; i++) max = Math.max(max, length(i));
-    for (let i = 0; i < n; i++) {
-      shapes.push({type: 'arrow', x1: starts[2 * i], y1: starts[2 * i + 1], x2: ends[2 * i], y2: ends[2 * i + 1], stroke: viewer.css(viewer.viridis(0.15 + (0.85 * length(i)) / (max || 1))), width: 1.2, alpha: 0.95});
+    const step = Math.ceil(Math.sqrt((h * w) / 900)), first = Math.floor(step / 2);
+    const length = (i) => Math.hypot(ends[2 * i] - starts[2 * i], ends[2 * i + 1] - starts[2 * i + 1]);
+    for (let i = 0; i < h * w; i++) max = Math.max(max, length(i));
+    for (let y = first; y < h; y += step) {
+      for (let x = first; x < w; x += step) {
+        const i = y * w + x, color = viewer.css(viewer.viridis(0.15 + (0.85 * length(i)) / (max || 1)));
+        shapes.push({type: 'arrow', x1: starts[2 * i], y1: starts[2 * i + 1], x2: ends[2 * i], y2: ends[2 * i + 1], stroke: color, width: 1.4, alpha: 0.95});
+      }
     }
-    return [amountLegend('0', `${max.toFixed(1)} px`, label)];
+    const text = step > 1 ? `; one arrow for ${step} × ${step} of them` : '';
+    return {legend: [amountLegend('0', `${max.toFixed(1)} px`, 'displacement')], text};
   }
   viewer.arrows = arrows;
 
   function displacement(layer, state, shapes) {
     const groups = groupsShown(layer, state), group = groups[0];
-    const legend = arrows(shapes, viewer.array(layer, 'reference'), keyPositions(layer, group), 'displacement');
-    return {legend, text: `Displacement of the sampling locations of group ${group + 1} of ${layer.groups} from the regular grid, in pixels of the image.`};
+    const {legend, text} = arrows(shapes, layer.keyGrid, viewer.array(layer, 'reference'), keyPositions(layer, group));
+    return {legend, text: `Displacement of the sampling locations of group ${group + 1} of ${layer.groups} from the regular grid, in pixels of the image${text}.`};
   }
 
   const local = {query: localQuery, locations: everyLocation, received};
@@ -246,4 +261,5 @@
   viewer.amountLegend = amountLegend;
   viewer.percent = percent;
   viewer.heatCanvas = heatCanvas;
+  viewer.highest = highest;
 })();
