@@ -329,3 +329,50 @@ def test_blocks_that_do_not_fit_say_so(recording: Recording, browser: Browser, t
     i = held.index(False)
     browser.js(f'viewer.set({{layer: {i}, mode: "query"}})')
     assert 'does not hold' in browser.js('viewer.drawn.text')
+
+
+def test_a_click_at_full_size_answers_within_100_ms(browser: Browser, tmp_path: Path) -> None:
+    """Stage 3 of DAT-T at 800 x 1333: 4200 queries, 3 x 4200 sampling locations and 12 heads; here random numbers."""
+    random, (h, w) = np.random.default_rng(0), (50, 84)
+    to_image = Affine((16, 16), (7.5, 7.5))
+    y, x = np.mgrid[:h, :w]
+    reference = to_image(np.stack([x, y], axis=-1).reshape(-1, 2))
+    locations = (reference + random.normal(0, 8, (3, h * w, 2))).astype(np.float32)
+    normalized = (to_image.inverse(locations) / [w - 1, h - 1] * 2 - 1)[..., ::-1].astype(np.float32)
+    layer = DeformableLayer(
+        kind='deformable',
+        stage=3,
+        block=6,
+        name='stages.2.blocks.5.attn',
+        query_grid=(h, w),
+        to_image=to_image,
+        q=random.normal(0, 0.3, (12, h * w, 32)).astype(np.float32),
+        k=random.normal(0, 1, (12, h * w, 32)).astype(np.float32),
+        key_grid=(h, w),
+        groups=3,
+        normalized=normalized.copy(),
+        query_y=np.linspace(-1, 1, h, dtype=np.float32),
+        query_x=np.linspace(-1, 1, w, dtype=np.float32),
+        table=random.normal(0, 1, (12, 27, 27)).astype(np.float32),
+        reference=reference,
+        locations=locations,
+        border=np.zeros((3, h * w), dtype=bool),
+        convention='centers',
+    )
+    image = random.integers(0, 255, (800, 1333, 3)).astype(np.uint8)
+    layer.received = lambda: np.ones((12, h * w), dtype=np.float32)  # type: ignore[method-assign]
+    recording = Recording((800, 1333), (-0.5, -0.5, 1332.5, 799.5), (-0.5, -0.5, 1343.5, 799.5), (800, 1344), [layer])
+    recording.image = image
+    file = tmp_path / 'page.html'
+    file.write_text(build_page(recording, PageInfo('DAT-T')), encoding='utf-8')
+    browser.resize(1280, 900)
+    browser.open(file)
+    times = []
+    for i in range(8):
+        click(browser, 100 + 140 * i, 60 + 80 * i)
+        times.append(browser.js('viewer.drawn.milliseconds'))
+        assert browser.js('viewer.queryIndex(viewer.layer(), ...viewer.state.query)') == layer.query_index(
+            100 + 140 * i, 60 + 80 * i
+        )
+    print(f'{len(file.read_text()) / 1e6:.1f} MB, milliseconds per click: {sorted(times)}')
+    assert sorted(times)[len(times) // 2] <= 100

@@ -64,7 +64,8 @@ def draw(recording: Recording, layer: Layer, view: View, title: str = '') -> Fig
     return figure
 
 
-def _draw_layer(axes: Axes, layer: Layer, view: View) -> str:
+def modes_of(layer: Layer) -> dict[str, Any]:
+    """Return for each mode of a layer the function that draws it."""
     drawers: dict[type[Layer], dict[str, Any]] = {
         DeformableLayer: dict(query=_query, locations=_locations, received=_received, displacement=_displacement),
         LocalLayer: dict(query=_window, received=_received),
@@ -72,7 +73,11 @@ def _draw_layer(axes: Axes, layer: Layer, view: View) -> str:
         PatchLayer: dict(query=_patch, locations=_patches),
         PointsLayer: dict(query=_points),
     }
-    modes = drawers[type(layer)]
+    return drawers[type(layer)]
+
+
+def _draw_layer(axes: Axes, layer: Layer, view: View) -> str:
+    modes = modes_of(layer)
     if view.mode not in modes:
         raise ValueError(f'{layer.kind} has no mode {view.mode!r}; choose from {", ".join(modes)}')
     caption: str = modes[view.mode](axes, layer, view)
