@@ -8,7 +8,6 @@ import pytest
 import torch
 from matplotlib.collections import PathCollection
 from mmengine.config import Config
-from pages import blocks
 from small_models import build_small
 from test_recording import move_offsets
 
@@ -157,12 +156,3 @@ def test_record_takes_one_image() -> None:
         record(model, torch.zeros(2, 3, 64, 64))
     with pytest.raises(ValueError, match='model.cfg'):
         record(model, 'image.jpg')
-
-
-def test_snippet_of_the_readme_runs() -> None:
-    (block,) = (b for b in blocks('python') if 'visualization import record' in b.text)
-    names: dict = {}
-    exec(compile(block.text, 'README.md', 'exec'), names)
-    assert names['layer'].kind == 'deformable'
-    assert names['locations'].shape == (6, 49, 2)
-    assert names['attention'].shape == (24, 1, 49)

@@ -15,10 +15,11 @@
   const layer = viewer.layer = () => page.layers[state.layer];
   const stageName = (l) => (l.stage ? `Stage ${l.stage}` : l.isEncoder ? 'Encoder' : 'Decoder');
   const KINDS = {
-    deformable: 'deformable attention', window: 'window attention', shifted_window: 'shifted-window attention', neighborhood: 'neighborhood attention',
-    spatial_reduction: 'spatial-reduction attention', deformable_patch: 'deformable patch embedding', deformable_detr: 'multi-scale deformable attention',
+    deformable: 'deformable', window: 'window', shifted_window: 'shifted window', neighborhood: 'neighborhood',
+    spatial_reduction: 'spatial reduction', deformable_detr: 'multi-scale deformable',
   };
-  const blockName = (l) => (l.kind === 'deformable_patch' ? 'Patch embedding' : `${l.stage ? 'Block' : 'Layer'} ${l.block}: ${KINDS[l.kind]}`) + (l.part ? ` (offset ${l.part.join(', ')})` : '') + (l.held ? '' : ' (no attention in this page)');
+  const blockName = (l) => (l.kind === 'deformable_patch' ? 'Patch embedding' : `${l.stage ? 'Block' : 'Layer'} ${l.block}: ${KINDS[l.kind]}`) + (l.part ? `, offset ${l.part.join(', ')}` : '');
+  const kindName = (l) => (l.kind === 'deformable_patch' ? 'deformable patch embedding' : `${l.stage ? 'block' : 'layer'} ${l.block}: ${KINDS[l.kind]} attention${l.part ? ` at offset (${l.part.join(', ')})` : ''}`);
   const stages = [...new Set(page.layers.map(stageName))];
 
   // What fits into the window: the image, and the padding that the network saw beside it.
@@ -70,7 +71,7 @@
   function captionLines(result) {
     const l = layer(), pixels = l.convention ? ` Offsets in the convention “${l.convention}”${l.convention === 'corners' ? ' (DAT++; clamped to the feature map)' : ' (DAT)'}.` : '';
     return [
-      `${page.model}, ${stageName(l).toLowerCase()}, ${blockName({...l, held: true}).replace(/^./, (c) => c.toLowerCase())}: ${l.stage ? `${l.queryGrid[1]} × ${l.queryGrid[0]} tokens` : `${l.queries} queries`}, module ${l.name}.`,
+      `${page.model}, ${stageName(l).toLowerCase()}, ${kindName(l)}: ${l.stage ? `${l.queryGrid[1]} × ${l.queryGrid[0]} tokens` : `${l.queries} queries`}, module ${l.name}.`,
       result.text,
       `Coordinates are (x, y) in pixels of the ${page.width} × ${page.height} image, pixel centers at whole numbers; the network's input was ${page.inputSize[1]} × ${page.inputSize[0]}.${pixels}`,
       ...(page.weights ? [`Weights: ${page.weights}.`] : []),
@@ -157,7 +158,7 @@
     if (state.head !== 'all' && state.head >= l.heads) state.head = 'all';
     if (state.group !== 'all' && state.group >= l.groups) state.group = 'all';
     options($('stage'), stages.map((s) => [s, s]), stageName(l));
-    options($('block'), page.layers.map((x, i) => [i, blockName(x), x]).filter(([, , x]) => stageName(x) === stageName(l)), state.layer);
+    options($('block'), page.layers.map((x, i) => [i, blockName(x) + (x.held ? '' : ' (no attention)'), x]).filter(([, , x]) => stageName(x) === stageName(l)), state.layer);
     options($('head'), [['all', l.heads > 1 ? `all ${l.heads}${l.kind === 'deformable_detr' ? '' : ' (mean)'}` : '1'], ...(l.heads > 1 ? Array.from({length: l.heads}, (_, i) => [i, `${i + 1}`]) : [])], state.head);
     options($('group'), [['all', `all ${l.groups}`], ...Array.from({length: l.groups}, (_, i) => [i, `${i + 1}`])], state.group);
     $('modes').replaceChildren(...modes.map((mode, i) => {
