@@ -136,7 +136,7 @@ def main() -> None:
     if out:
         start = time.monotonic()
         predictions = read_predictions(recording.output, model.dataset_meta.get('classes') or (), args.score_thr)
-        with tqdm(total=len(layers), desc='layers', unit='layer', leave=False) as bar:
+        with tqdm(total=len(layers), desc='layers', unit='layer', leave=False, disable=None) as bar:
             page = build_page(
                 recording, info, predictions, keep=kept, progress=lambda done, _: bar.update(done - bar.n)
             )

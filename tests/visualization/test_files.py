@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from attention_page import move_offsets
 from matplotlib.collections import PathCollection
 from mmengine.config import Config
 from small_models import build_small
-from test_recording import move_offsets
 
 from deformable_vit.visualization import (
     Affine,

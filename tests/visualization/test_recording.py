@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from attention_page import move_offsets
 from mmcv.ops import MultiScaleDeformableAttention
 from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
 from small_models import SMALL_BACKBONES, build_small
@@ -28,15 +29,6 @@ from deformable_vit.visualization import (
 TOLERANCE = dict(rtol=1e-5, atol=1e-5)
 # Odd sizes, so that rows and columns cannot be confused; patches are padded and windows are cut.
 SIZE = (104, 140)
-
-
-def move_offsets(model: torch.nn.Module) -> torch.nn.Module:
-    """Make everything that starts with zeros or nearly so large enough to matter."""
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if any(part in name for part in ('offset', 'rpe_table', 'bias_table', 'rpb', 'sampling_offsets')):
-                parameter.normal_(std=0.5)
-    return model.eval()
 
 
 def weights_of(layer: AttentionLayer) -> Tensor:
