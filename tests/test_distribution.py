@@ -21,7 +21,7 @@ from deformable_vit.datasets import ShapesSettings, write_shapes
 NAME = f'deformable_vit-{deformable_vit.__version__}'
 MIM = 'projects/deformable_vit/.mim/'
 # The tools that need no checkout.
-TOOLS = {'convert_checkpoint.py', 'get_flops.py', 'make_shapes.py', 'test.py', 'train.py'} | {
+TOOLS = {'convert_checkpoint.py', 'get_flops.py', 'make_shapes.py', 'test.py', 'train.py', 'visualize_attention.py'} | {
     f'{launcher}_{task}.sh' for launcher in ('dist', 'slurm') for task in ('train', 'test')
 }
 RUNNER = """
@@ -141,7 +141,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_wheel_holds_the_package_its_configs_and_nothing_else(wheel: Path) -> None:
     package = {name.removeprefix('projects/') for name in tracked() if name.startswith('projects/')}
-    package = {name for name in package if name.endswith(('.py', 'py.typed'))}
+    package = {name for name in package if name.endswith(('.py', 'py.typed')) or '/page/' in name}
     configs = {f'deformable_vit/.mim/{name}' for name in tracked() if name.startswith('configs/')}
     private = {Path(name).name for name in tracked() if name.startswith('tools/_') and name.endswith('.py')}
     tools = {f'deformable_vit/.mim/tools/{name}' for name in TOOLS | private}

@@ -149,6 +149,15 @@ def test_first_snippet_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert [tuple(feature_map.shape) for feature_map in names['feature_maps']] == sizes
 
 
+def test_snippet_of_the_recording_runs() -> None:
+    (block,) = (b for b in blocks('python') if 'visualization import record' in b.text)
+    names: dict = {}
+    exec(compile(block.text, 'README.md', 'exec'), names)
+    assert names['layer'].kind == 'deformable'
+    assert names['locations'].shape == (6, 49, 2)
+    assert names['attention'].shape == (24, 1, 49)
+
+
 def test_backend_snippet_runs(capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = (b for b in blocks('python') if b.page == Path('docs/performance.md'))
     exec(compile(block.text, 'performance.md', 'exec'), {})

@@ -55,6 +55,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory.mkdir()
     (directory / 'make_shapes.py').write_text('print("images")')
     (directory / 'train.py').write_text(TRAIN)
+    (directory / 'visualize_attention.py').write_text('import sys; open(sys.argv[-1], "w").write(sys.argv[2])')
     (directory / 'test.py').write_text(TEST.replace('MIOU', '71.0'))
     monkeypatch.setattr(_processes, 'TOOLS', directory)
     return directory
@@ -128,6 +129,9 @@ def test_the_demo_prints_at_most_sixty_lines(
     assert 10 < len(text.splitlines()) <= 30
     assert 'Mask R-CNN: box AP50 0.9 (at least 0.8), mask AP50 0.8 (at least 0.75)' in text
     assert 'Semantic FPN: mIoU 71 (at least 70)' in text
+    page = tmp_path / 'out' / 'mask-rcnn_dat_shapes' / 'attention.html'
+    assert text.splitlines()[-1].endswith(f'in a browser: {os.path.relpath(page)}')
+    assert page.read_text() == str(page.with_name('epoch_1.pth'))
     for name in (Path(job.config).stem for job in demo.JOBS):
         for file in (f'{name}/log.txt', f'{name}.png', f'{name}/images', f'{name}/epoch_1.pth'):
             assert str(Path(os.path.relpath(tmp_path / 'out' / file))) in text

@@ -1,0 +1,70 @@
+"""From feature maps to pixels of the image.
+
+Pixel centers are at whole numbers everywhere: in the image, in the network's input, and in every feature map. A feature
+map pixel is where its receptive field is centered: for a convolution of kernel size k, stride s and padding p, pixel i
+is centered on pixel s * i + (k - 1) / 2 - p of its input. So patches of stride 4 are centered on pixels 1.5, 5.5, ...,
+and overlapping patches on 0, 4, ....
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from ..backbones.base import PyramidBackbone
+
+Array = NDArray[Any]
+
+
+class Affine(NamedTuple):
+    """``scale * p + shift`` for each axis, (x, y)."""
+
+    scale: tuple[float, float] = (1.0, 1.0)
+    shift: tuple[float, float] = (0.0, 0.0)
+
+    def __call__(self, points: Array) -> Array:
+        """Map points (..., 2), (x, y)."""
+        return (points * np.asarray(self.scale) + np.asarray(self.shift)).astype(np.float32)
+
+    def inverse(self, points: Array) -> Array:
+        """Map points (..., 2), (x, y), back."""
+        return (points - np.asarray(self.shift)) / np.asarray(self.scale)
+
+    def after(self, inner: 'Affine') -> 'Affine':
+        """Return the map that applies ``inner`` first."""
+        (sx, sy), (tx, ty) = self
+        (ix, iy), (jx, jy) = inner
+        return Affine((sx * ix, sy * iy), (sx * jx + tx, sy * jy + ty))
+
+    @classmethod
+    def of_resize(cls, old: tuple[int, int], new: tuple[int, int]) -> 'Affine':
+        """Return the map from pixels of a resized image to those of the original; both sizes are (height, width)."""
+        scale = (old[1] / new[1], old[0] / new[0])
+        return cls(scale, ((scale[0] - 1) / 2, (scale[1] - 1) / 2))
+
+
+def convolution_centers(conv: nn.Conv2d) -> Affine:
+    """Return the map from pixels of a convolution's output to the pixels of its input that they are centered on."""
+    (ky, kx), (sy, sx) = conv.kernel_size, conv.stride
+    py, px = (int(p) for p in conv.padding)
+    return Affine((sx, sy), ((kx - 1) / 2 - px, (ky - 1) / 2 - py))
+
+
+def stage_centers(backbone: PyramidBackbone) -> list[Affine]:
+    """Return for each stage the map from pixels of its tokens to pixels of the network's input."""
+    maps: list[Affine] = []
+    for stage in backbone.stages:
+        result = maps[-1] if maps else Affine()
+        for conv in _patch_convolutions(stage.get_submodule('patch_embed')):
+            result = result.after(convolution_centers(conv))
+        maps.append(result)
+    return maps
+
+
+def _patch_convolutions(patch_embed: nn.Module) -> list[nn.Conv2d]:
+    """Return the convolutions of a patch embedding, in order; of a deformable one, those of the plain patches."""
+    found = [m for m in patch_embed.modules() if isinstance(m, nn.Conv2d)]
+    if not found:
+        raise ValueError(f'{type(patch_embed).__name__} has no convolution that says where its patches are')
+    return found

@@ -1,0 +1,158 @@
+"""JSON and figures of recorded layers, and the way from an image to the network's input and back."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from attention_page import move_offsets
+from matplotlib.collections import PathCollection
+from mmengine.config import Config
+from small_models import build_small
+
+from deformable_vit.visualization import (
+    Affine,
+    AttentionLayer,
+    DeformableLayer,
+    LocalLayer,
+    PatchLayer,
+    Predictions,
+    Recording,
+    View,
+    draw,
+    read_predictions,
+    record,
+    to_json,
+)
+from deformable_vit.visualization.affine import stage_centers
+from deformable_vit.visualization.figure import modes_of
+from deformable_vit.visualization.model_input import prepare
+
+SIZE = (96, 160)
+
+
+@pytest.fixture
+def recording(request: pytest.FixtureRequest) -> Recording:
+    result = record(move_offsets(build_small(request.param)), torch.randn(1, 3, *SIZE))
+    result.image = np.zeros((*SIZE, 3), dtype=np.uint8)
+    return result
+
+
+@pytest.mark.parametrize('recording', ['DAT', 'DAT++', 'DPT', 'PVTv2-li'], indirect=True)
+def test_json_holds_the_recorded_layers(recording: Recording) -> None:
+    query = (101, 37)
+    found = json.loads(json.dumps(to_json(recording.size, recording.layers, query)))
+    assert found['image'] == dict(width=160, height=96)
+    for layer, entry in zip(recording.layers, found['layers'], strict=True):
+        assert (entry['stage'], entry['block'], entry['kind']) == (layer.stage, layer.block, layer.kind)
+        if isinstance(layer, PatchLayer):
+            np.testing.assert_allclose(entry['boxes'], layer.boxes, atol=1e-3)
+            np.testing.assert_allclose(entry['points'], layer.points, atol=1e-3)
+            continue
+        assert isinstance(layer, AttentionLayer)
+        index = layer.query_index(*query)
+        np.testing.assert_allclose(entry['query'], layer.query_position(index), atol=1e-3)
+        locations, attention = np.array(entry['locations']), np.array(entry['attention'])
+        keys = int(np.prod(entry['grid']))
+        assert locations.shape == (entry['groups'], keys, 2)
+        assert attention.shape == (entry['heads'], keys)
+        np.testing.assert_allclose(attention.sum(1), 1, atol=1e-3)
+        if isinstance(layer, DeformableLayer):
+            np.testing.assert_allclose(locations, layer.locations, atol=1e-3)
+            np.testing.assert_allclose(attention, layer.attention(index)[:, 0], atol=1e-6)
+        if isinstance(layer, LocalLayer):
+            assert np.abs(locations[0] - entry['query']).max() <= layer.size * max(layer.to_image.scale)
+
+
+@pytest.mark.parametrize('recording', ['DAT', 'DAT++', 'DPT', 'PVT'], indirect=True)
+def test_figures_of_all_kinds_are_drawn(recording: Recording, tmp_path: Path) -> None:
+    drawn = set()
+    for layer in {layer.kind: layer for layer in recording.layers}.values():
+        for mode in ('query', 'locations', 'received', 'displacement'):
+            if mode not in modes_of(layer):
+                with pytest.raises(ValueError, match=f'has no mode {mode!r}; choose from query'):
+                    draw(recording, layer, View((50, 40), mode))
+                continue
+            figure = draw(recording, layer, View((50, 40), mode), 'title')
+            drawn.add((layer.kind, mode))
+    figure.savefig(tmp_path / 'figure.svg')
+    text = (tmp_path / 'figure.svg').read_text()
+    assert '<svg' in text
+    assert text.count('<path') > 5
+    assert {mode for _, mode in drawn} > {'query'}
+
+
+@pytest.mark.parametrize('recording', ['DAT++'], indirect=True)
+def test_circles_of_the_figure_are_at_the_strongest_locations(recording: Recording) -> None:
+    layer = next(layer for layer in recording.layers if isinstance(layer, DeformableLayer))
+    figure = draw(recording, layer, View((50, 40), head=0, top=7))
+    circles, star = [c for c in figure.axes[0].collections if isinstance(c, PathCollection)]
+    strongest = np.argsort(layer.attention(layer.query_index(50, 40))[0, 0])[-7:]
+    np.testing.assert_allclose(circles.get_offsets(), layer.locations[0, strongest], rtol=1e-5)
+    np.testing.assert_allclose(star.get_offsets()[0], layer.query_position(layer.query_index(50, 40)))
+
+
+def test_centers_of_tokens() -> None:
+    """Patches of stride 4 are centered on pixel 1.5, 5.5, ...; overlapping patches on 0, 4, ...."""
+    patches, overlapping = (stage_centers(build_small(name)) for name in ('DAT', 'DAT++'))
+    assert [a.scale for a in patches] == [a.scale for a in overlapping] == [(s, s) for s in (4, 8, 16, 32)]
+    assert [a.shift for a in patches] == [(1.5, 1.5), (3.5, 3.5), (7.5, 7.5), (15.5, 15.5)]
+    assert [a.shift for a in overlapping] == [(0, 0)] * 4
+
+
+def test_token_at_its_center_depends_on_the_pixels_around_it() -> None:
+    """The gradient of a token of the first patch embedding is symmetric about its center."""
+    for name in ('DAT', 'DAT++', 'PVTv2'):
+        model = build_small(name)
+        x = torch.randn(1, 3, 64, 64, requires_grad=True)
+        tokens, (_, w) = model.stages[0].patch_embed(x)
+        (gradient,) = torch.autograd.grad(tokens[0, 7 * w + 5].square().sum(), x)
+        y, x_ = np.nonzero(gradient[0].abs().sum(0).numpy())
+        middle = ((x_.min() + x_.max()) / 2, (y.min() + y.max()) / 2)
+        assert middle == tuple(stage_centers(model)[0](np.array([5, 7])))
+
+
+def test_affine_maps_compose() -> None:
+    resize = Affine.of_resize((100, 200), (50, 50))
+    np.testing.assert_allclose(resize(np.array([(-0.5, -0.5), (49.5, 49.5)])), [(-0.5, -0.5), (199.5, 99.5)])
+    both = resize.after(Affine(shift=(3, 5)))
+    np.testing.assert_allclose(both(np.array([1.0, 2.0])), resize(np.array([4.0, 7.0])))
+    np.testing.assert_allclose(both.inverse(both(np.array([1.0, 2.0]))), [1, 2], rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('limit', [None, 64])
+def test_pixels_of_the_network_input_map_to_the_image(limit: int | None) -> None:
+    """The pixels of a ramp say where they come from; after resizing and cropping they are mapped there."""
+    y, x = np.mgrid[:160, :250]
+    image = np.stack([x, y, 0 * x], axis=-1).astype(np.uint8)
+    pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='ResizeEdge', scale=128, edge='short'),
+        dict(type='CenterCrop', crop_size=96),
+        dict(type='PackInputs'),
+    ]
+    config = Config(dict(default_scope='mmpretrain', test_dataloader=dict(dataset=dict(pipeline=pipeline))))
+    found = prepare(config, image, limit)
+    values = found.data['inputs'][0].numpy()[:2]  # x and y where the pixel was
+    h, w = found.size
+    assert (h, w) == values.shape[1:]
+    assert max(h, w) <= (limit or 96)
+    v, u = np.mgrid[:h, :w]
+    mapped = found.to_image(np.stack([u, v], axis=-1).reshape(-1, 2)).T.reshape(2, h, w)
+    assert np.abs(values - mapped).max() < 1.5
+    assert np.abs((values - mapped).mean()) < 0.3
+    np.testing.assert_array_equal(found.image, image[..., ::-1])
+
+
+def test_other_outputs_have_no_predictions() -> None:
+    assert read_predictions((torch.zeros(1),), ['a']) == Predictions(classes=['a'])
+
+
+def test_record_takes_one_image() -> None:
+    model = build_small('PVT').eval()
+    with pytest.raises(ValueError, match=r'one image .* got a tensor of shape \(2, 3, 64, 64\)'):
+        record(model, torch.zeros(2, 3, 64, 64))
+    with pytest.raises(ValueError, match='model.cfg'):
+        record(model, 'image.jpg')
