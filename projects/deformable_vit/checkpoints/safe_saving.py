@@ -121,12 +121,6 @@ class AtomicCheckpointHook(CheckpointHook):
     keep_ckpt_ids: deque[int]
     saved_iter: int | None = None  # complete iterations of the last checkpoint
 
-    def before_train(self, runner: Any) -> None:
-        # mmengine formats file names with these and deletes the files; in a resumed file they may be anything.
-        if (ids := runner.message_hub.runtime_info.get('keep_ckpt_ids')) is not None:
-            runner.message_hub.update_info('keep_ckpt_ids', [i for i in ids if type(i) is int])
-        super().before_train(runner)
-
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict[str, Any]) -> None:
         """Save the checkpoint of an epoch or iteration, then ``last_checkpoint``, then delete the outdated one."""
         outdated = None
