@@ -178,6 +178,8 @@ def fuzz(seconds: float, seed: int, keep: Path, misbehave: bool = False) -> Coun
         while left > 0:
             left -= _run_worker(directory, left, seed, misbehave, found, keep)
             seed += 1
+            if misbehave:  # once is enough
+                break
         if [path.name for path in outside.iterdir()] != ['canary'] or (outside / 'canary').read_text() != 'unchanged':
             found['files touched'] += 1
     return found
