@@ -90,7 +90,8 @@ print(sorted(key for key, value in CheckpointLoader._schemes.items() if value is
 print(any(name.split('.')[0] in ('mmdet', 'mmseg', 'mmpretrain', 'triton') for name in sys.modules))
 """
     done = python(code)
-    assert done.stdout.splitlines() == ['[]', "['', 'http://', 'https://']", 'False'], done.stderr
+    schemes = ['', 'http://', 'https://', 'open-mmlab://', 'openmmlab://']
+    assert done.stdout.splitlines() == ['[]', str(schemes), 'False'], done.stderr
 
 
 def test_layout() -> None:

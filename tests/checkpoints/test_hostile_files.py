@@ -3,6 +3,7 @@
 import copy
 import io
 import json
+import os
 import pickle
 import pickletools
 import subprocess
@@ -63,7 +64,7 @@ print(json.dumps(found))
     done = subprocess.run(
         [sys.executable, '-c', code],
         input=json.dumps({name: str(path) for name, path in paths.items()}),
-        env=ENVIRONMENT,
+        env=ENVIRONMENT | {'PYTHONPATH': os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         timeout=300,

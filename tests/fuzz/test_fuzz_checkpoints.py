@@ -15,7 +15,7 @@ def test_changed_checkpoints_load_or_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_fuzzer_notices_what_must_not_happen(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    found = fuzz(3, seed=0, keep=tmp_path / 'kept', misbehave=True)
+    found = fuzz(120, seed=0, keep=tmp_path / 'kept', misbehave=True)
     assert found['raised'] >= 1
     assert found['forbidden'] >= 3
     assert found['ended with -6'] + found['ended with -11'] >= 1

@@ -10,7 +10,7 @@ from .errors import damaged, refused, shown
 from .values import CheckpointHistory, restore_histories
 
 _DEEPEST = 64
-_LARGEST = 5_000_000
+_LARGEST = 2_000_000
 _LONGEST_NAME = 1000
 _STATE_DICTS = ('state_dict', 'ema_state_dict')
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -36,7 +36,7 @@ def normalize(checkpoint: Any) -> Any:
     for weights in named or [checkpoint]:
         if not isinstance(weights, dict):
             raise refused(f'its state_dict is {_described(weights)}')
-        _check_weights(weights)
+        _check_weights(weights, is_bare=not named)
     if 'meta' in checkpoint:
         _check_meta(checkpoint['meta'])
     if 'message_hub' in checkpoint:
@@ -93,13 +93,19 @@ def _check_leaf(value: Any) -> None:
             raise refused('it holds a tensor with hooks')
 
 
-def _check_weights(weights: Mapping[Any, Any]) -> None:
+def _check_weights(weights: Mapping[Any, Any], is_bare: bool = False) -> None:
     for name, value in weights.items():
-        if isinstance(value, Tensor) and isinstance(name, str):
-            if name.endswith(('.weight', '.bias')) and not value.is_floating_point():
+        if not isinstance(name, str):
+            raise refused(f'its state_dict has the name {shown(repr(name))}, which is not text')
+        is_parameter = name.endswith(('.weight', '.bias'))
+        if isinstance(value, Tensor):
+            if is_parameter and not value.is_floating_point():
                 raise refused(f'{name} is {_described(value)}; weights are floating-point numbers')
             # Masks of attention hold -inf where nothing is attended to.
             _check_finite(name, value, may_be_infinite=name.endswith('mask'))
+        # What is beside a bare state dict, such as the epoch, or an attribute that a module saves by itself.
+        elif is_parameter or not (is_bare or name.endswith('_extra_state')):
+            raise refused(f'{name} in its state_dict is {_described(value)}, not a tensor')
     # Versions of modules, which torch reads from this attribute.
     metadata = getattr(weights, '_metadata', None)
     if metadata is not None and not (

@@ -86,6 +86,8 @@ def _scalar(dtype: CheckpointDtype, data: bytes = b'') -> bool | int | float:
     """Stand in for numpy's function of this name: Python's number of the same value."""
     if type(dtype) is not CheckpointDtype or type(data) is not bytes or len(data) != dtype.dtype.itemsize:
         raise pickle.UnpicklingError('number that is not stored as numpy stores it')
+    if dtype.dtype.kind == 'b' and data not in (b'\0', b'\1'):
+        raise pickle.UnpicklingError('boolean other than 0 and 1')
     number: bool | int | float = np.frombuffer(data, dtype.dtype)[0].item()
     return number
 
