@@ -104,6 +104,6 @@ def test_command_to_continue(argv: str, command: str) -> None:
 
 
 def test_command_to_continue_several_processes() -> None:
-    argv = 't/train.py c.py --launcher pytorch --work-dir w'.split()
+    argv = ['t/train.py', 'c.py', '--launcher', 'pytorch', '--work-dir', 'w']
     environment = dict(TORCHELASTIC_RUN_ID='x', LOCAL_WORLD_SIZE='2')
     assert command_to_continue(argv, environment) == 'bash t/dist_train.sh c.py 2 --work-dir w --resume'
