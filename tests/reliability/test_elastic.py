@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 from running import ENVIRONMENT, ROOT
-from toy_training import final_weights, toy_config
+from toy_training import ITERATIONS, final_weights, toy_config
 
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get('RELIABILITY_ELASTIC_KILLS', '1'))
@@ -66,7 +66,7 @@ def finish(directory: Path, name: str, process: subprocess.Popen) -> dict[str, t
     log = directory / f'{name}.log'
     assert process.wait(timeout=600) == 0, log.read_text()[-3000:]
     assert 'forcefully exiting' not in log.read_text()  # torchrun waits half a minute before it does that
-    return final_weights(directory / name)
+    return final_weights(directory / name, ITERATIONS // 2)  # each process has half of the samples
 
 
 def test_killed_process_is_started_again_and_nothing_changes(tmp_path: Path, config: Path) -> None:
