@@ -12,6 +12,8 @@ if [ "${MAX_RESTARTS:-0}" -gt 0 ]; then
   # The c10d rendezvous lets a node join again; the static one does not. The node at MASTER_ADDR holds the store.
   rendezvous=(--max-restarts="$MAX_RESTARTS" --rdzv-backend=c10d --rdzv-endpoint="$address:$port"
     --rdzv-id="${RUN_ID:-deformable_vit}")
+  # A store that outlives the processes has the addresses of dead ones, to which gloo then connects in vain.
+  export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
   [[ " $* " == *" --resume"* ]] || set -- "$@" --resume
 else
   rendezvous=(--node_rank="${NODE_RANK:-0}" --master_addr="$address" --master_port="$port")

@@ -163,8 +163,8 @@ def wait(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def final_weights(work_dir: Path) -> dict[str, Tensor]:
+def final_weights(work_dir: Path, iterations: int = ITERATIONS) -> dict[str, Tensor]:
     """Return the weights of a complete training."""
     checkpoint = torch.load(Path(work_dir, 'last_checkpoint').read_text(), weights_only=True)
-    assert checkpoint['meta']['iter'] == ITERATIONS
+    assert checkpoint['meta']['iter'] == iterations
     return checkpoint['state_dict']

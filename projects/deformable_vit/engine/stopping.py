@@ -6,8 +6,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -166,27 +168,32 @@ def command_to_continue(argv: Sequence[str], environment: Any) -> str:
 
 
 @FUNCTIONS.register_module()
-def start_worker(worker_id: int, then: Any = None) -> None:
+def start_worker(worker_id: int, then: Callable[[int], None] | None = None, quiet: bool = False) -> None:
     """Let a worker process of a dataloader ignore the signals that a terminal or Slurm sends to all processes.
 
     The training goes on to the end of its iteration and ends its workers itself.
+
+    Args:
+        worker_id: Number of the worker.
+        then: The config's own function.
+        quiet: Hide the warnings of all workers but the first.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if quiet and worker_id:
+        warnings.simplefilter('ignore')
     if then is not None:
         then(worker_id)
 
 
 def protect_workers(loader: Any) -> None:
     """Change the config of a dataloader so that its workers begin with :func:`start_worker`."""
-    if isinstance(loader, dict) and loader.get('num_workers'):
-        own = loader.get('worker_init_fn')
-        then = None
-        if isinstance(own, dict):
-            function, arguments = own['type'], {key: value for key, value in own.items() if key != 'type'}
-            found = FUNCTIONS.get(function) if isinstance(function, str) else function
-
-            def then(worker_id: int) -> None:
-                found(worker_id, **arguments)
-
-        loader['worker_init_fn'] = dict(type='start_worker', then=then)
+    if not isinstance(loader, dict) or not loader.get('num_workers'):
+        return
+    then = None
+    if isinstance(own := loader.get('worker_init_fn'), dict):
+        function = FUNCTIONS.get(own['type']) if isinstance(own['type'], str) else own['type']
+        then = partial(function, **{key: value for key, value in own.items() if key != 'type'})
+    # The key is an argument of mmengine's own function for workers, which this one replaces.
+    quiet = loader.pop('disable_subprocess_warning', False)
+    loader['worker_init_fn'] = dict(type='start_worker', then=then, quiet=quiet)
