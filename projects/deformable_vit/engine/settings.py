@@ -57,7 +57,7 @@ def check_settings(config: Config) -> None:
 
 def _at(node: Any, key: str) -> Any:
     for part in key.split('.'):
-        node = node.get(part) if isinstance(node, dict) else None
+        node = node.get(part) if isinstance(node, (Config, dict)) else None
     return node
 
 
