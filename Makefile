@@ -14,7 +14,7 @@ setup:  ## create .venv with the stack (STACK=, TORCH=, PYTHON= choose another);
 demo: setup  ## train and test a detector and a segmentor on built-in data (about 9 minutes on 2 cores)
 	@$(VENV_PYTHON) tools/demo.py $(DEMO_ARGS)
 
-convergence: setup  ## train every combination of backbone and head on built-in data (about 3 hours on 2 cores; resumable)
+convergence: setup  ## train every combination of backbone and head on built-in data (about 4 hours on 2 cores; resumable)
 	@$(VENV_PYTHON) tools/convergence_check.py $(CONVERGENCE_ARGS)
 
 test: setup lint  ## lint and the whole test suite with coverage (at most 15 minutes on 2 cores)

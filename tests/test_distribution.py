@@ -125,14 +125,16 @@ def wheel(dist: Path) -> Path:
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Create a virtual environment with the wheel that sees the packages of this one, except for this checkout.
 
-    Links to checkouts are .pth files, and Python does not read those of a directory that a .pth file adds.
+    Links to checkouts are .pth files, and Python does not read those of a directory that a .pth file adds. Neither does
+    it read that of setuptools, which provides distutils from Python 3.12 on.
     """
     root = tmp_path_factory.mktemp('environment')
     run(sys.executable, '-m', 'venv', '--without-pip', root, cwd=root)
     python = root / 'bin' / 'python'
     packages = Path(run(python, '-c', "import sysconfig; print(sysconfig.get_paths()['purelib'])", cwd=root).strip())
     run(sys.executable, '-m', 'pip', '--python', python, 'install', '--no-deps', '--no-index', wheel, cwd=root)
-    (packages / 'stack.pth').write_text(sysconfig.get_paths()['purelib'] + '\n')
+    distutils = 'import _distutils_hack; _distutils_hack.add_shim()'
+    (packages / 'stack.pth').write_text(f'{sysconfig.get_paths()["purelib"]}\n{distutils}\n')
     return python
 
 

@@ -126,7 +126,7 @@ install() {
 
 rm -f $venv/.ready
 install "installing torch $torch and torchvision (1 to 5 minutes, 3 GB with CUDA libraries)" \
-  "torch==$torch" "$torchvision" 'setuptools<80' wheel ninja packaging
+  "torch==$torch" "$torchvision" 'setuptools>=77,<80' wheel ninja packaging
 
 # --- mmcv with its compiled ops --------------------------------------------------------------------------------------
 # pip's own cache cannot keep this wheel: it is keyed by the source only, not by the torch that it was compiled for.

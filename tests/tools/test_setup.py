@@ -1,9 +1,11 @@
 """tools/setup.sh with a fake Python: its steps, its settings, and that an interrupted set-up continues."""
 
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
+from running import ROOT
 from setup_checkout import Checkout
 
 pytestmark = pytest.mark.slow
@@ -19,6 +21,9 @@ def test_second_call_does_nothing(checkout: Checkout) -> None:
     assert 'minutes' in out  # long steps announce their time
     steps = checkout.steps
     assert 'torch==2.14.1 torchvision==0.29.1' in steps[0]
+    # What builds this package and mmcv without build isolation; Python 3.11 brings setuptools 65.
+    (build_requirement,) = tomllib.loads((ROOT / 'pyproject.toml').read_text())['build-system']['requires']
+    assert build_requirement in steps[0]
     assert steps[1].startswith('build')
     assert steps[1].split()[1:3] == ['--torch', '2.14.1']
     assert '--cuda' not in steps[1]

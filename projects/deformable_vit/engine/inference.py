@@ -51,6 +51,8 @@ class Predictor(ABC):
         check_readable(path)
         try:
             found: np.ndarray | None = (self.loader(dict(img_path=str(path))) or {}).get('img')
+        except AssertionError as error:  # OpenCV returned nothing
+            raise UnreadableError('it is no image') from error
         except Exception as error:  # OpenCV, Pillow and tifffile raise their own
             raise UnreadableError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
         if found is None:

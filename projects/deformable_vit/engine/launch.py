@@ -20,6 +20,7 @@ from ..checkpoints import CheckpointError
 from .cli import TRACEBACK, UserError, first_line
 from .config import check_checkpoint, keep_previous_run
 from .data import check_data
+from .plain_checkpoint import PlainCheckpointHook
 from .progress import PROGRESS, ProgressHook
 from .schedule import warmup_warning
 from .summary import evaluation_summary, optimizer_summary
@@ -141,6 +142,7 @@ def run(config: Config, path: str, task: Literal['train', 'test']) -> None:
         check_data(config, task)
         runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
         runner.register_hook(hook, priority='VERY_LOW')
+        runner.register_hook(PlainCheckpointHook())
         if file := os.environ.get(PROGRESS):
             runner.register_hook(ProgressHook(file))
         if config.get('load_from'):

@@ -105,7 +105,10 @@ def dataset_meta(config: Config, checkpoint: dict[str, Any]) -> dict[str, list[A
 def _config_meta(config: Config) -> dict[str, Any]:
     """Return the ``metainfo`` of the test dataset, without building it: its files may not exist here."""
     for dataset in inner_datasets((config.get('test_dataloader') or {}).get('dataset')):
-        kind = DATASETS.get(dataset['type'])
+        kind = dataset['type']
+        if isinstance(kind, str):
+            with DATASETS.switch_scope_and_registry(config.get('default_scope')) as registry:
+                kind = registry.get(kind)
         if kind is not None:
             found = dict(kind._load_metainfo(dataset.get('metainfo')))
             return found | ({'classes': dataset['classes']} if 'classes' in dataset else {})

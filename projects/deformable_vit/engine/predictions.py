@@ -75,7 +75,10 @@ class PredictionsFile:
         Raises:
             ValueError: A number is not finite.
         """
-        line = json.dumps(record, allow_nan=False)
+        try:
+            line = json.dumps(record, allow_nan=False)
+        except ValueError as error:
+            raise ValueError('a predicted number is infinite or not a number') from error
         self.opened.write(f'{"," if self.count else ""}\n{line}')
         self.count += 1
 
