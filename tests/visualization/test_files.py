@@ -9,6 +9,8 @@ import torch
 from attention_page import move_offsets
 from matplotlib.collections import PathCollection
 from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from running import ROOT
 from small_models import build_small
 
 from deformable_vit.visualization import (
@@ -17,6 +19,7 @@ from deformable_vit.visualization import (
     DeformableLayer,
     LocalLayer,
     PatchLayer,
+    PointsLayer,
     Predictions,
     Recording,
     View,
@@ -156,3 +159,30 @@ def test_record_takes_one_image() -> None:
         record(model, torch.zeros(2, 3, 64, 64))
     with pytest.raises(ValueError, match='model.cfg'):
         record(model, 'image.jpg')
+
+
+@pytest.mark.slow
+def test_boxes_of_object_queries_are_the_predictions() -> None:
+    config = Config.fromfile(ROOT / 'configs' / 'demo' / 'deformable-detr_dat_shapes.py')
+    init_default_scope(config.default_scope)
+    model = MODELS.build(config.model).eval()
+    model.cfg = config
+    image = np.random.default_rng(0).integers(0, 255, (75, 160, 3)).astype(np.uint8)
+    recording = record(model, image)
+    layer = recording.layers[-1]
+    assert isinstance(layer, PointsLayer)
+    assert layer.boxes is not None
+    assert layer.scores is not None
+    assert not layer.is_encoder
+    found = recording.output.pred_instances
+    best = int(layer.scores.argmax())
+    assert float(found.scores.max()) == pytest.approx(float(layer.scores[best]), rel=1e-5)
+    box = (layer.boxes[best] + 0.5).clip(0, [160, 75] * 2)  # from border to border, as in mmdet
+    np.testing.assert_allclose(box, found.bboxes[found.scores.argmax()].numpy(), atol=0.01)
+    encoder = next(layer for layer in recording.layers if isinstance(layer, PointsLayer))
+    assert encoder.is_encoder
+    (h, w), reference = encoder.levels[0], encoder.reference
+    assert len(reference) == sum(h * w for h, w in encoder.levels)
+    # Pixel centers of the finest level, in equal steps over what the network saw.
+    steps = np.diff(reference[: h * w].reshape(h, w, 2)[0, :, 0])
+    np.testing.assert_allclose(steps, steps[0], rtol=1e-3)

@@ -78,6 +78,17 @@ def test_a_click_draws_the_strongest_locations_of_the_query(opened: Browser, rec
     assert opened.js('document.getElementById("caption").textContent').startswith('Attention of the query at (')
 
 
+def test_clamped_locations_are_marked(opened: Browser, recording: Recording) -> None:
+    i = index_of(recording, 'deformable')  # of DAT++
+    layer = recording.layers[i]
+    assert isinstance(layer, DeformableLayer)
+    opened.js(f'viewer.set({{layer: {i}, top: 1000}})')
+    dashed = opened.js('viewer.build().shapes.filter((s) => s.dash).map((s) => [s.x, s.y])')
+    assert 0 < layer.border.sum() < layer.border.size
+    np.testing.assert_allclose(sorted(map(tuple, dashed)), sorted(map(tuple, layer.locations[layer.border])), atol=1e-3)
+    assert 'border of the feature map' in opened.js('document.getElementById("legend").textContent')
+
+
 def test_windows_of_the_page_are_those_of_the_model(opened: Browser, recording: Recording) -> None:
     for kind in ('window', 'shifted_window', 'neighborhood'):
         i = index_of(recording, kind)

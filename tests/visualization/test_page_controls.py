@@ -1,6 +1,8 @@
 """The page in a headless Chromium: controls, keyboard, saving, windows of different sizes."""
 
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from attention_page import click
 from browser import CHROMIUM, Browser
 from running import ROOT
 
-from deformable_vit.visualization import PointsLayer, Recording
+from deformable_vit.visualization import PageInfo, PointsLayer, Recording, build_page
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='no Chromium on this machine: the page is not tested')
 
@@ -130,3 +132,31 @@ def test_object_queries_show_their_box_and_are_chosen_by_clicks(opened: Browser,
     assert isinstance(layer, PointsLayer)
     found = sorted((s['x'], s['y']) for s in circles)
     np.testing.assert_allclose(found, sorted(layer.locations[0].reshape(-1, 2).tolist()), atol=1e-3)
+
+
+def test_query_follows_the_pointer_if_asked(opened: Browser) -> None:
+    at = opened.js('[document.getElementById("canvas").getBoundingClientRect()].flatMap((b) => [b.left, b.top])')
+    before = opened.js('viewer.state.query')
+    opened('Input.dispatchMouseEvent', type='mouseMoved', x=at[0] + 60, y=at[1] + 40)
+    assert opened.js('viewer.state.query') == before
+    opened.press('f')
+    opened('Input.dispatchMouseEvent', type='mouseMoved', x=at[0] + 90, y=at[1] + 50)
+    opened.wait('viewer.state.query[0] !== 79.5')
+    expected = opened.js('[viewer.view].flatMap((v) => [(90 - v.tx) / v.scale, (50 - v.ty) / v.scale])')
+    np.testing.assert_allclose(opened.js('viewer.state.query'), expected, atol=0.5)
+
+
+def test_padding_is_gray_and_not_part_of_the_image(recording: Recording, browser: Browser, tmp_path: Path) -> None:
+    padded = replace(recording, padded_box=(-0.5, -0.5, 191.5, 95.5))
+    assert padded.bounds == (-0.5, -0.5, 191.5, 95.5)
+    assert recording.bounds == (-0.5, -0.5, 159.5, 95.5)
+    file = tmp_path / 'padded.html'
+    file.write_text(build_page(padded, PageInfo('padded')), encoding='utf-8')
+    browser.resize(1280, 900)
+    browser.open(file)
+    padding, image = browser.js('viewer.build().shapes.slice(0, 2)')
+    assert (padding['type'], padding['x1'], image['type'], image['x1']) == ('rect', 191.5, 'image', 159.5)
+    assert 'padding' in browser.js('document.getElementById("legend").textContent')
+    before = browser.js('viewer.state.query')
+    click(browser, 175, 50)
+    assert browser.js('viewer.state.query') == before
