@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import time
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from mmengine.config import Config
 from torch import nn
 from tqdm import tqdm
 
+from deformable_vit.checkpoints import CheckpointError
 from deformable_vit.engine import UserError, adapt_to_device, add_config_options, load_config, one_line_errors
-from deformable_vit.engine.cli import first_line
+from deformable_vit.engine.cli import TRACEBACK, first_line
 from deformable_vit.engine.console import quiet_console
 from deformable_vit.engine.model import load_model
 from deformable_vit.visualization import PageInfo, Recording, View, build_page, draw, read_predictions, record, to_json
@@ -94,6 +96,8 @@ def main_record(config: Config, model: nn.Module, args: argparse.Namespace) -> R
     try:
         recording = record(model, args.image, args.size)
     except Exception as error:
+        if os.environ.get(TRACEBACK):
+            raise
         raise UserError(f'image {args.image}: {first_line(error)}') from error
     if not recording.layers:
         name = type(model.backbone).__name__
@@ -115,7 +119,12 @@ def main() -> None:
             raise UserError(f'image {args.image} does not exist')
         config.model.backbone.pop('init_cfg', None)
         adapt_to_device(config, 'none')
-        model = load_model(config, args.checkpoint)
+        try:
+            model = load_model(config, args.checkpoint)
+        except Exception as error:  # a config is a program: building what it says can raise anything
+            if os.environ.get(TRACEBACK) or isinstance(error, (UserError, CheckpointError)):
+                raise
+            raise UserError(f'config {args.config}: {first_line(error)} ({TRACEBACK}=1 shows the traceback)') from error
         recording = main_record(config, model, args)
     layers = recording.layers
     chosen, kept = choose_layer(layers, args), choose_blocks(layers, args.blocks)
