@@ -1,6 +1,7 @@
 """Settings of a config that mmengine accepts at first and fails on, or ignores, hours later."""
 
 import difflib
+import importlib
 import inspect
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -44,6 +45,7 @@ def check_settings(config: Config) -> None:
     for name, entry in (_at(config, 'optim_wrapper.paramwise_cfg.custom_keys') or {}).items():
         if not isinstance(entry, dict):
             raise UserError(f'optim_wrapper.paramwise_cfg.custom_keys.{name} must be a dict, such as lr_mult=0.1')
+    _check_optimizer(config)
     _check_train_cfg(config)
     _check_loaders(config)
     _check_schedulers(config)
@@ -74,6 +76,15 @@ def _check_keys(where: str, settings: Any, known: Iterable[str]) -> None:
 def _check_int(key: str, value: Any, lowest: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
         raise UserError(f'{key} must be a whole number of at least {lowest}, got {value!r}')
+
+
+def _check_optimizer(config: Config) -> None:
+    name = _at(config, 'optim_wrapper.optimizer.type')
+    known = importlib.import_module(f'{config.default_scope}.registry').OPTIMIZERS
+    if isinstance(name, str) and known.get(name) is None:  # mmengine says: None is not a callable object
+        close = difflib.get_close_matches(name, [*known.module_dict, *known.parent.module_dict], 1)
+        hint = f'; did you mean {close[0]!r}?' if close else ''
+        raise UserError(f'optim_wrapper.optimizer.type: there is no optimizer {name!r}{hint}')
 
 
 def _check_train_cfg(config: Config) -> None:
