@@ -106,8 +106,8 @@ def _check_loaders(config: Config) -> None:
     if accumulated is not None:
         _check_int('optim_wrapper.accumulative_counts', accumulated, 1)
     rate = _at(config, 'optim_wrapper.optimizer.lr')
-    if rate is not None and (isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < 1e6):
-        raise UserError(f'optim_wrapper.optimizer.lr must be a number above 0, got {rate!r}')
+    if rate is not None and (isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1e6):
+        raise UserError(f'optim_wrapper.optimizer.lr must be a number of at least 0 and below 1e6, got {rate!r}')
 
 
 def _check_schedulers(config: Config) -> None:
