@@ -61,7 +61,7 @@ SLIPS = [
     ('val_evaluator.metric=bboxx', ['bboxx']),
     # optimizer and schedule
     (f'{OPTIM}.optimizer.lr=x', [f'{OPTIM}.optimizer.lr', "got 'x'"]),
-    (f'{OPTIM}.optimizer.lr=0', [f'{OPTIM}.optimizer.lr', 'got 0']),
+    (f'{OPTIM}.optimizer.lr=-1', [f'{OPTIM}.optimizer.lr', 'got -1']),
     (f'{OPTIM}.optimizer.lrr=1', ["'lrr'"]),
     (f'{OPTIM}.optimizer.type=Adamw', ["no optimizer 'Adamw'", "did you mean 'Adam"]),
     (f'{OPTIM}.clip_gradd.max_norm=1', ["'clip_gradd'"]),

@@ -19,6 +19,10 @@ _CHECKPOINT_KEYS = {
     *('type', 'priority'),
 }
 # mmengine, and the layer decay of mmdet, mmseg and mmpretrain.
+_CONSTRUCTORS = (
+    *(None, 'DefaultOptimWrapperConstructor', 'LayerDecayOptimizerConstructor'),
+    *('LearningRateDecayOptimizerConstructor', 'LearningRateDecayOptimWrapperConstructor'),
+)
 _PARAMWISE_KEYS = {
     *('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult'),
     *('dcn_offset_lr_mult', 'bypass_duplicate', 'num_layers', 'decay_rate', 'decay_type', 'layer_decay_rate'),
@@ -27,7 +31,6 @@ _NESTED_KEYS = {
     'auto_scale_lr': {'enable', 'base_batch_size'},
     'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
     'env_cfg.mp_cfg': {'mp_start_method', 'opencv_num_threads'},
-    'optim_wrapper.paramwise_cfg': _PARAMWISE_KEYS,
 }
 # Metrics that save_best may name, of the evaluators whose names are fixed.
 _COCO = [f'mAP{suffix}' for suffix in ('', '_50', '_75', '_s', '_m', '_l')] + ['AR@100', 'AR@300', 'AR@1000']
@@ -42,6 +45,8 @@ def check_settings(config: Config) -> None:
     """
     for key, known in _NESTED_KEYS.items():
         _check_keys(key, _at(config, key) or {}, known)
+    if _at(config, 'optim_wrapper.constructor') in _CONSTRUCTORS:  # others have keys of their own
+        _check_keys('optim_wrapper.paramwise_cfg', _at(config, 'optim_wrapper.paramwise_cfg') or {}, _PARAMWISE_KEYS)
     for name, entry in (_at(config, 'optim_wrapper.paramwise_cfg.custom_keys') or {}).items():
         if not isinstance(entry, dict):
             raise UserError(f'optim_wrapper.paramwise_cfg.custom_keys.{name} must be a dict, such as lr_mult=0.1')
@@ -53,7 +58,8 @@ def check_settings(config: Config) -> None:
         kind = hook.get('type')
         if kind == 'CheckpointHook' or (kind is None and key == 'default_hooks.checkpoint'):
             _check_checkpoint(key, hook, config)
-        if 'interval' in hook and kind != 'CheckpointHook':
+        # -1 switches a hook of mmengine off; 0 does so by accident.
+        elif hook.get('interval', -1) != -1:
             _check_int(f'{key}.interval', hook['interval'], 1)
 
 
