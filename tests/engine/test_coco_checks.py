@@ -40,16 +40,11 @@ def test_a_good_file_has_no_problems() -> None:
 @pytest.mark.parametrize(
     ('change', 'kind'),
     [
-        (dict(bbox=[10, 20, -30, 40]), 'an inverted box'),
         (dict(bbox=[10, 20, math.nan, 40]), 'a box is not four finite numbers'),
         (dict(bbox=[10, 20, 30]), 'a box is not four finite numbers'),
         (dict(bbox=['10', 20, 30, 40]), 'a box is not four finite numbers'),
-        (dict(bbox=[200, 20, 30, 40]), 'a box is outside of its image'),
-        (dict(category_id=7), 'unknown category_id'),
-        (dict(image_id=7), 'unknown image_id'),
         (dict(id=1), 'duplicate id of annotation'),
         (dict(area=None), 'an annotation has no valid area'),
-        (dict(segmentation=[[1, 2, 3, 4]]), 'a polygon has fewer than 3 points'),
         (dict(segmentation=[[1, 2, 3, 4, 5, math.nan]]), 'a polygon has a value that is not a finite number'),
         (dict(segmentation=dict(size=[100, 80], counts='abc')), 'an RLE has another size than the image'),
         (dict(segmentation=dict(size=[80, 100], counts=[1, 2])), 'the counts of an RLE do not add up'),
@@ -64,6 +59,30 @@ def test_a_wrong_annotation_is_an_error(change: dict[str, Any], kind: str) -> No
     assert level == 'error'
     assert found.startswith(kind)
     assert record == ('annotation 1' if 'duplicate' in kind else 'annotation 0')
+
+
+@pytest.mark.parametrize(
+    ('change', 'kind'),
+    [
+        (dict(bbox=[10, 20, -30, 40]), 'an inverted box'),
+        (dict(bbox=[200, 20, 30, 40]), 'a box is outside of its image'),
+        (dict(category_id=7), 'unknown category_id'),
+        (dict(image_id=7), 'unknown image_id'),
+        (dict(segmentation=[[1, 2, 3, 4]]), 'a polygon has fewer than 3 points'),
+    ],
+)
+def test_what_mmdet_drops_is_an_error_if_it_is_much(change: dict[str, Any], kind: str) -> None:
+    few = copy.deepcopy(GOOD)
+    few['annotations'] = [dict(GOOD['annotations'][i % 6], id=i) for i in range(20)]
+    few['annotations'][0].update(change)
+    assert [(level, record) for level, found, record in problems(few) if found.startswith(kind)] == [
+        ('warning', 'annotation 0')
+    ]
+    assert not [p for p in problems(few) if p[0] == 'error']
+    if 'polygon' not in kind:  # the annotation stays
+        much = copy.deepcopy(GOOD)
+        much['annotations'][0].update(change)
+        assert [p[1] for p in problems(much) if p[0] == 'error'] == ['too many annotations are dropped by mmdet']
 
 
 @pytest.mark.parametrize(

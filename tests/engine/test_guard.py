@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from deformable_vit.engine import UserError
 from deformable_vit.engine.guard import Policy, guarded
+from deformable_vit.engine.resuming import Continuation
 
 
 @DATASETS.register_module(force=True)
@@ -84,11 +86,31 @@ def test_a_bad_sample_is_named_after_a_checkpoint(tmp_path: Path, workers: int) 
     saved = tmp_path / 'interrupted_epoch_0_iter_3.pth'
     assert str(error.value) == (
         'sample 7 (img_path images/7.jpg, image id 107): OSError: image file is truncated; '
-        f'{saved} has the 3 iterations before, --resume goes on from there'
+        f'{saved} has the 3 iterations before, --resume continues from there'
     )
     assert (tmp_path / 'last_checkpoint').read_text() == str(saved)
     meta = torch.load(saved, weights_only=False)['meta']
     assert (meta['epoch'], meta['iter']) == (0, 3)
+
+
+def test_training_resumed_after_a_bad_sample_ends_like_an_unbroken_one(tmp_path: Path) -> None:
+    def run(name: str, checkpoint: Path | None = None, bad: tuple[int, ...] = ()) -> dict[str, Tensor]:
+        shuffled = dict(sampler=dict(type='DefaultSampler', shuffle=True))
+        runner = build(tmp_path / name, shuffled, n=10, bad=bad)
+        runner.cfg.train_cfg = dict(by_epoch=True)
+        if checkpoint is not None:
+            runner._load_from, runner._resume = str(checkpoint), True
+        Continuation(Config(dict(load_from=runner._load_from, resume=runner._resume))).prepare(runner)
+        with guarded(runner, Policy(), 'train'):
+            runner.train()
+        assert runner.iter == 10
+        return runner.model.state_dict()
+
+    with pytest.raises(UserError, match='sample 7'):
+        run('stopped', bad=(7,))
+    (saved,) = (tmp_path / 'stopped').glob('interrupted_*.pth')
+    assert torch.load(saved, weights_only=False)['random_state']['batch'] == int(saved.stem.rpartition('_')[2]) > 0
+    torch.testing.assert_close(run('resumed', saved), run('unbroken'), rtol=0, atol=0)
 
 
 def test_bad_samples_are_replaced_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -102,8 +124,8 @@ def test_bad_samples_are_replaced_and_counted(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_too_many_bad_samples_stop(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r'1 samples of this epoch cannot be used, more than \S+max_bad_samples allows'):
-        train(tmp_path, Policy(on_bad_sample='skip'), n=10, bad=(3,))
+    with pytest.raises(UserError, match=r'2 samples of this epoch cannot be used, more than \S+max_bad_samples allows'):
+        train(tmp_path, Policy(on_bad_sample='skip'), n=10, bad=(3, 7))
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change(tmp_path: Path) -> None:

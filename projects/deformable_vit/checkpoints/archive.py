@@ -14,7 +14,7 @@ from .errors import ContentError, damaged, refused, shown
 # Far above real checkpoints (a large detector has 5000 tensors with its optimizer), far below what exhausts a machine.
 _MOST_RECORDS = 100_000
 _LARGEST_DIRECTORY = 32 * 2**20
-LARGEST_PICKLE = 128 * 2**20
+LARGEST_PICKLE = 512 * 2**20  # the log histories of long trainings of mmengine take hundreds of megabytes
 _CHUNK = 2**22
 
 

@@ -63,13 +63,13 @@ def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
             if os.environ.get(TRACEBACK):
                 raise
             # Once, not once per process.
-            if os.environ.get('RANK', '0') == '0' or getattr(error, 'of_one_process', False):
+            if _rank() == '0' or getattr(error, 'of_one_process', False):
                 print(f'{Path(sys.argv[0]).name}: error: {error}', file=sys.stderr, flush=True)
             _exit(2)
         except Interrupted as interrupted:
             if os.environ.get(TRACEBACK):
                 raise
-            if os.environ.get('RANK', '0') == '0':
+            if _rank() == '0':
                 print(f'{Path(sys.argv[0]).name}: {interrupted}', file=sys.stderr, flush=True)
             _exit(interrupted.status)
         except KeyboardInterrupt:
@@ -109,6 +109,11 @@ def _check_environment() -> None:
         current_backend()
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def _rank() -> str:
+    """Return the number of this process as torchrun or Slurm gives it, 0 without them."""
+    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0'))
 
 
 def set_local_rank(args: argparse.Namespace) -> None:

@@ -19,13 +19,14 @@ from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ..checkpoints import write_atomically
 from .cli import UserError, first_line
+from .optimizers import single_wrappers
+from .resuming import RandomStateHook
 from .stopping import interrupted_name
 
 _GUARDED = 'guarded_dataset'
@@ -69,8 +70,6 @@ class Policy:
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
                 raise UserError(f'default_hooks.guard.{key} must be a number of at least 0, got {value!r}')
-        if self.on_non_finite == 'skip' and get_world_size() > 1:
-            raise UserError('default_hooks.guard.on_non_finite=skip works with one process only; use raise')
 
 
 def take_policy(config: Config) -> Policy:
@@ -142,7 +141,7 @@ def guarded_dataset(dataset: dict[str, Any], skip: bool, allowed: float) -> Any:
         if inner:
             leaves += inner
         elif hasattr(leaf, 'prepare_data'):
-            leaf.prepare_data = GuardedSamples(leaf, skip, allowed * len(built))
+            leaf.prepare_data = GuardedSamples(leaf, skip, max(1.0, allowed * len(built)))
     return built
 
 
@@ -161,21 +160,20 @@ class GuardHook(Hook):
         _check_iterations(runner)
         model: Any = _bare(runner.model)
         self.buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-        wrapper = runner.optim_wrapper
         if hasattr(model, 'parse_losses'):
             model.parse_losses = self._remember_terms(model.parse_losses)
-        if isinstance(wrapper, OptimWrapper):
+        for wrapper in single_wrappers(runner.optim_wrapper):
             wrapper.update_params = self._checked(runner, wrapper.update_params)
 
     def after_train(self, runner: Runner) -> None:
         """Restore the methods of the classes."""
         vars(_bare(runner.model)).pop('parse_losses', None)
-        vars(runner.optim_wrapper).pop('update_params', None)
+        for wrapper in single_wrappers(runner.optim_wrapper):
+            vars(wrapper).pop('update_params', None)
         self._summarize()
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        wrapper = runner.optim_wrapper
-        for group in wrapper.param_groups if isinstance(wrapper, OptimWrapper) else ():
+        for group in (group for wrapper in single_wrappers(runner.optim_wrapper) for group in wrapper.param_groups):
             limit = self.policy.max_lr_growth * group.get('initial_lr', group['lr'])
             if not 0 <= group['lr'] <= limit or math.isinf(group['lr']):
                 raise TrainingError(
@@ -228,10 +226,12 @@ class GuardHook(Hook):
 
 def _check_iterations(runner: Runner) -> None:
     loader = runner.train_dataloader
-    if runner.max_iters < 1 or not len(loader):
+    by_epoch = not hasattr(runner.train_loop, 'dataloader_iterator')  # by iteration, an endless sampler has batches
+    if runner.max_iters < 1 or (by_epoch and not len(loader)):
+        size = getattr(loader.batch_sampler, 'batch_size', loader.batch_size)
         raise UserError(
             f'there are no iterations to train: train_dataloader has {len(loader.dataset)} samples in {len(loader)} '
-            f'batches of {loader.batch_size} (drop_last leaves out a smaller one), train_cfg has {runner.max_epochs} '
+            f'batches of {size} (drop_last leaves out a smaller one), train_cfg has {runner.max_epochs} '
             'epochs'
         )
 
@@ -252,14 +252,20 @@ def save(runner: Runner) -> str:
     if runner.iter == 0:
         return '; nothing was trained yet'
     if not is_main_process():
-        return f'; this is process {get_rank()}, and the main one saves: go on from the last checkpoint'
+        return f'; this is process {get_rank()}, and the main one saves: resume from the last checkpoint'
     if not all(bool(torch.isfinite(p).all()) for p in _bare(runner.model).parameters()):
-        return '; the weights are not finite either, so go on from an earlier checkpoint'
+        return '; the weights are not finite either, so resume from an earlier checkpoint'
     name = interrupted_name(runner, runner.epoch, runner.iter)
-    runner.save_checkpoint(runner.work_dir, name, meta=dict(epoch=runner.epoch, iter=runner.iter), by_epoch=False)
+    for hook in runner.hooks:
+        if isinstance(hook, RandomStateHook):
+            hook.capture_here()
     path = Path(runner.work_dir) / name
-    write_atomically(Path(runner.work_dir) / 'last_checkpoint', str(path).encode())
-    return f'; {path} has the {runner.iter} iterations before, --resume goes on from there'
+    try:
+        runner.save_checkpoint(runner.work_dir, name, meta=dict(epoch=runner.epoch, iter=runner.iter), by_epoch=False)
+        write_atomically(Path(runner.work_dir) / 'last_checkpoint', str(path).encode())
+    except OSError as error:  # the reason for stopping matters more
+        return f'; no checkpoint could be saved ({error.strerror})'
+    return f'; {path} has the {runner.iter} iterations before, --resume continues from there'
 
 
 @contextmanager
@@ -269,6 +275,8 @@ def guarded(runner: Runner, policy: Policy, task: str) -> Iterator[None]:
     Raises:
         UserError: With the file of a bad sample, or the terms of a loss that is not finite.
     """
+    if policy.on_non_finite == 'skip' and get_world_size() > 1:  # the others would wait for gradients
+        raise UserError('default_hooks.guard.on_non_finite=skip works with one process only; use raise')
     skip = policy.on_bad_sample == 'skip'
     for name in ('train', 'val') if task == 'train' else ('test',):
         loader = getattr(runner, f'_{name}_dataloader', None)

@@ -14,6 +14,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import FlexibleRunner, Runner
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.fx.proxy import TraceError
 
 from ..checkpoints import CheckpointError, shown
@@ -170,7 +171,8 @@ def run(config: Config, path: str, task: Literal['train', 'test'], grace: float 
         protection = Protection(config, grace)
         with protection.active():
             runner = _build(config, hook, task)
-            if isinstance(runner.model, nn.Module):  # FlexibleRunner builds it later
+            # FlexibleRunner builds the model later, and FSDP has no whole parameters.
+            if isinstance(runner.model, nn.Module) and not isinstance(runner.model, FullyShardedDataParallel):
                 check_forward(bare_model(runner.model), config.default_scope)
             protection.prepare(runner)
             with guarded(runner, policy, task):

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.dist import is_main_process
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.runner import FlexibleRunner, Runner
 
 from ..checkpoints import remove_partial_files
+from .cli import UserError
 from .lock import WorkDirLock
 from .resuming import Continuation
 from .space import check_writable, failed_write
@@ -67,9 +68,17 @@ class Protection:
         Raises:
             UserError: Another training runs in the work directory.
         """
+        problem: list[str | None] = [None]
         if is_main_process():
-            self.lock.acquire()
-            remove_partial_files(Path(self.work_dir))
+            try:
+                self.lock.acquire()
+            except UserError as error:
+                problem = [str(error)]
+            else:
+                remove_partial_files(Path(self.work_dir))
+        broadcast_object_list(problem)  # without it, the other processes would wait for the first one
+        if problem[0]:
+            raise UserError(problem[0])
         self.continuation.prepare(runner)
         # The attributes: the properties of these names build the dataloaders.
         protect_workers(runner._train_dataloader)

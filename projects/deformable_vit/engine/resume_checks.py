@@ -15,6 +15,11 @@ from torch import Tensor
 from ..checkpoints import CheckpointError, plain, shown
 
 _WEIGHTS = ('state_dict', 'ema_state_dict')
+_NOT_COMPARED = {'params', 'foreach', 'fused', 'capturable', 'differentiable'}
+# Switches that older versions of torch did not save, and newer ones fill in.
+_NEWER = {'maximize', 'amsgrad', 'nesterov', 'decoupled_weight_decay'}
+# State of the parameter's shape; others, such as the rows of Adafactor, have shapes of their own.
+_FULL_SIZE = {'exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'exp_inf', 'momentum_buffer', 'square_avg', 'grad_avg', 'sum'}
 # What a scheduler continues from.
 _PROGRESS = ('base_values', 'last_step', '_global_step')
 
@@ -84,7 +89,7 @@ def _optimizer_problems(found: Mapping[str, Any], groups: Sequence[Mapping[str, 
         if len(group['params']) != len(own['params']):
             yield f'{where} has {len(group["params"])} params, and that of the config {len(own["params"])}'
         for key, value in own.items():
-            if key in ('params', 'foreach', 'fused', 'capturable', 'differentiable'):
+            if key in _NOT_COMPARED or (key in _NEWER and key not in group):
                 continue
             if key not in group:
                 yield f'{where} has no {key}'
@@ -96,7 +101,7 @@ def _optimizer_problems(found: Mapping[str, Any], groups: Sequence[Mapping[str, 
             yield f'optimizer.state has the entry {shown(repr(number))}, and there are {len(params)} parameters'
             return
         for name, value in values.items():
-            if isinstance(value, Tensor) and value.numel() != 1 and value.shape != params[number].shape:
+            if isinstance(value, Tensor) and name in _FULL_SIZE and value.shape != params[number].shape:
                 yield (
                     f'optimizer.state[{number}].{shown(str(name))} has shape {tuple(value.shape)}, and the parameter '
                     f'{tuple(params[number].shape)}'

@@ -19,6 +19,7 @@ from .seeded_batches import SeededBatchSampler, seed_batches
 
 STATE = 'random_state'  # key in the checkpoint
 # epoch_12, iter_4000, interrupted_epoch_3_iter_450 and other templates; not the hash of a published checkpoint.
+_REGULAR = re.compile(r'(interrupted_)?(epoch|iter)_\d')
 _NUMBERED = re.compile(r'(?!best_)(?:.*?\D)?(\d+)(?:_iter_(\d+))?')
 
 
@@ -43,12 +44,15 @@ def latest_checkpoint(work_dir: str) -> str | None:
             for line in refused:
                 print_log(f'--resume: {line}')
             return str(file)
-        refused.append(problem)
+        if file == named or _REGULAR.match(file.stem):  # others may be weights to start from
+            refused.append(problem)
     if refused or named is not None or (directory / 'last_checkpoint').exists():
         what = '; '.join(refused) or f'{directory}/last_checkpoint is empty or names a missing file'
         raise UserError(
             f'--resume: no whole checkpoint in {directory}: {what}; pass --resume FILE, or train without --resume'
         )
+    if best := sorted(file.name for file in directory.glob('best_*.pth')):
+        print_log(f'--resume: {", ".join(best)} in {directory} has weights only, and no state of the optimizer')
     return None
 
 
@@ -113,14 +117,18 @@ class Continuation:
             config.randomness = dict(config.get('randomness') or {}, seed=seed)
         state = checkpoint.get(STATE)
         processes = state.get('processes') if isinstance(state, dict) else None
-        if not isinstance(processes, list) or type(state.get('batch')) is not int or state['batch'] < 0:
+        if not isinstance(state, dict) or type(state.get('batch')) is not int or state['batch'] < 0:
             self.notes.append(_other_numbers(f'{config.load_from} holds no random state'))
+        elif not isinstance(processes, list):
+            self.notes.append(_other_numbers(f'one of several processes saved {config.load_from} without the others'))
+            self.state = dict(processes=None, batch=state['batch'])
         else:
             self.state = state
 
     def prepare(self, runner: Runner) -> None:
         """Let the training dataloader, which is not built yet, begin where the earlier training stopped."""
-        if self.state is not None and (saved := len(self.state['processes'])) != get_world_size():
+        processes = (self.state or {}).get('processes')
+        if self.state is not None and processes is not None and (saved := len(processes)) != get_world_size():
             self.notes.append(_other_numbers(f'it ran in {saved} processes, and now there are {get_world_size()}'))
             self.state = dict(processes=None, batch=self.state['batch'] * saved // get_world_size())
         # The attribute: the property of this name builds the dataloader.
@@ -176,6 +184,10 @@ class RandomStateHook(Hook):
     def gather_for_checkpoint(self, runner: Runner) -> None:
         """Collect the states of all processes; :class:`AtomicCheckpointHook` calls it in each of them."""
         self.gathered = dict(processes=all_gather_object(self.state or capture()), batch=self.batch)
+
+    def capture_here(self) -> None:
+        """Take the state of this process alone, where the other processes cannot be asked."""
+        self.gathered = dict(processes=[self.state or capture()] if get_world_size() == 1 else None, batch=self.batch)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         if self.gathered is not None and 'optimizer' in checkpoint:  # not in the best checkpoint, which is for testing

@@ -22,10 +22,12 @@ _CHECKPOINT_KEYS = {
 _CONSTRUCTORS = (
     *(None, 'DefaultOptimWrapperConstructor', 'LayerDecayOptimizerConstructor'),
     *('LearningRateDecayOptimizerConstructor', 'LearningRateDecayOptimWrapperConstructor'),
+    'ForceDefaultOptimWrapperConstructor',
 )
 _PARAMWISE_KEYS = {
     *('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult'),
     *('dcn_offset_lr_mult', 'bypass_duplicate', 'num_layers', 'decay_rate', 'decay_type', 'layer_decay_rate'),
+    'force_default_settings',
 }
 _NESTED_KEYS = {
     'auto_scale_lr': {'enable', 'base_batch_size'},
@@ -104,7 +106,7 @@ def _check_loaders(config: Config) -> None:
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = config.get(name) or {}
         for key, lowest in (('batch_size', 1), ('num_workers', 0), ('prefetch_factor', 1)):
-            if loader.get(key) is not None:
+            if loader.get(key) is not None and not isinstance(loader[key], (list, tuple)):  # of several datasets
                 _check_int(f'{name}.{key}', loader[key], lowest)
         if loader.get('persistent_workers') and loader.get('num_workers') == 0:
             raise UserError(f'{name}.num_workers=0 needs {name}.persistent_workers=False')
@@ -173,12 +175,14 @@ def _metrics(evaluator: Any) -> list[str]:
         if kind == 'CocoMetric':
             kinds = metric.get('metric', 'bbox')
             kinds = [kinds] if isinstance(kinds, str) else kinds
-            if 'proposal_fast' in kinds or metric.get('classwise'):
+            if {'proposal', 'proposal_fast'} & set(kinds) or metric.get('classwise'):
                 return []
             found += [f'coco/{name}_{value}' for name in kinds for value in _COCO]
         elif kind == 'IoUMetric':
             found += _IOU
         elif kind == 'Accuracy':
+            if metric.get('thrs'):
+                return []
             topk = metric.get('topk', (1,))
             found += [f'accuracy/top{k}' for k in ([topk] if isinstance(topk, int) else topk)]
         else:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.fileio import LocalBackend
-from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch.optim import SGD, Adagrad, Optimizer, RMSprop
 
 from ..checkpoints import AtomicCheckpointHook, write_atomically
 from .cli import UserError
+from .optimizers import single_wrappers
 
 # Of a checkpoint besides tensors: the text of the config, the history of the log, the random state.
 _OVERHEAD = 200_000  # bytes
@@ -75,7 +75,7 @@ def _remaining_saves(runner: Runner, hook: AtomicCheckpointHook) -> int:
 
 def _optimizer_bytes(wrapper: Any) -> int:
     """Return the size of the state of an optimizer once it has one: one or two values per parameter, as a rule."""
-    optimizers = [w.optimizer for w in (wrapper.values() if not isinstance(wrapper, OptimWrapper) else [wrapper])]
+    optimizers = [w.optimizer for w in single_wrappers(wrapper)]
     return sum(
         _values(o, g) * p.numel() * p.element_size()
         for o in optimizers

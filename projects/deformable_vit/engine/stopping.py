@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from mmengine.dist import all_reduce, barrier, get_comm_device, get_world_size, is_main_process
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapper
 from mmengine.registry import FUNCTIONS
 from mmengine.runner import Runner
 
 from ..checkpoints import INTERRUPTED, AtomicCheckpointHook
 from .cli import Interrupted, first_line
+from .optimizers import single_wrappers
 
 
 class StopHook(Hook):
@@ -144,8 +144,7 @@ def interrupted_name(runner: Runner, epoch: int, iteration: int) -> str:
 
 def _gradients_are_applied(runner: Runner) -> bool:
     """Return whether no gradients are accumulated, which a checkpoint does not hold."""
-    wrapper = runner.optim_wrapper
-    return not isinstance(wrapper, OptimWrapper) or wrapper._inner_count % wrapper._accumulative_counts == 0
+    return all(w._inner_count % w._accumulative_counts == 0 for w in single_wrappers(runner.optim_wrapper))
 
 
 def command_to_continue(argv: Sequence[str], environment: Any) -> str:

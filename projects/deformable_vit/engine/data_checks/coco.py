@@ -8,6 +8,11 @@ from typing import Any
 from .report import Problem
 
 # A box may leave its image by rounding.
+_INVERTED, _OUTSIDE = 'an inverted box: width or height is negative', 'a box is outside of its image'
+_SHORT = 'a polygon has fewer than 3 points or half a point'
+# mmdet leaves out such annotations, which is an error only if they are many.
+_DROPPED = {_INVERTED, _OUTSIDE, 'unknown category_id', 'unknown image_id'}
+_MOST_DROPPED = 0.1
 _TOLERANCE = 2.0
 
 
@@ -46,24 +51,39 @@ def check_coco(content: Any, file: str, needs_masks: bool) -> Iterator[Problem]:
     sizes = {i.get('id'): _size(i) for i in images if isinstance(i.get('id'), (int, str))}
     known = {category.get('id') for category in categories if isinstance(category.get('id'), (int, str))}
     boxes: list[tuple[list[float], tuple[float, float]]] = []
+    dropped = 0
     for annotation in annotations:
         record = f'annotation {annotation.get("id")!r}'
-        if annotation.get('category_id') not in known:
-            yield Problem('unknown category_id', file, record, repr(annotation.get('category_id')))
+        size = sizes.get(annotation.get('image_id'))
+        problems = [
+            *_references(annotation, known, sizes, file, record),
+            *(_box(annotation, size, file, record) if annotation.get('image_id') in sizes else ()),
+        ]
+        yield from problems
+        dropped += any(problem.kind in _DROPPED for problem in problems)
         if annotation.get('image_id') not in sizes:
-            yield Problem('unknown image_id', file, record, repr(annotation.get('image_id')))
             continue
-        size = sizes[annotation['image_id']]
-        yield from _box(annotation, size, file, record)
         if size and (box := _numbers(annotation.get('bbox'), 4)):
             boxes.append((box, size))
         level = 'error' if needs_masks else 'warning'
         for kind, detail in _segmentation(annotation, size):
-            yield Problem(kind, file, record, detail, level)  # type: ignore[arg-type]
+            short = kind == _SHORT  # mmdet leaves out the polygon
+            yield Problem(kind, file, record, detail, 'warning' if short else level)  # type: ignore[arg-type]
+    if dropped > _MOST_DROPPED * len(annotations):
+        yield Problem('too many annotations are dropped by mmdet', file, '', f'{dropped} of {len(annotations)}')
     yield from _format(boxes, file)
     used = {annotation.get('image_id') for annotation in annotations}
     if annotations and (without := sum(i not in used for i in sizes)):
         yield Problem('images without annotations', file, '', f'{without} of {len(sizes)}', 'warning')
+
+
+def _references(
+    annotation: dict[str, Any], categories: set[Any], images: dict[Any, Any], file: str, record: str
+) -> Iterator[Problem]:
+    """Find ids that do not exist: mmdet drops the annotations of unknown categories, pycocotools those of images."""
+    for key, known in (('category_id', categories), ('image_id', images)):
+        if annotation.get(key) not in known:
+            yield Problem(f'unknown {key}', file, record, repr(annotation.get(key)), 'warning')
 
 
 def _ids(key: str, entries: list[dict[str, Any]], file: str) -> Iterator[Problem]:
@@ -112,11 +132,11 @@ def _box(annotation: dict[str, Any], size: tuple[float, float] | None, file: str
         yield Problem('zero area: mmdet drops the box', file, record, f'{area=}', 'warning')
     x, y, w, h = box
     if w < 0 or h < 0:
-        yield Problem('an inverted box: width or height is negative', file, record, shown)
+        yield Problem(_INVERTED, file, record, shown, 'warning')
     elif w < 1 or h < 1:
         yield Problem('a box below one pixel: mmdet drops it', file, record, shown, 'warning')
     elif size and (x >= size[0] or y >= size[1] or x + w <= 0 or y + h <= 0):
-        yield Problem('a box is outside of its image', file, record, f'{shown} in {size[0]:g} x {size[1]:g}')
+        yield Problem(_OUTSIDE, file, record, f'{shown} in {size[0]:g} x {size[1]:g}', 'warning')
     elif size and (min(x, y) < -_TOLERANCE or x + w > size[0] + _TOLERANCE or y + h > size[1] + _TOLERANCE):
         yield Problem('a box leaves its image', file, record, f'{shown} in {size[0]:g} x {size[1]:g}', 'warning')
 
@@ -145,7 +165,7 @@ def _segmentation(annotation: dict[str, Any], size: tuple[float, float] | None) 
         for polygon in value:
             if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
                 points = f'{len(polygon)} numbers' if isinstance(polygon, list) else repr(polygon)[:80]
-                yield 'a polygon has fewer than 3 points or half a point', points
+                yield _SHORT, points
             elif _numbers(polygon, len(polygon)) is None:
                 yield 'a polygon has a value that is not a finite number', repr(polygon)[:80]
     elif isinstance(value, dict):

@@ -96,7 +96,7 @@ def _check_names(directory: Path, names: list[str], dataset: dict[str, Any], loa
         yield Problem('a hidden directory counts as a class; remove it', where, '', listed(hidden), loader=loader)
     extensions = dataset.get('extensions') or EXTENSIONS
     if empty := [name for name in names if name not in hidden and not has_images(directory / name, extensions)]:
-        # Nobody learns the class; in validation the others keep their labels.
+        # A class without training images; in validation the others keep their labels.
         level = 'error' if loader == 'train_dataloader' else 'warning'
         yield Problem('a class has no images', where, '', listed(empty), level, loader)  # type: ignore[arg-type]
     classes = (dataset.get('metainfo') or {}).get('classes')
