@@ -175,10 +175,11 @@ def test_boxes_of_object_queries_are_the_predictions() -> None:
     assert layer.scores is not None
     assert not layer.is_encoder
     found = recording.output.pred_instances
-    best = int(layer.scores.argmax())
-    assert float(found.scores.max()) == pytest.approx(float(layer.scores[best]), rel=1e-5)
-    box = (layer.boxes[best] + 0.5).clip(0, [160, 75] * 2)  # from border to border, as in mmdet
-    np.testing.assert_allclose(box, found.bboxes[found.scores.argmax()].numpy(), atol=0.01)
+    # Without training, several queries may have nearly the same score.
+    best = np.flatnonzero(np.isclose(np.asarray(layer.scores), float(found.scores.max()), rtol=1e-5))
+    boxes = (np.asarray(layer.boxes)[best] + 0.5).clip(0, [160, 75] * 2)  # from border to border, as in mmdet
+    differences = np.abs(boxes - found.bboxes[found.scores.argmax()].numpy()).max(axis=1)
+    assert differences.min() < 0.01
     encoder = next(layer for layer in recording.layers if isinstance(layer, PointsLayer))
     assert encoder.is_encoder
     (h, w), reference = encoder.levels[0], encoder.reference
