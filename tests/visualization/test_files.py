@@ -166,6 +166,7 @@ def test_boxes_of_object_queries_are_the_predictions() -> None:
     config = Config.fromfile(ROOT / 'configs' / 'demo' / 'deformable-detr_dat_shapes.py')
     init_default_scope(config.default_scope)
     model = MODELS.build(config.model).eval()
+    model.init_weights()  # mmdet leaves the level embedding uninitialized before it
     model.cfg = config
     image = np.random.default_rng(0).integers(0, 255, (75, 160, 3)).astype(np.uint8)
     recording = record(model, image)
