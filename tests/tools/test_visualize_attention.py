@@ -19,7 +19,9 @@ def arguments(tmp_path: Path) -> list[str]:
     """Return config, checkpoint and image."""
     config = Config.fromfile(CONFIG)
     init_default_scope(config.default_scope)
-    torch.save(dict(state_dict=MODELS.build(config.model).state_dict()), tmp_path / 'model.pth')
+    model = MODELS.build(config.model)
+    model.init_weights()  # mmdet leaves the level embedding uninitialized before it
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'model.pth')
     Image.effect_noise((90, 60), 80).convert('RGB').save(tmp_path / 'image.png')
     return [str(CONFIG), 'model.pth', 'image.png']
 
