@@ -47,13 +47,13 @@ def test_problems_of_annotations_and_images(shapes: Path, tmp_path: Path) -> Non
     write_coco(shapes, root)
     path = fill_in(tmp_path / 'detection.py', 'detection', root, classes=CLASSES)
     content = json.loads((root / 'train.json').read_text())
-    content['annotations'][0]['bbox'][2] = -5
+    content['annotations'][0]['bbox'][2] = 'wide'
     content['images'][1]['width'] = 300
     (root / 'train.json').write_text(json.dumps(content))
     (root / 'train' / content['images'][2]['file_name']).unlink()
     found = shown(check_datasets(load_config(str(path), {})))
     assert len(found) == 3
-    assert f'annotation {content["annotations"][0]["id"]}: an inverted box' in ' '.join(found)
+    assert f'annotation {content["annotations"][0]["id"]}: a box is not four finite numbers' in ' '.join(found)
     assert f'image {content["images"][1]["id"]}: the annotation file has another size' in ' '.join(found)
     assert f'{content["images"][2]["file_name"]}: the image does not exist' in ' '.join(found)
     with pytest.raises(UserError, match='and 2 more; python tools/check_data.py x.py lists all problems, --no-check'):
