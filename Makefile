@@ -17,10 +17,10 @@ demo: setup  ## train and test a detector and a segmentor on built-in data (abou
 convergence: setup  ## train every combination of backbone and head on built-in data (about 4 hours on 2 cores; resumable)
 	@$(VENV_PYTHON) tools/convergence_check.py $(CONVERGENCE_ARGS)
 
-test: setup lint  ## lint and the whole test suite with coverage (at most 15 minutes on 2 cores)
+test: setup lint  ## lint and the whole test suite with coverage (about 25 minutes on 2 cores)
 	@$(VENV_PYTHON) -m pytest --cov --cov-report=term $(PYTEST_ARGS)
 
-test-fast: setup  ## the tests that do not train (at most 2 minutes on 2 cores)
+test-fast: setup  ## the tests that do not train (about 3 minutes on 2 cores)
 	@$(VENV_PYTHON) -m pytest -m "not slow" $(PYTEST_ARGS)
 
 lint: setup  ## ruff, codespell and mypy
