@@ -1,5 +1,7 @@
 """End a training that is told to stop, by Ctrl-C or by the SIGTERM of Slurm and Kubernetes, without losing its work."""
 
+import atexit
+import multiprocessing.util  # registers the function that waits for all processes at the exit
 import os
 import shlex
 import signal
@@ -185,10 +187,25 @@ def start_worker(worker_id: int, then: Callable[[int], None] | None = None, quie
         then(worker_id)
 
 
+def end_workers() -> None:
+    """End the worker processes of persistent dataloaders when the main process exits.
+
+    Python would send them SIGTERM, which they ignore, and wait for them forever.
+    """
+    children = multiprocessing.active_children()
+    if children and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler reports workers that are killed
+    for child in children:
+        if child.daemon:
+            child.kill()
+
+
 def protect_workers(loader: Any) -> None:
     """Change the config of a dataloader so that its workers begin with :func:`start_worker`."""
     if not isinstance(loader, dict) or not loader.get('num_workers'):
         return
+    atexit.unregister(end_workers)
+    atexit.register(end_workers)  # registered last, it runs before the function of multiprocessing
     then = None
     if isinstance(own := loader.get('worker_init_fn'), dict):
         function = FUNCTIONS.get(own['type']) if isinstance(own['type'], str) else own['type']
