@@ -11,7 +11,7 @@ help:  ## list the targets
 setup:  ## create .venv with the stack (STACK=, TORCH=, PYTHON= choose another); about 3 minutes on 2 cores, later 2
 	@bash tools/setup.sh
 
-demo: setup  ## train and test a detector and a segmentor on built-in data (about 9 minutes on 2 cores)
+demo: setup  ## train and test a detector and a segmentor on built-in data (about 6 minutes on 2 cores)
 	@$(VENV_PYTHON) tools/demo.py $(DEMO_ARGS)
 
 convergence: setup  ## train every combination of backbone and head on built-in data (about 4 hours on 2 cores; resumable)
