@@ -20,7 +20,7 @@ convergence: setup  ## train every combination of backbone and head on built-in 
 test: setup lint  ## lint and the whole test suite with coverage (about 25 minutes on 2 cores)
 	@$(VENV_PYTHON) -m pytest --cov --cov-report=term $(PYTEST_ARGS)
 
-test-fast: setup  ## the tests that do not train (about 3 minutes on 2 cores)
+test-fast: setup  ## the tests that do not train (about 2 minutes on 2 cores)
 	@$(VENV_PYTHON) -m pytest -m "not slow" $(PYTEST_ARGS)
 
 lint: setup  ## ruff, codespell and mypy
