@@ -150,6 +150,10 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     ),
     'history that is called': ({'x': Call(HistoryBuffer, [1], [1])}, 'calls mmengine'),
     'quantized': (archive(b'\x80\x02ctorch._utils\n_rebuild_qtensor\n.'), 'holds a quantized tensor'),
+    'storage with an escape code': (
+        archive(b'\x80\x02ctorch\n\x1b[31mStorage\n.'),
+        r"holds a '\\x1b\[31mStorage' tensor",
+    ),
     'sparse': ({'x': torch.eye(2).to_sparse()}, 'holds a sparse tensor'),
     'meta': ({'x': torch.ones(2, device='meta')}, 'meta device'),
     'complex': ({'x': torch.ones(2, dtype=torch.complex64)}, 'complex tensor|ComplexFloatStorage'),

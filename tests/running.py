@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -12,3 +13,12 @@ ENVIRONMENT = os.environ | {
     'PYTHONPATH': str(ROOT / 'tests'),
     'CUDA_VISIBLE_DEVICES': '',
 }
+
+
+def exit_status(main: Callable[[], None]) -> int:
+    """Call the main function of a tool in this process and return the exit status that the tool would have."""
+    try:
+        main()
+    except SystemExit as ended:
+        return ended.code
+    return 0

@@ -6,29 +6,10 @@ from typing import Any
 import pytest
 import torch
 from mmengine.evaluator import BaseMetric, Evaluator
-from mmengine.model import BaseModel
 from mmengine.runner import Runner
-from torch import nn
+from toy_runner import Line, Numbers
 
 from deformable_vit.checkpoints.kept_files import forget_other_files, protect_other_files
-
-
-class Numbers(torch.utils.data.Dataset):
-    def __len__(self) -> int:
-        return 2
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return torch.tensor([float(index)])
-
-
-class Line(BaseModel):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(1, 1)
-
-    def forward(self, inputs: torch.Tensor, mode: str = 'tensor') -> Any:
-        found = self.layer(torch.stack(list(inputs)) if isinstance(inputs, list) else inputs)
-        return {'loss': found.square().mean()} if mode == 'loss' else [found]
 
 
 class Rising(BaseMetric):

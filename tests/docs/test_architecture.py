@@ -16,6 +16,7 @@ from deformable_vit.ops import use_backend
 
 PAGE = Path('docs/architecture.md')
 PACKAGE = ROOT / 'projects' / 'deformable_vit'
+SHARED = {'_nested'}  # modules that every package may import
 MAY_IMPORT = {inline_code(row[0])[0]: set(inline_code(row[2])) for row in table(PAGE, 'package of `deformable_vit`')}
 
 
@@ -65,9 +66,14 @@ def test_imported_packages_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_package_imports_what_the_table_allows(package: str) -> None:
     files = sorted((PACKAGE / package).rglob('*.py'))
     assert files
-    found = {file.relative_to(PACKAGE).as_posix(): imported_packages(file) - {package} for file in files}
+    found = {file.relative_to(PACKAGE).as_posix(): imported_packages(file) - {package} - SHARED for file in files}
     assert {file: names - MAY_IMPORT[package] for file, names in found.items() if names - MAY_IMPORT[package]} == {}
     assert set().union(*found.values()) == MAY_IMPORT[package], 'the table allows what is not used'
+
+
+@pytest.mark.parametrize('module', sorted(SHARED))
+def test_shared_modules_import_nothing(module: str) -> None:
+    assert imported_packages(PACKAGE / f'{module}.py') == set()
 
 
 def test_frames_from_the_backbone_to_the_arithmetic() -> None:

@@ -6,29 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mmengine.model import BaseModel
 from mmengine.runner import Runner
-from torch import nn
+from toy_runner import Line, Numbers
 
 from deformable_vit.checkpoints import CheckpointError, read_checkpoint
 from deformable_vit.engine.resume_checks import CheckpointContentHook
-
-
-class Numbers(torch.utils.data.Dataset):
-    def __len__(self) -> int:
-        return 2
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return torch.tensor([float(index)])
-
-
-class Line(BaseModel):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(1, 1)
-
-    def forward(self, inputs: torch.Tensor, mode: str = 'tensor') -> Any:
-        return {'loss': self.layer(inputs).square().mean()}
 
 
 def train(work_dir: Path, resume: Path | None = None, by_epoch: bool = True, hook: bool = True) -> Runner:

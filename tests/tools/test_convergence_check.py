@@ -13,7 +13,7 @@ import pytest
 from _convergence_report import HEADS, Head, Result, combinations, plot, read_log, read_results, table, write_result
 from _progress import Display
 from convergence_check import read_config, set_aside, train
-from running import ROOT
+from running import ROOT, exit_status
 
 from deformable_vit.engine import UserError
 
@@ -164,11 +164,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
         monkeypatch.setattr(convergence_check.signal, 'signal', lambda *_: None)
         monkeypatch.setattr(convergence_check, 'train', fast)
         monkeypatch.setattr(sys, 'argv', ['convergence_check.py', '--out', str(tmp_path), *args])
-        try:
-            convergence_check.main()
-        except SystemExit as stopped:
-            return stopped.code
-        return 0
+        return exit_status(convergence_check.main)
 
     return run
 

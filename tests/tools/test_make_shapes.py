@@ -6,6 +6,7 @@ from pathlib import Path
 
 import make_shapes
 import pytest
+from running import exit_status
 
 FEW = ('--train', '2', '--val', '1', '--objects', '1', '--size', '64')
 
@@ -19,11 +20,7 @@ def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Main:
 
     def run(*args: str) -> int:
         monkeypatch.setattr(sys, 'argv', ['make_shapes.py', *args])
-        try:
-            make_shapes.main()
-        except SystemExit as stopped:
-            return stopped.code
-        return 0
+        return exit_status(make_shapes.main)
 
     return run
 

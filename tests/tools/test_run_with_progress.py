@@ -14,7 +14,7 @@ import demo
 import pytest
 from _progress import Display
 from _training import run_with_progress, train_and_test
-from running import ENVIRONMENT, ROOT
+from running import ENVIRONMENT, ROOT, exit_status
 
 from deformable_vit.engine import UserError
 
@@ -64,11 +64,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run_demo(out: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
     monkeypatch.setattr(demo.signal, 'signal', lambda *_: None)
     monkeypatch.setattr(sys, 'argv', ['demo.py', '--out', str(out), *options])
-    try:
-        demo.main()
-    except SystemExit as ended:
-        return ended.code
-    return 0
+    return exit_status(demo.main)
 
 
 def test_a_model_is_trained_and_its_last_checkpoint_tested(

@@ -117,8 +117,7 @@ def test_blocks_that_do_not_fit_say_so(recording: Recording, browser: Browser, t
     browser.resize(1280, 900)
     browser.open(file)
     held = browser.js('viewer.page.layers.map((l) => l.held)')
-    assert True in held
-    assert False in held
+    assert set(held) == {True, False}  # some fit
     i = held.index(False)
     browser.js(f'viewer.set({{layer: {i}, mode: "query"}})')
     assert 'does not hold' in browser.js('viewer.drawn.text')

@@ -1,11 +1,12 @@
 """What a checkpoint holds after reading: usable tensors, and the keys of mmengine with values of the right type."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .._nested import walk
 from .errors import damaged, refused, shown
 from .values import CheckpointHistory, restore_histories
 
@@ -41,8 +42,9 @@ def normalize(checkpoint: Any) -> Any:
         _check_meta(checkpoint['meta'])
     if 'message_hub' in checkpoint:
         _check_message_hub(checkpoint['message_hub'])
-    for where, tensor in _tensors(checkpoint.get('optimizer'), 'optimizer'):
-        _check_finite(where, tensor)
+    for where, value in walk(checkpoint.get('optimizer'), 'optimizer'):
+        if isinstance(value, Tensor):
+            _check_finite(where, value)
     return checkpoint
 
 
@@ -149,18 +151,6 @@ def _check_message_hub(hub: Any) -> None:
     hub['runtime_info'].pop('cfg', None)
     hub['resumed_keys'].pop('cfg', None)
     restore_histories(hub['log_scalars'])
-
-
-def _tensors(value: Any, where: str) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors in nested dicts and lists; :func:`_check_structure` limits their depth."""
-    if isinstance(value, Tensor):
-        yield where, value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _tensors(item, f'{where}.{key}')
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            yield from _tensors(item, f'{where}.{index}')
 
 
 def _described(value: Any) -> str:

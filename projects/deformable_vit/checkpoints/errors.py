@@ -27,4 +27,5 @@ def damaged(reason: object) -> ContentError:
 
 
 def refused(reason: str) -> ContentError:
-    return ContentError(f'is refused: {reason}')
+    # Names in it are cut by shown(); a part that was forgotten must not break the line either.
+    return ContentError(f'is refused: {reason if reason.isprintable() else ascii(reason)}')

@@ -61,7 +61,7 @@ def allowed(name: str) -> Global:
     if module in ('torch._utils', 'torch._tensor') and attribute in _UNUSABLE:
         raise unusable(_UNUSABLE[attribute])
     if module == 'torch' and attribute.endswith('Storage'):
-        kind = 'quantized' if attribute.startswith('Q') else 'complex' if 'Complex' in attribute else attribute
+        kind = 'quantized' if attribute.startswith('Q') else 'complex' if 'Complex' in attribute else shown(attribute)
         raise unusable(f'a {kind} tensor')
     raise refused(
         f'it needs {shown(name.replace(" ", "."))}, and unpickling that could run code. '

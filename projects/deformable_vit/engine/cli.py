@@ -63,13 +63,13 @@ def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
             if os.environ.get(TRACEBACK):
                 raise
             # Once, not once per process.
-            if _rank() == '0' or getattr(error, 'of_one_process', False):
+            if is_first_process() or getattr(error, 'of_one_process', False):
                 print(f'{Path(sys.argv[0]).name}: error: {error}', file=sys.stderr, flush=True)
             _exit(2)
         except Interrupted as interrupted:
             if os.environ.get(TRACEBACK):
                 raise
-            if _rank() == '0':
+            if is_first_process():
                 print(f'{Path(sys.argv[0]).name}: {interrupted}', file=sys.stderr, flush=True)
             _exit(interrupted.status)
         except KeyboardInterrupt:
@@ -111,9 +111,13 @@ def _check_environment() -> None:
         raise UserError(str(error)) from error
 
 
-def _rank() -> str:
-    """Return the number of this process as torchrun or Slurm gives it, 0 without them."""
-    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0'))
+def is_first_process() -> bool:
+    """Return whether this is the first process of a distributed run, or the only one, before the processes connect.
+
+    ``SLURM_PROCID`` counts with ``--launcher slurm`` alone: srun also starts independent programs.
+    """
+    default = os.environ.get('SLURM_PROCID', '0') if {'slurm', '--launcher=slurm'} & set(sys.argv) else '0'
+    return os.environ.get('RANK', default) == '0'
 
 
 def set_local_rank(args: argparse.Namespace) -> None:

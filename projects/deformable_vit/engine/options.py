@@ -4,12 +4,12 @@ import argparse
 import difflib
 import inspect
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
+from .._nested import walk
 from .cli import UserError
 
 # What OpenMMLab reads at the top level of a config: Runner's arguments and more.
@@ -115,7 +115,7 @@ def _readers(config: Config, name: str) -> list[str]:
         (key, _named_alike(name, key), other == value)
         for top in config
         if top in TOP_LEVEL and top != name
-        for key, other in _walk(config[top], top)
+        for key, other in walk(config[top], top)
     ]
     exact = [key for key, alike, equal in found if alike and equal]
     by_value = [key for key, _, equal in found if equal and isinstance(value, (dict, list, tuple)) and value]
@@ -128,17 +128,6 @@ def _named_alike(name: str, key: str) -> bool:
     """Return whether a variable such as ``train_pipeline`` is named like the last part of a key, ``pipeline``."""
     last = key.rpartition('.')[2]
     return name == last or name.endswith(f'_{last}')
-
-
-def _walk(node: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Yield every key below ``node``, and ``node`` itself, with its value."""
-    yield key, node
-    if isinstance(node, dict):
-        for name, value in node.items():
-            yield from _walk(value, f'{key}.{name}')
-    elif isinstance(node, (list, tuple)):
-        for i, value in enumerate(node):
-            yield from _walk(value, f'{key}.{i}')
 
 
 def _entry_hint(config: Config, key: str) -> str:

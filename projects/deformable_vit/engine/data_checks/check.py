@@ -14,7 +14,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from ..cli import UserError, first_line
+from ..cli import UserError, first_line, is_first_process
 from ..data import check_data
 from . import directories
 from .coco import check_coco
@@ -87,7 +87,7 @@ def quick_check(config: Config, path: str) -> None:
     Raises:
         UserError: Something would stop or spoil training.
     """
-    if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) != '0':
+    if not is_first_process():
         return
     report = check_datasets(config, quick=True, loaders=LOADERS[:2])
     if report.errors:

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..._nested import walk
+
 
 def leaf_datasets(node: Any) -> Iterator[dict[str, Any]]:
     """Yield a dataset, or those within a wrapper such as ``RepeatDataset`` or ``ConcatDataset``."""
@@ -27,21 +29,12 @@ def joined(dataset: dict[str, Any], name: str) -> Path:
 
 def has_key(node: Any, key: str) -> bool:
     """Return whether ``key`` occurs anywhere below ``node``."""
-    if isinstance(node, dict):
-        return key in node or any(has_key(value, key) for value in node.values())
-    return isinstance(node, (list, tuple)) and any(has_key(value, key) for value in node)
+    return any(name.endswith(f'.{key}') for name, _ in walk(node, ''))
 
 
 def numbers_of_classes(node: Any, key: str) -> Iterator[tuple[str, int]]:
     """Yield key and value of every ``num_classes`` below ``node``."""
-    if isinstance(node, dict):
-        if isinstance(node.get('num_classes'), int):
-            yield f'{key}.num_classes', node['num_classes']
-        for name, value in node.items():
-            yield from numbers_of_classes(value, f'{key}.{name}')
-    elif isinstance(node, (list, tuple)):
-        for i, value in enumerate(node):
-            yield from numbers_of_classes(value, f'{key}.{i}')
+    return ((name, n) for name, n in walk(node, key) if name.endswith('.num_classes') and isinstance(n, int))
 
 
 def listed(names: Sequence[str]) -> str:
