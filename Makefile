@@ -3,7 +3,7 @@ SHELL := /bin/bash
 # Not PYTHON: tools/setup.sh uses that for the interpreter that creates .venv.
 VENV_PYTHON := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup demo convergence test test-fast lint format real benchmark clean
+.PHONY: help setup demo convergence test test-fast reliability lint format real benchmark clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 20
@@ -22,6 +22,9 @@ test: setup lint  ## lint and the whole test suite with coverage (about 25 minut
 
 test-fast: setup  ## the tests that do not train (about 2 minutes on 2 cores)
 	@$(VENV_PYTHON) -m pytest -m "not slow" $(PYTEST_ARGS)
+
+reliability: setup  ## kills, full disks, damaged files and bad data, many of each (about 90 minutes on 2 cores)
+	@RELIABILITY=long $(VENV_PYTHON) -m pytest -m campaign --durations=0 --durations-min=60 $(PYTEST_ARGS)
 
 lint: setup  ## ruff, codespell and mypy
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/codespell && .venv/bin/mypy

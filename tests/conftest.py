@@ -7,6 +7,11 @@ from unittest import mock
 import cores  # noqa: F401  before torch
 import pytest
 import torch
+from campaign import (  # noqa: F401  hooks of pytest
+    pytest_collection_modifyitems,
+    pytest_generate_tests,
+    pytest_terminal_summary,
+)
 from hypothesis import register_random, settings
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope

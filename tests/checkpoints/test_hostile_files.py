@@ -9,6 +9,7 @@ import pickletools
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from mmengine.logging import HistoryBuffer, MessageHub
 from running import ENVIRONMENT
 
 from deformable_vit.checkpoints import CheckpointError, plain, read_checkpoint
+
+Record = Callable[[str, object], None]
 
 
 def written(path: Path, data: bytes) -> str:
@@ -136,16 +139,17 @@ def test_a_history_does_not_change_the_statistics_of_others(tmp_path: Path) -> N
     assert 'evil' not in HistoryBuffer._statistics_methods
 
 
-@pytest.mark.parametrize('seed', range(3))
-def test_each_flipped_bit_is_found_or_changes_nothing(tmp_path: Path, seed: int) -> None:
+@pytest.mark.campaign('flipped bits of a checkpoint', short=3, long=4)
+def test_each_flipped_bit_is_found_or_changes_nothing(tmp_path: Path, attempt: int, record_property: Record) -> None:
     """In weights, in the optimizer's state, in the pickle and in the archive around them."""
     state = training_state()
     file = saved(state)
     for info in (state['meta'], state['message_hub']['runtime_info'], state['message_hub']['resumed_keys']):
         del info['cfg']
-    random = np.random.default_rng(seed)
-    found = 0
-    for position in random.integers(len(file) * 8, size=60):
+    random = np.random.default_rng(attempt)
+    found, tried = 0, 60
+    record_property('tried', tried)
+    for position in random.integers(len(file) * 8, size=tried):
         flipped = bytearray(file)
         flipped[position // 8] ^= 1 << (position % 8)
         try:
@@ -183,9 +187,12 @@ def test_files_without_checksums_load_with_one_warning(tmp_path: Path, capfd: py
     assert ('before 1.6' in lines[0]) == (kind == 'legacy')
 
 
-def test_truncated_files_are_refused(tmp_path: Path) -> None:
-    for file in (saved(training_state()), legacy(training_state())):
-        for length in np.linspace(0, len(file) - 1, 25).astype(int):
+@pytest.mark.campaign('truncated checkpoints', short=1, long=2)
+def test_truncated_files_are_refused(tmp_path: Path, attempt: int, record_property: Record) -> None:
+    files, tried = (saved(training_state()), legacy(training_state())), 25
+    record_property('tried', len(files) * tried)
+    for file in files:
+        for length in [0, *np.random.default_rng(attempt).integers(len(file), size=tried - 1)]:
             with pytest.raises(CheckpointError):
                 read_checkpoint(written(tmp_path / 'x.pth', file[:length]))
 

@@ -1,14 +1,20 @@
-"""Changed checkpoint files neither crash nor touch anything, for some seconds; the long form is a command line."""
+"""Changed checkpoint files neither crash nor touch anything, for a minute, or ten in the long form."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from campaign import IS_LONG
 from fuzz_checkpoints import fuzz
 
 
 @pytest.mark.slow
-def test_changed_checkpoints_load_or_are_refused(tmp_path: Path) -> None:
-    found = fuzz(20, seed=0, keep=tmp_path / 'kept')
+@pytest.mark.campaign('changed checkpoints (fuzzing)')
+def test_changed_checkpoints_load_or_are_refused(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    found = fuzz(600 if IS_LONG else 60, seed=0, keep=tmp_path / 'kept')
+    record_property('tried', sum(found.values()))
     assert set(found) == {'loaded', 'refused'}
     assert found['refused'] > 20
 

@@ -1,6 +1,5 @@
 """A training that is killed or stopped at any moment, and resumed, ends with the weights of an unbroken one."""
 
-import os
 import random
 import re
 import signal
@@ -9,36 +8,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_training import final_weights, start, toy_config, train, wait
+from toy_training import assert_equal, final_weights, start, toy_config, train, wait
 
 pytestmark = pytest.mark.slow
-KILLS = int(os.environ.get('RELIABILITY_KILLS', '2'))  # of each of the four trainings
+KILLS = 2  # of each training
 
 
-@pytest.fixture(scope='module')
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, dict[str, torch.Tensor]]:
-    """Weights of unbroken trainings, by epoch and by iteration, without workers."""
-    found = {}
-    for by_epoch in (True, False):
-        work_dir = tmp_path_factory.mktemp('unbroken')
-        assert wait(start(partial(train, toy_config(work_dir, by_epoch=by_epoch)), work_dir / 'log')) == 0
-        found[by_epoch] = final_weights(work_dir)
-    return found
-
-
-def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
-    assert a.keys() == b.keys()
-    assert [key for key in a if not torch.equal(a[key], b[key])] == []
-
-
+@pytest.mark.campaign('kills of a training', short=1, long=5)
 @pytest.mark.parametrize('workers', [0, 2])
 @pytest.mark.parametrize('by_epoch', [True, False])
-def test_kills_at_random_moments_change_no_bit(unbroken, tmp_path: Path, by_epoch: bool, workers: int) -> None:
-    draw = random.Random(f'{by_epoch} {workers}')
+def test_kills_at_random_moments_change_no_bit(
+    unbroken, tmp_path: Path, by_epoch: bool, workers: int, attempt: int, record_property
+) -> None:
+    draw = random.Random(f'{by_epoch} {workers} {attempt}')
+    record_property('tried', KILLS)
     kills = 0
     while True:
-        # The first two kills come after a checkpoint, later ones at any iteration.
-        die_at = draw.randint(7 if kills < 2 else 1, 12)
+        die_at = draw.randint(7, 11)  # after a checkpoint, and so that two fit into the training
         model = dict(die_at=die_at, die_within=draw.uniform(0, 0.02)) if kills < KILLS else {}
         config = toy_config(tmp_path, by_epoch=by_epoch, workers=workers, model=model)
         status = wait(start(partial(train, config), tmp_path / 'log'))
@@ -46,7 +32,7 @@ def test_kills_at_random_moments_change_no_bit(unbroken, tmp_path: Path, by_epoc
             break
         assert status == -signal.SIGKILL, (tmp_path / 'log').read_text()[-3000:]
         kills += 1
-    assert kills >= 2
+    assert kills == KILLS
     assert re.search(r'resumed epoch: \d+, iter: [1-9]', (tmp_path / 'log').read_text())
     assert_equal(final_weights(tmp_path), unbroken[by_epoch])
 

@@ -2,16 +2,18 @@
 
 import errno
 import os
+import random
 import shutil
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from toy_training import start, toy_config, train, wait
+from toy_training import assert_equal, final_weights, start, toy_config, train, wait
 
 from deformable_vit.engine import UserError, latest_checkpoint
 from deformable_vit.engine.lock import WorkDirLock, network_file_system
@@ -140,41 +142,72 @@ def test_checkpoint_deleted_after_it_was_found_is_one_line(tmp_path: Path) -> No
     ]
 
 
-@pytest.mark.slow
-@as_root
-def test_full_disk_is_one_line_and_the_checkpoint_before_survives(tmp_path: Path) -> None:
-    """On a file system of its own that becomes full in the second epoch, and of a known size."""
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a file system of 2 MB, in another mount namespace, and return its path."""
     mount = f'mount -t tmpfs -o size=2m tmpfs {tmp_path}/disk && exec sleep 600'
     (tmp_path / 'disk').mkdir()
     helper = os.spawnlp(os.P_NOWAIT, 'unshare', 'unshare', '-m', '--propagation', 'private', 'sh', '-c', mount)
     try:
-        disk = Path(f'/proc/{helper}/root{tmp_path}/disk')
+        path = Path(f'/proc/{helper}/root{tmp_path}/disk')
         deadline = time.monotonic() + 60
-        while not (disk.is_dir() and shutil.disk_usage(disk).total < 3e6):
+        while not (path.is_dir() and shutil.disk_usage(path).total < 3e6):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-
-        def fill() -> None:
-            wait_for(disk / 'run' / 'epoch_1.pth')
-            (disk / 'filler').write_bytes(bytes(shutil.disk_usage(disk).free - 8192))
-
-        log = tmp_path / 'log'
-        filling = start(fill, tmp_path / 'filling')
-        assert wait(start(partial(train, toy_config(disk / 'run', model=dict(pause=0.05))), log)) == 2
-        assert wait(filling) == 0
-        assert 'Traceback' not in log.read_text()
-        last = log.read_text().splitlines()[-1]
-        assert f'work directory {disk}/run: No space left on device; make it writable' in last
-        assert f'the last checkpoint is {disk}/run/epoch_1.pth; go on with --resume' in last
-        assert latest_checkpoint(str(disk / 'run')) == str(disk / 'run' / 'epoch_1.pth')
-
-        # The files of the log fit and the checkpoints do not: one line before the training.
-        os.truncate(disk / 'filler', (disk / 'filler').stat().st_size - 200_000)
-        assert wait(start(partial(train, toy_config(disk / 'other')), log)) == 2
-        assert 'free, and the checkpoints of this training need about' in log.read_text().splitlines()[-1]
+        yield path
     finally:
         os.kill(helper, signal.SIGKILL)
         wait(helper)
+
+
+def fill(disk: Path, after: Path, free: int) -> None:
+    """Leave so many bytes of a disk when a file appears."""
+    wait_for(after)
+    (disk / 'filler').write_bytes(bytes(max(shutil.disk_usage(disk).free - free, 0)))
+
+
+@pytest.mark.slow
+@as_root
+def test_full_disk_is_one_line_and_the_checkpoint_before_survives(disk: Path, tmp_path: Path) -> None:
+    """On a file system that becomes full in the second epoch, and of a known size."""
+    log = tmp_path / 'log'
+    filling = start(partial(fill, disk, disk / 'run' / 'epoch_1.pth', 8192), tmp_path / 'filling')
+    assert wait(start(partial(train, toy_config(disk / 'run', model=dict(pause=0.05))), log)) == 2
+    assert wait(filling) == 0
+    assert 'Traceback' not in log.read_text()
+    last = log.read_text().splitlines()[-1]
+    assert f'work directory {disk}/run: No space left on device; make it writable' in last
+    assert f'the last checkpoint is {disk}/run/epoch_1.pth; go on with --resume' in last
+    assert latest_checkpoint(str(disk / 'run')) == str(disk / 'run' / 'epoch_1.pth')
+
+    # The files of the log fit and the checkpoints do not: one line before the training.
+    os.truncate(disk / 'filler', (disk / 'filler').stat().st_size - 200_000)
+    assert wait(start(partial(train, toy_config(disk / 'other')), log)) == 2
+    assert 'free, and the checkpoints of this training need about' in log.read_text().splitlines()[-1]
+
+
+@pytest.mark.slow
+@as_root
+@pytest.mark.campaign('moments at which the disk is full', short=1, long=10)
+def test_training_goes_on_after_the_disk_was_full(
+    unbroken: dict[bool, dict[str, torch.Tensor]], disk: Path, tmp_path: Path, attempt: int
+) -> None:
+    """With a random part of a checkpoint's size left after a random epoch: no bit of the training changes."""
+    draw = random.Random(attempt)
+    run, log = disk / 'run', tmp_path / 'log'
+    free = draw.randint(0, 40_000)
+    filling = start(partial(fill, disk, run / f'epoch_{draw.randint(1, 3)}.pth', free), tmp_path / 'filling')
+    status = wait(start(partial(train, toy_config(run, model=dict(pause=0.05))), log))
+    assert wait(filling) == 0
+    assert 'Traceback' not in log.read_text()
+    if free < 10_000:  # a checkpoint has more
+        assert status == 2
+    if status:
+        assert f'work directory {run}: No space left on device; make it writable' in log.read_text().splitlines()[-1]
+        assert latest_checkpoint(str(run))
+    (disk / 'filler').unlink()
+    assert wait(start(partial(train, toy_config(run)), log)) == 0
+    assert_equal(final_weights(run), unbroken[True])
 
 
 @pytest.mark.slow

@@ -168,3 +168,8 @@ def final_weights(work_dir: Path, iterations: int = ITERATIONS) -> dict[str, Ten
     checkpoint = torch.load(Path(work_dir, 'last_checkpoint').read_text(), weights_only=True)
     assert checkpoint['meta']['iter'] == iterations
     return checkpoint['state_dict']
+
+
+def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert [key for key in a if not torch.equal(a[key], b[key])] == []
