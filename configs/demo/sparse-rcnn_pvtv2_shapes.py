@@ -191,7 +191,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
-max_epochs = 10
+max_epochs = 15
 train_cfg = dict(max_epochs=max_epochs, val_interval=5)
 optim_wrapper = dict(
     _delete_=True,
