@@ -21,7 +21,7 @@ def checkout(tmp_path: Path) -> Checkout:
 def test_gpu_takes_the_compiler_from_pypi(checkout: Checkout) -> None:
     checkout.gpu.touch()
     checkout.command('nvcc', 'echo "Cuda compilation tools, release 12.8, V12.8.61"')  # not of torch's major version
-    assert 'minutes for each of 9.0' in checkout.run(GPU='1', TORCH_CUDA='13.0')
+    assert 'minutes for 9.0' in checkout.run(GPU='1', TORCH_CUDA='13.0')
     packages, build = checkout.steps[1:3]
     assert packages.split()[-4:] == [
         f'nvidia-{name}==13.0.*' for name in ('cuda-nvcc', 'cuda-cccl', 'cuda-crt', 'nvvm')
