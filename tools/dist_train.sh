@@ -9,9 +9,11 @@ config=$1 gpus=$2
 shift 2
 address=${MASTER_ADDR:-127.0.0.1} port=${PORT:-29500}
 if [ "${MAX_RESTARTS:-0}" -gt 0 ]; then
-  # The c10d rendezvous lets a node join again; the static one does not. The node at MASTER_ADDR holds the store.
+  # The c10d rendezvous lets a node join again; the static one does not. The node at MASTER_ADDR, or the one of rank 0,
+  # holds the store.
   rendezvous=(--max-restarts="$MAX_RESTARTS" --rdzv-backend=c10d --rdzv-endpoint="$address:$port"
     --rdzv-id="${RUN_ID:-deformable_vit}")
+  [ -z "${NODE_RANK:-}" ] || rendezvous+=(--rdzv-conf="is_host=$((NODE_RANK == 0))")
   # A store that outlives the processes has the addresses of dead ones, to which gloo then connects in vain.
   export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
   [[ " $* " == *" --resume"* ]] || set -- "$@" --resume

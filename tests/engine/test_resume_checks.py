@@ -73,7 +73,7 @@ def changed(work_dir: Path, path: Path, key: str, value: Any) -> Path:
         ('optimizer.param_groups.0.betas', (0.9, 'x'), r"betas\[1\] is 'x', not a finite number"),
         ('optimizer.param_groups.0.amsgrad', 'x', "amsgrad is 'x', not True or False"),
         ('optimizer.param_groups.0.params', [0], 'has 1 params, and that of the config 2'),
-        ('optimizer.state.0.exp_avg', torch.ones(3), r'exp_avg has shape \(3,\), and the parameter \(1, 1\)'),
+        ('optimizer.state.0.exp_avg', torch.ones(3), r'exp_avg has shape \(3,\), and the parameter has shape \(1, 1\)'),
         ('optimizer.state.0.step', 'x', "step is 'x', not a finite number"),
         ('optimizer.state.7', {}, 'the entry 7, and there are 2 parameters'),
         ('param_schedulers', ..., 'it has no param_schedulers'),

@@ -19,7 +19,7 @@ SLIPS = [
     ('optim_wraper.optimizer.lr=1', ["unknown key 'optim_wraper'", "did you mean 'optim_wrapper'"]),
     ('max_epochs=3', ["'max_epochs' is a variable", 'train_cfg.max_epochs']),
     # hooks
-    (f'{CKPT}.intervall=1', [f'{CKPT}: nothing reads', "'intervall'; did you mean 'interval'"]),  # codespell:ignore
+    (f'{CKPT}.intervall=1', [f'{CKPT}.intervall: unknown key', "did you mean 'interval'"]),  # codespell:ignore
     (f'{CKPT}.interval=0', [f'{CKPT}.interval', 'at least 1, got 0']),
     (f'{CKPT}.interval=x', [f'{CKPT}.interval', "got 'x'"]),
     (f'{CKPT}.interval=0.5', [f'{CKPT}.interval', 'got 0.5']),
@@ -57,10 +57,10 @@ SLIPS = [
     (f'{OPTIM}.optimizer.lr=x', [f'{OPTIM}.optimizer.lr', "got 'x'"]),
     (f'{OPTIM}.optimizer.lr=-1', [f'{OPTIM}.optimizer.lr', 'got -1']),
     (f'{OPTIM}.optimizer.lrr=1', ["'lrr'"]),
-    (f'{OPTIM}.optimizer.type=Adamw', ["no optimizer 'Adamw'", "did you mean 'Adam"]),
+    (f'{OPTIM}.optimizer.type=Adamw', ["there is no 'Adamw'", "did you mean 'Adam"]),
     (f'{OPTIM}.clip_gradd.max_norm=1', ["'clip_gradd'"]),
     (f'{OPTIM}.accumulative_counts=0', ['accumulative_counts', 'got 0']),
-    (f'{OPTIM}.paramwise_cfg.norm_decay=0', ["paramwise_cfg: nothing reads the key 'norm_decay'"]),
+    (f'{OPTIM}.paramwise_cfg.norm_decay=0', ["paramwise_cfg.norm_decay: unknown key", "did you mean 'norm_decay_mult'"]),
     (f'{OPTIM}.paramwise_cfg.custom_keys.backbone=0.1', ['custom_keys.backbone must be a dict']),
     ('param_scheduler.0.end=0', ['param_scheduler.0.end', 'got 0']),
     ('param_scheduler.0.begin=5', ['param_scheduler.0: end must be above begin, got begin=5 and end=3']),

@@ -148,6 +148,8 @@ def _check_message_hub(hub: Any) -> None:
     for key in _HUB:
         if wrong := [name for name in hub[key] if not isinstance(name, str)]:
             raise refused(f'its message_hub.{key} has the name {shown(repr(wrong[0]))}')
+    if wrong := [name for name, is_resumed in hub['resumed_keys'].items() if type(is_resumed) is not bool]:
+        raise refused(f'its message_hub.resumed_keys.{wrong[0]} is {_described(hub["resumed_keys"][wrong[0]])}')
     hub['runtime_info'].pop('cfg', None)
     hub['resumed_keys'].pop('cfg', None)
     restore_histories(hub['log_scalars'])

@@ -11,7 +11,7 @@ import mmcv
 import numpy as np
 from mmengine.config import Config
 
-from .cli import UserError
+from .cli import UserError, first_line
 from .data_checks.configs import has_key, is_local, joined, leaf_datasets, listed, numbers_of_classes
 from .data_checks.directories import check_directories
 
@@ -142,7 +142,10 @@ def _check_masks(dataset: dict[str, Any], classes: Sequence[str]) -> None:
     expected = f'{int(zero)} to {len(classes) - (not zero)} for the classes {listed(classes)}'
     seen: set[int] = set()
     for file in files:
-        mask = mmcv.imread(file, flag='unchanged', backend='pillow')  # like mmseg: reads the indices of a palette
+        try:
+            mask = mmcv.imread(file, flag='unchanged', backend='pillow')  # like mmseg: reads the indices of a palette
+        except Exception as error:  # a damaged file can raise anything
+            raise UserError(f'mask {file} is truncated or broken: {first_line(error)}') from error
         if mask is None or mask.squeeze().ndim != 2:
             raise UserError(f'mask {file} does not have one channel; save the class of each pixel as a gray value')
         values = set(np.unique(mask).tolist()) - {255} - ({0} if zero else set())

@@ -2,11 +2,14 @@
 
 import argparse
 import difflib
+import importlib
 import inspect
 import re
 from typing import Any
 
+import mmcv.ops
 from mmengine.config import Config, DictAction
+from mmengine.registry import Registry
 from mmengine.runner import Runner
 
 from .._nested import walk
@@ -106,6 +109,48 @@ def check_option(key: str, value: Any, config: Config, path: str) -> None:
         shown = ', '.join(readers[:3]) + (f' and {len(readers) - 3} more' if len(readers) > 3 else '')
         hint = f'set {shown}' if readers else 'set the keys that were made from it'
         raise UserError(f'--cfg-options {key}: {top!r} is a variable of {path} that nothing reads; {hint}')
+    _check_spelling(key, value, config)
+
+
+def _check_spelling(key: str, value: Any, config: Config) -> None:
+    """Check that a key is no misspelling of one beside it, and that a type exists.
+
+    Many dicts, such as ``test_cfg``, and classes with ``**kwargs`` ignore what they do not know.
+    """
+    parent, _, last = key.rpartition('.')
+    if not parent or 'custom_keys' in key:  # any part of a parameter's name
+        return
+    node: Any = config._cfg_dict
+    for part in parent.split('.'):
+        if isinstance(node, dict):
+            node = node.get(part)
+        else:
+            node = node[int(part)] if isinstance(node, list) and part.isdigit() and int(part) < len(node) else None
+    if not isinstance(node, dict):
+        return
+    if last not in node and last not in _parameters(node.get('type'), config.default_scope):
+        if close := difflib.get_close_matches(last, map(str, node), 1, 0.75):
+            raise UserError(f'--cfg-options {key}: unknown key {last!r}; did you mean {close[0]!r}?')
+    # Its own scope and a path to import have a dot.
+    elif last == 'type' and isinstance(value, str) and isinstance(node.get(last), str) and '.' not in value:
+        kinds = _registries(config.default_scope)
+        if not any(kind.get(value) for kind in kinds) and not hasattr(mmcv.ops, value):
+            names = {name for kind in kinds for name in (*kind.module_dict, *(kind.parent or kind).module_dict)}
+            close = difflib.get_close_matches(value, names | set(dir(mmcv.ops)), 1)
+            hint = f'; did you mean {close[0]!r}?' if close else ''
+            raise UserError(f'--cfg-options {key}: there is no {value!r} in the registries of OpenMMLab{hint}')
+
+
+def _registries(scope: str) -> list[Registry]:
+    module = importlib.import_module(f'{scope}.registry')
+    return [value for value in vars(module).values() if isinstance(value, Registry)]
+
+
+def _parameters(kind: Any, scope: str) -> set[str]:
+    """Return the names that the constructor of a registered class takes, with those of its base classes."""
+    found = next(filter(None, (registry.get(kind) for registry in _registries(scope))), None) if kind else None
+    classes = inspect.getmro(found) if inspect.isclass(found) else [found] if found is not None else []
+    return {name for cls in classes if cls is not object for name in inspect.signature(cls).parameters}
 
 
 def _readers(config: Config, name: str) -> list[str]:

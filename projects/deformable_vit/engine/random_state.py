@@ -42,6 +42,21 @@ def restore(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(state['cuda'].cpu())
 
 
+def check(state: Any) -> None:
+    """Check that :func:`restore` can set a state, and leave the generators as they are.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    before = capture()
+    try:
+        restore(state)
+    except Exception as error:  # of any form: it comes from a file
+        raise ValueError(f'{type(error).__name__}: {error}') from error
+    finally:
+        restore(before)
+
+
 def seed_all(entropy: tuple[int, ...]) -> None:
     """Seed Python's, numpy's and torch's CPU generator with values that follow from a tuple of non-negative numbers."""
     words = np.random.SeedSequence(entropy).generate_state(3)

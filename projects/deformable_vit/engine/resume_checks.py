@@ -15,7 +15,8 @@ from torch import Tensor
 from ..checkpoints import CheckpointError, plain, shown
 
 _WEIGHTS = ('state_dict', 'ema_state_dict')
-_NOT_COMPARED = {'params', 'foreach', 'fused', 'capturable', 'differentiable'}
+# How torch computes, which may differ between machines.
+_SWITCHES = {'foreach', 'fused', 'capturable', 'differentiable'}
 # Switches that older versions of torch did not save, and newer ones fill in.
 _NEWER = {'maximize', 'amsgrad', 'nesterov', 'decoupled_weight_decay'}
 # State of the parameter's shape; others, such as the rows of Adafactor, have shapes of their own.
@@ -89,21 +90,27 @@ def _optimizer_problems(found: Mapping[str, Any], groups: Sequence[Mapping[str, 
         if len(group['params']) != len(own['params']):
             yield f'{where} has {len(group["params"])} params, and that of the config {len(own["params"])}'
         for key, value in own.items():
-            if key in _NOT_COMPARED or (key in _NEWER and key not in group):
+            if key == 'params' or (key in _NEWER | _SWITCHES and key not in group):
                 continue
             if key not in group:
                 yield f'{where} has no {key}'
                 return
-            yield from _unlike(group[key], value, f'{where}.{key}')
+            if key in _SWITCHES:
+                if not isinstance(group[key], (bool, type(None))):
+                    yield f'{where}.{key} is {shown(repr(group[key]))}, not True, False or None'
+            else:
+                yield from _unlike(group[key], value, f'{where}.{key}')
     params = [param for group in groups for param in group['params']]
     for number, values in state.items():
         if type(number) is not int or not 0 <= number < len(params) or not isinstance(values, dict):
             yield f'optimizer.state has the entry {shown(repr(number))}, and there are {len(params)} parameters'
             return
         for name, value in values.items():
-            if isinstance(value, Tensor) and name in _FULL_SIZE and value.shape != params[number].shape:
+            shape = tuple(value.shape) if isinstance(value, Tensor) else None
+            if name in _FULL_SIZE and shape != params[number].shape and value is not None:
+                found_shape = f'has shape {shape}' if shape is not None else f'is {shown(repr(value))}'
                 yield (
-                    f'optimizer.state[{number}].{shown(str(name))} has shape {tuple(value.shape)}, and the parameter '
+                    f'optimizer.state[{number}].{shown(str(name))} {found_shape}, and the parameter has shape '
                     f'{tuple(params[number].shape)}'
                 )
             elif not isinstance(value, Tensor):

@@ -12,9 +12,9 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from ..checkpoints import CheckpointError, read_checkpoint
-from .cli import UserError
-from .random_state import capture, restore
+from ..checkpoints import CheckpointError, read_checkpoint, shown
+from .cli import UserError, first_line
+from .random_state import capture, check, restore
 from .seeded_batches import SeededBatchSampler, seed_batches
 
 STATE = 'random_state'  # key in the checkpoint
@@ -123,6 +123,14 @@ class Continuation:
             self.notes.append(_other_numbers(f'one of several processes saved {config.load_from} without the others'))
             self.state = dict(processes=None, batch=state['batch'])
         else:
+            for process in processes:
+                try:
+                    check(process)
+                except ValueError as error:
+                    raise CheckpointError(
+                        f'checkpoint {shown(config.load_from)} cannot be resumed: its random_state is not one that a '
+                        f'training has saved ({first_line(error)}); resume from another checkpoint'
+                    ) from error
             self.state = state
 
     def prepare(self, runner: Runner) -> None:

@@ -213,6 +213,10 @@ def _voc(dataset: dict[str, Any], decode: bool, report: Report) -> Iterator[Job]
         yield partial(check_voc, annotations / f'{name}.xml', images / f'{name}.jpg', decode)
 
 
+def _stems(directory: Path, suffix: str) -> list[str]:
+    return sorted(str(file.relative_to(directory))[: -len(suffix)] for file in directory.rglob(f'*{suffix}'))
+
+
 def _segmentation(dataset: dict[str, Any], kind: Any, loader: str, report: Report) -> Iterator[Job]:
     def setting(name: str, default: Any) -> Any:
         parameter = inspect.signature(kind.__init__).parameters.get(name)
@@ -231,7 +235,12 @@ def _segmentation(dataset: dict[str, Any], kind: Any, loader: str, report: Repor
     if listing and listing.is_file():
         stems = [line.strip() for line in listing.read_text().splitlines() if line.strip()]
     else:
-        stems = sorted(str(file.relative_to(images))[: -len(suffix)] for file in images.rglob(f'*{suffix}'))
+        stems = _stems(images, suffix)
+        for stem in sorted(set(_stems(masks, mask_suffix)) - set(stems)):
+            problem = Problem(
+                'the mask has no image', str(masks / f'{stem}{mask_suffix}'), level='warning', loader=loader
+            )
+            report.add([problem])
     if not stems:
         report.add([Problem('there are no images', str(images), '', f'*{suffix}', loader=loader)])
 

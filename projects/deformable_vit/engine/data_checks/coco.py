@@ -40,6 +40,9 @@ def check_coco(content: Any, file: str, needs_masks: bool) -> Iterator[Problem]:
     for key, entries in (('image', images), ('annotation', annotations), ('category', categories)):
         yield from _ids(key, entries, file)
     names = Counter(str(category.get('name')) for category in categories)
+    for category in categories:
+        if not isinstance(category.get('name'), str):
+            yield Problem('the name of a category is not text', file, f'category {category.get("id")!r}')
     for name in (name for name, number in names.items() if number > 1):
         yield Problem('two categories have one name', file, '', repr(name))
     for image in images:
@@ -54,6 +57,10 @@ def check_coco(content: Any, file: str, needs_masks: bool) -> Iterator[Problem]:
     dropped = 0
     for annotation in annotations:
         record = f'annotation {annotation.get("id")!r}'
+        for key in ('image_id', 'category_id'):
+            if isinstance(annotation.get(key), (dict, list)):  # which pycocotools cannot look up
+                yield Problem(f'{key} is neither a whole number nor text', file, record, repr(annotation[key])[:80])
+                annotation = annotation | {key: None}
         size = sizes.get(annotation.get('image_id'))
         problems = [
             *_references(annotation, known, sizes, file, record),
@@ -72,7 +79,7 @@ def check_coco(content: Any, file: str, needs_masks: bool) -> Iterator[Problem]:
     if dropped > _MOST_DROPPED * len(annotations):
         yield Problem('too many annotations are dropped by mmdet', file, '', f'{dropped} of {len(annotations)}')
     yield from _format(boxes, file)
-    used = {annotation.get('image_id') for annotation in annotations}
+    used = {i for i in (annotation.get('image_id') for annotation in annotations) if isinstance(i, (int, str))}
     if annotations and (without := sum(i not in used for i in sizes)):
         yield Problem('images without annotations', file, '', f'{without} of {len(sizes)}', 'warning')
 
@@ -87,6 +94,12 @@ def _references(
 
 
 def _ids(key: str, entries: list[dict[str, Any]], file: str) -> Iterator[Problem]:
+    values = [entry['id'] for entry in entries if entry.get('id') is not None]
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, (int, str)):
+            yield Problem('an id is neither a whole number nor text', file, f'{key} {value!r}')
+    if (number := sum(isinstance(value, str) for value in values)) not in (0, len(values)):
+        yield Problem(f'some ids of {key} are text', file, '', f'{number} of {len(values)}', 'warning')
     ids = Counter(repr(entry.get('id')) for entry in entries)
     for value, number in ids.items():
         if value == 'None':

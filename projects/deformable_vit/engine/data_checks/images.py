@@ -1,5 +1,6 @@
 """Checks of image and mask files."""
 
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ..cli import first_line
 from .report import Problem
 
 # Tag of EXIF that turns an image; 5 to 8 exchange width and height.
@@ -58,11 +60,13 @@ def check_image(path: Path, size: tuple[int, int] | None, record: str = '', deco
     except UnidentifiedImageError:
         yield Problem('not an image', name, record, f'begins with {_head(path)}')
         return
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        yield Problem('the image is truncated or broken', name, record, ' '.join(str(error).split()))
+    except Exception as error:  # a damaged file can raise anything
+        yield Problem('the image is truncated or broken', name, record, first_line(error))
         return
-    if path.suffix.lower() not in _SUFFIXES.get(kind, (path.suffix.lower(),)):
-        yield Problem('the suffix is that of another format', name, record, f'the file is {kind}', 'warning')
+    if kind == 'JPEG' and decode and _ends_with_zeros(path):  # which libjpeg takes for pixels
+        yield Problem('the image is truncated or broken', name, record, 'its end is filled with zeros')
+        return
+    yield from _suffix_problem(path, kind, record)
     # OpenMMLab reads images turned as EXIF says.
     shown = found[::-1] if turned else found
     if size is not None and tuple(size) != shown:
@@ -80,7 +84,7 @@ def image_size(path: Path) -> tuple[int, int] | None:
             with Image.open(path) as image:
                 turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
                 return (image.height, image.width) if turned else image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except Exception:  # check_image says which
         return None
 
 
@@ -93,11 +97,12 @@ def check_mask(path: Path, image: Path, lowest: int, highest: int) -> Iterator[P
     try:
         with Image.open(path) as mask:
             mask.load()
-            mode, size = mask.mode, mask.size
+            mode, size, kind = mask.mode, mask.size, mask.format or ''
             values = np.asarray(ImageOps.exif_transpose(mask))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        yield Problem('the mask is truncated or broken', name, '', ' '.join(str(error).split()))
+    except Exception as error:
+        yield Problem('the mask is truncated or broken', name, '', first_line(error))
         return
+    yield from _suffix_problem(path, kind)
     if values.ndim != 2:
         yield Problem('the mask does not have one channel', name, '', f'{mode}; save the class of each pixel as gray')
         return
@@ -118,6 +123,20 @@ def check_mask(path: Path, image: Path, lowest: int, highest: int) -> Iterator[P
         yield Problem('the mask has values of no class', name, '', detail)
     elif not any(lowest <= value <= highest for value in present):
         yield Problem('the mask has no pixel of a class', name, '', '', 'warning')
+
+
+def _suffix_problem(path: Path, kind: str, record: str = '') -> Iterator[Problem]:
+    if path.suffix.lower() not in _SUFFIXES.get(kind, (path.suffix.lower(),)):
+        yield Problem('the suffix is that of another format', str(path), record, f'the file is {kind}', 'warning')
+
+
+def _ends_with_zeros(path: Path) -> bool:
+    """Return whether a JPEG has zeros in place of its last part, as after a crash; zeros behind its end do no harm."""
+    with path.open('rb') as file:
+        file.seek(-min(path.stat().st_size, 32), os.SEEK_END)
+        if file.read().strip(b'\0'):
+            return False
+    return not path.read_bytes().rstrip(b'\0').endswith(b'\xff\xd9')
 
 
 def _head(path: Path) -> str:
