@@ -1,8 +1,9 @@
-"""Backbones recorded by ``torch.jit.trace`` and ``torch.export``, run at sizes other than the recorded one."""
+"""Backbones recorded by ``torch.jit.trace`` and exported to ONNX, run at sizes other than the recorded one."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import onnxruntime
 import pytest
 import torch
 from mmengine.analysis import get_model_complexity_info
@@ -22,7 +23,7 @@ pytestmark = [
 OTHER_SIZES = ((2, 75, 107), (1, 32, 33), (1, 160, 40))
 
 
-def assert_same_outputs(recorded: Callable[[Tensor], tuple[Tensor, ...]], model: nn.Module, x: Tensor) -> None:
+def assert_same_outputs(recorded: Callable[[Tensor], Sequence[Tensor]], model: nn.Module, x: Tensor) -> None:
     with torch.no_grad():
         for got, expected in zip(recorded(x), model(x), strict=True):
             torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
@@ -39,6 +40,24 @@ def test_a_traced_backbone_is_right_at_other_sizes(small_backbone: Build, grad: 
     loaded = torch.jit.load(file)
     for batch, h, w in OTHER_SIZES:
         assert_same_outputs(loaded, model, torch.randn(batch, 3, h, w))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore:.*TorchScript-based ONNX export:DeprecationWarning')
+def test_an_onnx_file_is_right_at_other_sizes(small_backbone: Build) -> None:
+    model = small_backbone().eval()
+    file = io.BytesIO()
+    axes = {'image': {0: 'batch', 2: 'height', 3: 'width'}}
+    torch.onnx.export(
+        model, torch.randn(1, 3, 64, 96), file, dynamo=False, opset_version=18, input_names=['image'], dynamic_axes=axes
+    )
+    session = onnxruntime.InferenceSession(file.getvalue())
+    for batch, h, w in OTHER_SIZES:
+        assert_same_outputs(
+            lambda x: [torch.from_numpy(y) for y in session.run(None, {'image': x.numpy()})],
+            model,
+            torch.randn(batch, 3, h, w),
+        )
 
 
 @pytest.mark.parametrize(

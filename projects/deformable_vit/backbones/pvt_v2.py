@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.init import normal_, trunc_normal_, zeros_
 
 from ..layers import ConvMLP, OverlapPatchEmbed, SpatialReductionAttention, TransformerBlock
-from ..ops import map_to_tokens, tokens_to_map
+from ..ops import adaptive_avg_pool2d, map_to_tokens, tokens_to_map
 from .arch import check_arch, drop_path_rates
 from .base import PyramidBackbone, TransformerStage
 
@@ -34,7 +34,7 @@ class LinearSpatialReductionAttention(SpatialReductionAttention):
 
     def reduce(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """Return pooled tokens (B, 49, C) for tokens (B, N, C)."""
-        pooled = F.adaptive_avg_pool2d(tokens_to_map(x, hw), self.pool_size)
+        pooled = adaptive_avg_pool2d(tokens_to_map(x, hw), self.pool_size)
         return F.gelu(self.norm(map_to_tokens(self.sr(pooled))))
 
 

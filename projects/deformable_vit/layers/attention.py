@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from ..ops import dense_attention, map_to_tokens, tokens_to_map
+from ..ops import dense_attention, map_to_tokens, tokens_to_map, unflatten
 
 
 class SpatialReductionAttention(nn.Module):
@@ -38,5 +38,5 @@ class SpatialReductionAttention(nn.Module):
     def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """Map (B, N, C) to (B, N, C), N = H * W; with ``sr_ratio`` 1 also N = 1 + H * W with a class token."""
         qkv = self.q(x), *self.kv(self.reduce(x, hw)).chunk(2, dim=-1)
-        q, k, v = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in qkv)  # (B, heads, N, d)
+        q, k, v = (unflatten(t, -1, (self.num_heads, -1)).transpose(1, 2) for t in qkv)  # (B, heads, N, d)
         return self.proj(dense_attention(q, k, v).transpose(1, 2).flatten(2))

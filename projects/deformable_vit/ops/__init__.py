@@ -7,7 +7,7 @@ from .coordinates import CONVENTIONS, coordinate_dtype, key_coordinates, key_gri
 from .deformable_patch import box_locations, decode_boxes, deformable_patch_projection
 from .local_attention import neighborhood_attention, surplus_pairs, window_attention
 from .tokens import interleave, map_to_tokens, pad_to_multiple, resize_position_embedding, tokens_to_map
-from .tracing import at_least, constant_size, is_tracing
+from .tracing import adaptive_avg_pool2d, at_least, constant_size, is_tracing, unflatten
 
 # For ``FlopCounterMode(custom_mapping=FLOP_FORMULAS)``. Not registered: that would change other programs' counts of
 # torch's ops, and importing the counter imports triton, 72 MiB.
@@ -17,6 +17,7 @@ __all__ = [
     'BACKENDS',
     'CONVENTIONS',
     'FLOP_FORMULAS',
+    'adaptive_avg_pool2d',
     'at_least',
     'box_locations',
     'checkpoint_with_backend',
@@ -40,6 +41,7 @@ __all__ = [
     'resize_position_embedding',
     'surplus_pairs',
     'tokens_to_map',
+    'unflatten',
     'use_backend',
     'window_attention',
 ]

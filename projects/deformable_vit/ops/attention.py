@@ -16,7 +16,7 @@ from . import reference
 from .backends import select_backend
 from .deform_conv import deform_conv_at
 from .separable import separable_attention
-from .tracing import is_tracing, sizes_tensor
+from .tracing import is_tracing, sizes_tensor, unflatten
 
 # Elements of the score matrix that the chunked backend holds at a time: 64 MiB in float32, small beside a detector's
 # feature maps and large enough for full speed.
@@ -171,5 +171,5 @@ def relative_position_bias(table: Tensor, key_locations: Tensor, query_y: Tensor
     y = (query_y[:, None, None] - key_y[:, None, None]) / 2  # (B * G, H, 1, N)
     x = (query_x[:, None] - key_x[:, None, None]) / 2  # (B * G, 1, W, N)
     grid = torch.stack(torch.broadcast_tensors(x, y), dim=-1).view(b * g, h * w, n, 2)
-    tables = table.to(key_locations.dtype).unflatten(0, (g, -1)).repeat(b, 1, 1, 1)  # (B * G, heads / G, Ty, Tx)
+    tables = unflatten(table.to(key_locations.dtype), 0, (g, -1)).repeat(b, 1, 1, 1)  # (B * G, heads / G, Ty, Tx)
     return F.grid_sample(tables, grid, align_corners=True).view(b, -1, h * w, n)

@@ -17,7 +17,7 @@ from mmcv.utils import ext_loader
 from torch import Tensor
 
 from .coordinates import autocast_dtype, coordinate_dtype
-from .tracing import is_tracing
+from .tracing import is_tracing, unflatten
 
 _ext = ext_loader.load_ext(
     '_ext', ['deform_conv_forward', 'deform_conv_backward_input', 'deform_conv_backward_parameters']
@@ -52,7 +52,7 @@ def _by_grid_sample(x: Tensor, locations: Tensor, weight: Tensor) -> Tensor:
     grid = torch.stack([(x_ + 0.5) / w * 2 - 1, (y + 0.5) / h * 2 - 1], dim=-1).flatten(1, 2)
     sampled = F.grid_sample(x.to(dtype).reshape(b * groups, c // groups, h, w), grid, align_corners=False)
     sampled = sampled.view(b, c * points, -1)  # channels, then kernel elements, as in a kernel
-    return (weight.to(dtype).flatten(1) @ sampled).unflatten(2, out)
+    return unflatten(weight.to(dtype).flatten(1) @ sampled, 2, out)
 
 
 def _by_mmcv(x: Tensor, locations: Tensor, weight: Tensor) -> Tensor:

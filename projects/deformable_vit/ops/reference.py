@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .coordinates import autocast_dtype
-from .tracing import constant_size
+from .tracing import constant_size, unflatten
 
 
 def sample(x: Tensor, locations: Tensor) -> Tensor:
@@ -98,23 +98,19 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, shift: int 
     window = (constant_size(table, -1) + 1) // 2
     first = -shift % window  # rows and columns of padding before the map, so that windows start shift pixels in
     last_y, last_x = (-(first + n) % window for n in (h, w))
-    q, k, v = (
-        F.pad(t, (0, 0, first, last_x, first, last_y))
-        .unflatten(3, (-1, window))
-        .unflatten(2, (-1, window))  # (B, heads, rows, window, columns, window, d)
-        .permute(0, 2, 4, 1, 3, 5, 6)
-        .flatten(4, 5)
-        for t in (q, k, v)
-    )
+    padded = (F.pad(t, (0, 0, first, last_x, first, last_y)) for t in (q, k, v))
+    # (B, heads, rows, window, columns, window, d)
+    windows = (unflatten(unflatten(t, 3, (-1, window)), 2, (-1, window)) for t in padded)
+    q, k, v = (t.permute(0, 2, 4, 1, 3, 5, 6).flatten(4, 5) for t in windows)
     inside = F.pad(torch.ones(h, w, dtype=torch.bool, device=q.device), (first, last_x, first, last_y))
-    inside = inside.unflatten(1, (-1, window)).unflatten(0, (-1, window)).transpose(1, 2).flatten(2)
+    inside = unflatten(unflatten(inside, 1, (-1, window)), 0, (-1, window)).transpose(1, 2).flatten(2)
     pixel = torch.arange(window, device=q.device)
     offset = pixel - pixel[:, None] + window - 1  # key - query
     bias = table[:, offset[:, None, :, None], offset[None, :, None, :]].flatten(3).flatten(1, 2)
     scores = torch.einsum('brchmd, brchnd -> brchmn', q, k) * q.shape[-1] ** -0.5 + bias
     scores = scores.masked_fill(~inside[:, :, None, None, :], -torch.inf)
-    out = torch.einsum('brchmn, brchnd -> brchmd', scores.softmax(-1), v).unflatten(4, (window, window))
-    out = out.permute(0, 3, 1, 4, 2, 5, 6).flatten(4, 5).flatten(2, 3)
+    out = torch.einsum('brchmn, brchnd -> brchmd', scores.softmax(-1), v)
+    out = unflatten(out, 4, (window, window)).permute(0, 3, 1, 4, 2, 5, 6).flatten(4, 5).flatten(2, 3)
     return out[:, :, first : first + h, first : first + w]
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .tracing import constant_size, is_tracing
+from .tracing import constant_size, is_tracing, unflatten
 
 
 def map_to_tokens(x: Tensor) -> Tensor:
@@ -16,7 +16,7 @@ def map_to_tokens(x: Tensor) -> Tensor:
 
 def tokens_to_map(x: Tensor, hw: tuple[int, int]) -> Tensor:
     """Return (B, H * W, C) as (B, C, H, W), a view in channels-last memory format if the tokens are contiguous."""
-    return x.transpose(1, 2).unflatten(2, hw)
+    return unflatten(x.transpose(1, 2), 2, hw)
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:

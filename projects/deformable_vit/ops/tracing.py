@@ -50,6 +50,27 @@ def at_least(n: Any, minimum: int) -> Any:
     return n.clamp(min=minimum) if isinstance(n, Tensor) else torch.sym_max(n, minimum)
 
 
+def unflatten(x: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
+    """Return ``x.unflatten(dim, sizes)``; the ONNX exporter would take the sizes of that method for constants."""
+    if not is_recorded_by_jit():
+        return x.unflatten(dim, sizes)
+    dim %= x.dim()
+    return x.reshape(*x.shape[:dim], *sizes, *x.shape[dim + 1 :])
+
+
+def adaptive_avg_pool2d(x: Tensor, size: int) -> Tensor:
+    """Return the means (B, C, size, size) of (B, C, H, W), as torch's function does, which ONNX does not have."""
+    if not is_recorded_by_jit():
+        return F.adaptive_avg_pool2d(x, size)
+    cells = torch.arange(size, device=x.device)[:, None]
+    weights = []  # of each row, then of each column, (size, n)
+    for n in x.shape[-2:]:
+        pixels = torch.arange(n, device=x.device)
+        inside = (pixels >= cells * n // size) & (pixels < ((cells + 1) * n + size - 1) // size)
+        weights.append(inside.to(x.dtype) / inside.sum(dim=1, keepdim=True))
+    return weights[0] @ x @ weights[1].T
+
+
 def neighborhood_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, tile: int) -> Tensor:
     """Compute :func:`deformable_vit.ops.neighborhood_attention` with equal tiles, gathered, on a map of any size.
 
@@ -80,7 +101,7 @@ def neighborhood_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, tile:
     # Heads beside the batch: attention of all tiles of a head, (B * heads, tiles, queries, d).
     out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
     rows, columns = query_y.shape[0], query_x.shape[0]
-    out = out.unflatten(3, (tile, tile)).unflatten(2, (rows, columns)).transpose(3, 4).flatten(4, 5).flatten(2, 3)
+    out = unflatten(unflatten(out, 3, (tile, tile)), 2, (rows, columns)).transpose(3, 4).flatten(4, 5).flatten(2, 3)
     return out[:, :, :h, :w]
 
 

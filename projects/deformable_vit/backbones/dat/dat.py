@@ -27,6 +27,7 @@ from ...ops import (
     map_to_tokens,
     query_coordinates,
     tokens_to_map,
+    unflatten,
 )
 from ..arch import check_arch, check_img_size, drop_path_rates
 from ..base import PyramidBackbone, TransformerStage
@@ -107,7 +108,7 @@ class DeformableAttention(nn.Module):
 
     def key_locations(self, q: Tensor, hw: tuple[int, int]) -> Tensor:
         """Return normalized (y, x) of the keys (B, groups, H', W', 2) for queries (B, H * W, C)."""
-        groups = tokens_to_map(q, hw).unflatten(1, (self.num_groups, -1)).flatten(0, 1)
+        groups = unflatten(tokens_to_map(q, hw), 1, (self.num_groups, -1)).flatten(0, 1)
         offsets = self.offset(groups)
         h, w = offsets.shape[1:3]
         grid = key_grid(h, w, self.coordinates, offsets)
@@ -115,7 +116,7 @@ class DeformableAttention(nn.Module):
             locations = grid + offsets.tanh() * key_spacing(h, w, self.coordinates, offsets) * self.offset_range
         else:
             locations = (grid + offsets).clamp(-1, 1)
-        return locations.unflatten(0, (-1, self.num_groups))
+        return unflatten(locations, 0, (-1, self.num_groups))
 
     def forward(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """Map (B, H * W, C) to (B, H * W, C)."""
@@ -124,7 +125,7 @@ class DeformableAttention(nn.Module):
         weight, bias = torch.cat([self.k.weight, self.v.weight]), torch.cat([self.k.bias, self.v.bias])
         kv = deformable_key_value(tokens_to_map(x, hw), locations, weight, bias)
         qkv = q, *kv.chunk(2, dim=-1)
-        q, k, v = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in qkv)  # (B, heads, N, d) each
+        q, k, v = (unflatten(t, -1, (self.num_heads, -1)).transpose(1, 2) for t in qkv)  # (B, heads, N, d) each
         if self.rpe_table is None:
             out = dense_attention(q, k, v)
         else:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
 
-from ...ops import neighborhood_attention, surplus_pairs, window_attention
+from ...ops import neighborhood_attention, surplus_pairs, unflatten, window_attention
 
 
 class LocalAttention(nn.Module):
@@ -24,7 +24,7 @@ class LocalAttention(nn.Module):
     def project_in(self, x: Tensor, hw: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values (B, heads, H, W, d) of tokens (B, H * W, C)."""
         # Chunks instead of an axis of three: backward then concatenates the gradients once.
-        q, k, v = (t.unflatten(1, hw).unflatten(-1, (self.num_heads, -1)) for t in self.qkv(x).chunk(3, dim=-1))
+        q, k, v = (unflatten(unflatten(t, 1, hw), -1, (self.num_heads, -1)) for t in self.qkv(x).chunk(3, dim=-1))
         return q.permute(0, 3, 1, 2, 4), k.permute(0, 3, 1, 2, 4), v.permute(0, 3, 1, 2, 4)
 
     def project_out(self, x: Tensor) -> Tensor:
