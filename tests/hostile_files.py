@@ -137,6 +137,7 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     'object array': ({'x': array(np.dtype('O'), b'A' * 8)}, "dtype 'O8', which is not numeric"),
     'dtype with negative offsets': ({'x': Call(np.dtype, 'V8', False, True, state=_FIELDS)}, "'V8', which is not"),
     'dtype with fields': ({'x': Call(np.dtype, 'i8', False, True, state=_FIELDS)}, 'has fields'),
+    'dtype without an array': ({'x': Call(np.dtype, 'i8', False, True)}, 'a dtype without an array'),
     'array of another length': ({'x': array(np.dtype('i8'), b'A' * 8, (9,))}, 'shape .* with 8 bytes'),
     'array of negative shape': ({'x': array(np.dtype('i8'), b'A' * 8, (-1,))}, 'array of shape'),
     'array that is called': ({'x': Call(np.ndarray, (2,), 'O')}, 'calls numpy ndarray'),

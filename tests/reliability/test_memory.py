@@ -25,6 +25,7 @@ def test_memory_of_a_training_stays_the_same(
 ) -> None:
     """With worker processes, checkpoints and evaluation. Its first third is not counted: caches fill."""
     endless = 'train_cfg = dict(max_epochs=100000, val_interval=50)\n'
+    endless += 'default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))\n'
     endless += 'train_dataloader = dict(num_workers=1, persistent_workers=True)'
     path = config('retinanet_pvtv2_shapes.py')
     (tmp_path / 'endless.py').write_text(f'_base_ = {str(path)!r}\n{endless}\n')

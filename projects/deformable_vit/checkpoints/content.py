@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .._nested import walk
 from .errors import damaged, refused, shown
-from .values import CheckpointHistory, restore_histories
+from .values import CheckpointDtype, CheckpointHistory, restore_histories
 
 _DEEPEST = 64
 _LARGEST = 2_000_000
@@ -88,6 +88,8 @@ def _check_key(key: Any) -> None:
 def _check_leaf(value: Any) -> None:
     if isinstance(value, CheckpointHistory):
         raise damaged('a log history without its values')
+    if isinstance(value, CheckpointDtype):
+        raise damaged('a dtype without an array')
     if isinstance(value, Tensor):
         if value.layout is not torch.strided or value.is_quantized or value.is_meta or type(value) not in _PLAIN:
             raise refused(f'it holds a tensor that is not dense or has no values: {_described(value)}')
