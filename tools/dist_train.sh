@@ -13,7 +13,7 @@ if [ "${MAX_RESTARTS:-0}" -gt 0 ]; then
   # holds the store.
   rendezvous=(--max-restarts="$MAX_RESTARTS" --rdzv-backend=c10d --rdzv-endpoint="$address:$port"
     --rdzv-id="${RUN_ID:-deformable_vit}")
-  [ -z "${NODE_RANK:-}" ] || rendezvous+=(--rdzv-conf="is_host=$((NODE_RANK == 0))")
+  [ -z "${NODE_RANK:-}" ] || rendezvous+=(--rdzv-conf="is_host=$((NODE_RANK == 0))")  # codespell:ignore
   # A store that outlives the processes has the addresses of dead ones, to which gloo then connects in vain.
   export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
   [[ " $* " == *" --resume"* ]] || set -- "$@" --resume
