@@ -33,6 +33,8 @@ from mmengine.runner import Runner
 
 from deformable_vit.engine import UserError, one_line_errors
 
+_READING = threading.Lock()
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -88,7 +90,8 @@ def train(head: Head, backbone: str, out: Path, display: Display, threads: int, 
 
 def read_config(name: str) -> Config:
     """Return the keys of a demo config that mmengine's ``Runner`` takes, without the config's own variables."""
-    config = Config.fromfile(ROOT / 'configs' / 'demo' / f'{name}.py')
+    with _READING:  # mmengine reloads pkg_resources for each base of another package, while another thread may use it
+        config = Config.fromfile(ROOT / 'configs' / 'demo' / f'{name}.py')
     return Config({key: config[key] for key in inspect.signature(Runner).parameters if key in config})
 
 

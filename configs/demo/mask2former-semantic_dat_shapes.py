@@ -74,7 +74,7 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-max_iters = 1000
+max_iters = 2500
 train_cfg = dict(max_iters=max_iters, val_interval=500)
 optim_wrapper = dict(
     _delete_=True,

@@ -69,7 +69,7 @@ val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
 # The backbone is trained from scratch like the rest, at the same learning rate.
-max_epochs = 10
+max_epochs = 25
 train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=5)
 optim_wrapper = dict(
     _delete_=True,

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import _training
@@ -86,6 +87,12 @@ def test_read_config_ignores_the_variables_of_a_config() -> None:
     config = read_config('pvt_shapes')
     assert {'model', 'train_dataloader', 'optim_wrapper', 'param_scheduler'} <= set(config)
     assert not any(key.startswith(('small_', 'shapes_')) for key in config)
+
+
+def test_configs_with_bases_of_other_packages_are_read_in_several_threads() -> None:
+    names = ['mask2former_dat_shapes', 'mask2former-semantic_dat_shapes', 'atss_pvtv2_shapes', 'gfl_pvtv2_shapes']
+    with ThreadPoolExecutor(4) as pool:
+        assert all('model' in config for config in pool.map(read_config, names * 3))
 
 
 @pytest.mark.parametrize(
