@@ -17,10 +17,10 @@ def move_offsets(model: torch.nn.Module) -> torch.nn.Module:
     return model.eval()
 
 
-def recording_of(*names: str) -> Recording:
-    """Record small backbones, one after the other, as one model."""
+def recording_of(*names: str, cells: tuple[int, int] = (6, 10)) -> Recording:
+    """Record small backbones, one after the other, as one model, on an image of rows x columns of 16 x 16 pixels."""
     generator = np.random.default_rng(0)
-    image = generator.integers(0, 255, (6, 10, 3)).astype(np.uint8).repeat(16, 0).repeat(16, 1)
+    image = generator.integers(0, 255, (*cells, 3)).astype(np.uint8).repeat(16, 0).repeat(16, 1)
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None] / 64 - 2
     recordings = [record(move_offsets(build_small(name)), pixels) for name in names]
     whole = recordings[0]

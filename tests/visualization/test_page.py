@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from attention_page import click, index_of
+from attention_page import click, index_of, recording_of
 from browser import CHROMIUM, Browser
 
 from deformable_vit.visualization import (
@@ -24,19 +24,38 @@ from deformable_vit.visualization.page import SCRIPTS, SOURCES
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='no Chromium on this machine: the page is not tested')
 
 
-def test_attention_in_the_page_is_that_of_torch(opened: Browser, recording: Recording) -> None:
+def check_attention(browser: Browser, recording: Recording) -> None:
+    """Assert that the attention in an open page is that of the recorded layers."""
     for i, layer in enumerate(recording.layers):
         if not isinstance(layer, AttentionLayer):
             continue
         for query in (0, layer.query_index(77, 41), int(np.prod(layer.query_grid)) - 1):
             call = f'viewer.attention(viewer.page.layers[{i}], {query})'
-            weights, keys = opened.js(f'[{call}].map((a) => [[...a.weights], a.keys])[0]')
+            weights, keys = browser.js(f'[{call}].map((a) => [[...a.weights], a.keys])[0]')
             expected = layer.attention(query)[:, 0]
             if isinstance(layer, LocalLayer):
                 assert keys == layer.attention_in_window(query)[0].tolist()
                 expected = expected[:, keys]
             found = np.array(weights).reshape(layer.heads, -1)
             assert np.abs(found - expected).max() <= 1e-2 * expected.max(), layer.name
+
+
+def test_attention_in_the_page_is_that_of_torch(opened: Browser, recording: Recording) -> None:
+    check_attention(opened, recording)
+    for i, layer in enumerate(recording.layers):
+        if isinstance(layer, DeformableLayer):
+            found = opened.js(f'[...viewer.locations(viewer.page.layers[{i}])]')
+            np.testing.assert_allclose(found, layer.locations.ravel(), atol=1e-3)
+
+
+@pytest.mark.parametrize('cells', [(2, 6), (6, 2)])
+def test_attention_on_an_axis_of_one_pixel(cells: tuple[int, int], browser: Browser, tmp_path: Path) -> None:
+    """On the one row of stage 4 at 32 x 96 pixels, all y of locations are the same pixel, and biases differ."""
+    recording = recording_of('DAT', 'DAT++', cells=cells)
+    assert 1 in recording.layers[-1].query_grid
+    (tmp_path / 'page.html').write_text(build_page(recording, PageInfo('narrow')), encoding='utf-8')
+    browser.open(tmp_path / 'page.html')
+    check_attention(browser, recording)
 
 
 def test_queries_of_the_page_are_those_of_the_recording(opened: Browser, recording: Recording) -> None:

@@ -207,7 +207,8 @@ def _geometry(layer: Layer, arrays: _Arrays) -> dict[str, Any]:
     held = dict(received=arrays.add(layer.received() * layer.k.shape[1], 'f16'))
     out |= dict(heads=layer.heads, headDim=layer.q.shape[-1], keyGrid=layer.key_grid, extra=layer.extra)
     if isinstance(layer, DeformableLayer):
-        held |= dict(reference=arrays.add(layer.reference, 'f32'), locations=arrays.add(layer.locations, 'f32'))
+        # Normalized, because pixels do not tell a location on an axis of one pixel; the page computes pixels from it.
+        held |= dict(reference=arrays.add(layer.reference, 'f32'), normalized=arrays.add(layer.normalized, 'f32'))
         held |= dict(border=arrays.add(layer.border, 'u8'))
         out |= dict(groups=layer.groups, convention=layer.convention)
         out |= dict(queryY=layer.query_y.tolist(), queryX=layer.query_x.tolist())

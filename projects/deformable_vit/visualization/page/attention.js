@@ -18,6 +18,21 @@
     return [(index % w) * layer.scale[0] + layer.shift[0], Math.floor(index / w) * layer.scale[1] + layer.shift[1]];
   };
 
+  const pixels = new Map();
+  /** Return (x, y) in pixels of the image of the sampling locations of deformable attention: flat, group by group. */
+  viewer.locations = (layer) => {
+    if (!pixels.has(layer)) {
+      const normalized = viewer.array(layer, 'normalized'), out = new Float32Array(normalized.length), [h, w] = layer.queryGrid;
+      for (let i = 0; i < out.length; i += 2) {
+        // -1 and 1 are the centers of the feature map's corner pixels.
+        out[i] = ((normalized[i + 1] + 1) / 2) * (w - 1) * layer.scale[0] + layer.shift[0];
+        out[i + 1] = ((normalized[i] + 1) / 2) * (h - 1) * layer.scale[1] + layer.shift[1];
+      }
+      pixels.set(layer, out);
+    }
+    return pixels.get(layer);
+  };
+
   /** Return first and last key along an axis, both included, of a query within windows or neighborhoods. */
   viewer.span = (layer, i, n) => {
     const m = layer.size;
@@ -53,14 +68,12 @@
   function deformableBias(layer, index, out, n) {
     const table = viewer.array(layer, 'table');
     if (!table) return;
-    const [rows, columns] = layer.tableSize, [h, w] = layer.queryGrid, locations = viewer.array(layer, 'locations');
+    // Pixels do not tell a location on an axis of one pixel: the bias needs the normalized location itself.
+    const [rows, columns] = layer.tableSize, w = layer.queryGrid[1], normalized = viewer.array(layer, 'normalized');
     const qy = layer.queryY[Math.floor(index / w)], qx = layer.queryX[index % w], perGroup = layer.heads / layer.groups;
-    const toY = h > 1 ? 2 / (h - 1) / layer.scale[1] : 0, toX = w > 1 ? 2 / (w - 1) / layer.scale[0] : 0;
     for (let g = 0; g < layer.groups; g++) {
       for (let key = 0; key < n; key++) {
-        // From pixels of the image back to -1 and 1 at the centers of the feature map's corner pixels.
-        const at = 2 * (g * n + key);
-        const kx = (locations[at] - layer.shift[0]) * toX - 1, ky = (locations[at + 1] - layer.shift[1]) * toY - 1;
+        const ky = normalized[2 * (g * n + key)], kx = normalized[2 * (g * n + key) + 1];
         const y = ((qy - ky) / 4 + 0.5) * (rows - 1), x = ((qx - kx) / 4 + 0.5) * (columns - 1);
         for (let head = g * perGroup; head < (g + 1) * perGroup; head++) {
           out[head * n + key] += read(table, head * rows * columns, rows, columns, y, x);

@@ -8,7 +8,7 @@
   function keyPositions(layer, group) {
     if (layer.kind === 'deformable') {
       const n = layer.keyGrid[0] * layer.keyGrid[1];
-      return viewer.array(layer, 'locations').subarray(2 * group * n, 2 * (group + 1) * n);
+      return viewer.locations(layer).subarray(2 * group * n, 2 * (group + 1) * n);
     }
     return null;
   }
