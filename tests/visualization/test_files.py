@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from attention_page import move_offsets
+from attention_page import move_offsets, points_layer
 from matplotlib.collections import PathCollection
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
@@ -29,8 +29,10 @@ from deformable_vit.visualization import (
     to_json,
 )
 from deformable_vit.visualization.affine import stage_centers
-from deformable_vit.visualization.figure import modes_of
+from deformable_vit.visualization.figure import _DRAWERS
+from deformable_vit.visualization.heat import received_map
 from deformable_vit.visualization.model_input import prepare
+from deformable_vit.visualization.modes import modes_of
 
 SIZE = (96, 160)
 
@@ -71,6 +73,7 @@ def test_json_holds_the_recorded_layers(recording: Recording) -> None:
 @pytest.mark.parametrize('recording', ['DAT', 'DAT++', 'DPT', 'PVT'], indirect=True)
 def test_figures_of_all_kinds_are_drawn(recording: Recording, tmp_path: Path) -> None:
     drawn = set()
+    recording.layers += [points_layer(True), points_layer(False)]
     for layer in {layer.kind: layer for layer in recording.layers}.values():
         for mode in ('query', 'locations', 'received', 'displacement'):
             if mode not in modes_of(layer):
@@ -84,6 +87,60 @@ def test_figures_of_all_kinds_are_drawn(recording: Recording, tmp_path: Path) ->
     assert '<svg' in text
     assert text.count('<path') > 5
     assert {mode for _, mode in drawn} > {'query'}
+
+
+@pytest.mark.parametrize('recording', ['DAT', 'DPT'], indirect=True)
+def test_figures_have_the_modes_of_the_table(recording: Recording) -> None:
+    for layer in [*recording.layers, points_layer(True)]:
+        assert tuple(_DRAWERS[type(layer)]) == modes_of(layer)
+
+
+@pytest.mark.parametrize('recording', ['DAT', 'DAT++', 'PVT'], indirect=True)
+def test_even_attention_is_received_evenly(recording: Recording) -> None:
+    """Sampling locations crowd in places, which must not look like attention."""
+    layer = recording.layers[-1]
+    assert isinstance(layer, AttentionLayer)
+    layer.q[:] = 0
+    if isinstance(layer, DeformableLayer):
+        layer.table = None
+    per_group = layer.heads // layer.groups
+    groups = {g: range(g * per_group, (g + 1) * per_group) for g in range(layer.groups)}
+    values = received_map(layer, groups)
+    assert np.isfinite(values).any()
+    np.testing.assert_allclose(values[np.isfinite(values)], 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize('recording', ['DAT'], indirect=True)
+def test_titles_of_figures_are_not_formulas(recording: Recording, tmp_path: Path) -> None:
+    draw(recording, recording.layers[-1], View((50, 40)), 'a$^$b_{.png').savefig(tmp_path / 'figure.png')
+
+
+@pytest.mark.parametrize('recording', ['DAT++'], indirect=True)
+def test_legend_explains_groups_and_the_border(recording: Recording) -> None:
+    layer = next(x for x in recording.layers if isinstance(x, DeformableLayer) and x.groups > 1 and x.border.any())
+    for mode in ('query', 'locations'):
+        legend = draw(recording, layer, View((50, 40), mode, top=10_000)).axes[0].get_legend()
+        assert legend is not None
+        texts = [text.get_text() for text in legend.get_texts()]
+        groups = [f'group {g + 1}' for g in range(layer.groups)]
+        assert texts == [*groups, 'at or beyond the border of the feature map']
+
+
+@pytest.mark.parametrize('recording', ['DAT'], indirect=True)
+def test_default_query_is_the_center_of_the_most_confident_object(recording: Recording) -> None:
+    assert recording.default_query() == (79.5, 47.5)
+    recording.layers += [points_layer(True), points_layer(False)]
+    assert recording.default_query() == (100, 60)
+
+
+@pytest.mark.parametrize('recording', ['DAT'], indirect=True)
+def test_layers_that_are_not_finite_are_named(recording: Recording) -> None:
+    recording.check_finite()
+    layer = recording.layers[2]
+    assert isinstance(layer, AttentionLayer)
+    layer.k[0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match=rf'layer {layer.name} is not finite: k has NaN'):
+        recording.check_finite()
 
 
 @pytest.mark.parametrize('recording', ['DAT++'], indirect=True)

@@ -2,6 +2,7 @@
 
 import base64
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from deformable_vit.visualization import (
     Recording,
     build_page,
 )
+from deformable_vit.visualization.heat import received_map
+from deformable_vit.visualization.modes import modes_of
 from deformable_vit.visualization.page import SCRIPTS, SOURCES
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='no Chromium on this machine: the page is not tested')
@@ -95,6 +98,52 @@ def test_a_click_draws_the_strongest_locations_of_the_query(opened: Browser, rec
     radii = [s['r'] for s in shapes if s['type'] == 'circle']
     assert radii == sorted(radii)
     assert opened.js('document.getElementById("caption").textContent').startswith('Attention of the query at (')
+
+
+def test_received_attention_is_that_of_figures(opened: Browser, recording: Recording) -> None:
+    for i, layer in enumerate(recording.layers):
+        if not isinstance(layer, AttentionLayer):
+            continue
+        per_group, last = layer.heads // layer.groups, layer.groups - 1
+        for head, group, groups in (
+            ('"all"', '"all"', {g: range(g * per_group, (g + 1) * per_group) for g in range(layer.groups)}),
+            ('"all"', last, {last: range(last * per_group, layer.heads)}),
+            (layer.heads - 1, '"all"', {last: [layer.heads - 1]}),
+        ):
+            state = f'{{head: {head}, group: {group}}}'
+            values, *size = opened.js(
+                f'[viewer.receivedMap(viewer.page.layers[{i}], {state})].map((m) => [[...m.values], m.h, m.w])[0]'
+            )
+            found = np.array(values, dtype=float).reshape(size)  # JSON has null for NaN
+            np.testing.assert_allclose(found, received_map(layer, groups), rtol=2e-3, atol=2e-3)
+
+
+def test_modes_of_the_page_are_those_of_the_table(opened: Browser, recording: Recording) -> None:
+    for i, layer in enumerate(recording.layers):
+        found = opened.js(f'[viewer.page.layers[{i}]].flatMap((l) => [Object.keys(viewer.modes[l.kind]), l.modes])')
+        assert found == [list(modes_of(layer))] * 2
+
+
+def test_page_shows_the_object_of_the_query_first(recording: Recording, browser: Browser, tmp_path: Path) -> None:
+    decoder = recording.layers[-1]
+    assert isinstance(decoder, PointsLayer)
+    for query in ((22, 28), (139, 20), None):
+        info = PageInfo('page', query=query, layer=len(recording.layers) - 1)
+        (tmp_path / 'page.html').write_text(build_page(recording, info), encoding='utf-8')
+        browser.open(tmp_path / 'page.html')
+        assert browser.js('viewer.state.object') == decoder.query_index(*(query or recording.default_query()))
+        assert browser.js('viewer.state.level') == 0
+    with pytest.raises(ValueError, match='deformable_detr has no mode .locations.; choose from query, received'):
+        build_page(recording, replace(info, mode='locations'))
+
+
+def test_decoder_that_does_not_fit_says_how_to_add_it(recording: Recording, browser: Browser, tmp_path: Path) -> None:
+    decoder = len(recording.layers) - 1
+    for keep, words in (((0,), '--blocks adds them'), ((decoder,), 'Sampling locations of object query')):
+        text = build_page(recording, PageInfo('page', layer=decoder), max_bytes=0, keep=keep)
+        (tmp_path / 'page.html').write_text(text, encoding='utf-8')
+        browser.open(tmp_path / 'page.html')
+        assert words in browser.js('viewer.drawn.text')
 
 
 def test_clamped_locations_are_marked(opened: Browser, recording: Recording) -> None:

@@ -1,4 +1,4 @@
-"""What a forward pass used, layer by layer, and the attention of any query computed from it."""
+"""Recorded layers: what a forward pass used, and the attention of any query computed from it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -310,6 +310,10 @@ class PointsLayer(Layer):
 
     def query_position(self, index: int) -> Array:
         return np.asarray(self.reference[index, :2], dtype=np.float32)
+
+    def level_of(self, index: int) -> int:
+        """Return the level of a query of the encoder."""
+        return int(np.searchsorted(np.cumsum([h * w for h, w in self.levels]), index, side='right'))
 
     def level_slices(self) -> list[tuple[int, int]]:
         """Return the first query and the number of queries of each level of the encoder."""

@@ -7,9 +7,10 @@ queries and keys would make it too large are shown without attention.
 import base64
 import io
 import json
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from PIL import Image
 
 from .affine import Array
 from .layers import AttentionLayer, DeformableLayer, Layer, LocalLayer, PatchLayer, PointsLayer, ReductionLayer
+from .modes import check_mode, modes_of
 from .predictions import Predictions, color_map, color_of
 from .record import Recording
 
@@ -32,18 +34,18 @@ _KIND_ORDER = ('deformable', 'spatial_reduction', 'neighborhood', 'shifted_windo
 
 @dataclass
 class PageInfo:
-    """What the page says about the model, and what it shows first.
+    """Texts of the page, and the view that it shows first.
 
     Attributes:
         model: Name of the model.
         subtitle: Config, checkpoint and image.
         weights: Where the weights come from.
         file: Beginning of the names of saved images.
-        query: (x, y) in pixels of the image.
+        query: (x, y) in pixels of the image; None for :meth:`.Recording.default_query`.
         layer: Index of the layer that is shown first; None for the last deformable one.
         head: Index of a head; None for the mean.
         group: Index of a group; None for all.
-        mode: ``query``, ``locations``, ``received`` or ``displacement``.
+        mode: One of :func:`.modes_of` the layer.
         top: Number of sampling locations.
     """
 
@@ -94,17 +96,18 @@ def build_page(
 
     Args:
         recording: The recorded layers, with the image.
-        info: What the page says and shows first.
+        info: Texts, and the view that is shown first.
         predictions: Boxes, masks or label map to lay over the image.
         max_bytes: Limit of the size of the page; decides which blocks have attention.
         keep: Indices of the layers that have attention, instead.
         progress: Called with the number of layers done and their number.
 
     Raises:
-        ValueError: There is no image, or no layer to show.
+        ValueError: There is no image, no layer to show or no such mode, or a number is not finite.
     """
     if recording.image is None or not recording.layers:
         raise ValueError('a page needs an image and at least one layer; record a path or an array')
+    check_mode(recording.layers[info.first(recording.layers)], info.mode)
     arrays, layers = _Arrays(), []
     for i, layer in enumerate(recording.layers):
         layers.append(_geometry(layer, arrays))
@@ -129,20 +132,13 @@ def build_page(
         if isinstance(layer, AttentionLayer) and (keep or arrays.size + _text_size(layer.q, layer.k) <= budget):
             layers[i]['arrays'] |= dict(q=arrays.add(layer.q, 'f16'), k=arrays.add(layer.k, 'f16'))
         elif isinstance(layer, PointsLayer):
-            _add_points(layer, layers[i], arrays, budget)
+            _add_points(layer, layers[i], arrays, math.inf if keep else budget)
         layers[i]['held'] = bool({'q', 'weights'} & set(layers[i]['arrays'])) or isinstance(layer, PatchLayer)
     for layer, data in zip(recording.layers, layers, strict=True):
         data.setdefault('held', isinstance(layer, PatchLayer))
         if isinstance(layer, PointsLayer) and not layer.is_encoder:
             data['objects'] = _objects(layer, predictions)
-    page['initial'] = dict(
-        layer=info.first(recording.layers),
-        mode=info.mode,
-        query=info.query or ((recording.size[1] - 1) / 2, (recording.size[0] - 1) / 2),
-        head='all' if info.head is None else info.head,
-        group='all' if info.group is None else info.group,
-        top=info.top,
-    )
+    page['initial'] = _initial(recording, info, layers)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(_source('template.html')).render(
         title=f'{info.model}: attention',
@@ -150,8 +146,41 @@ def build_page(
         subtitle=info.subtitle,
         css=Markup(_source('viewer.css')),
         scripts=[Markup(_source(name)) for name in SCRIPTS],
-        page=jinja2.utils.htmlsafe_json_dumps(page),
+        page=jinja2.utils.htmlsafe_json_dumps(page, partial(json.dumps, allow_nan=False)),
         arrays=arrays.entries,
+    )
+
+
+def _initial(recording: Recording, info: PageInfo, held: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the state of the page when it is opened; the queries are those of a figure and of the JSON file.
+
+    Args:
+        recording: The recorded layers.
+        info: The view that is shown first.
+        held: For each layer, what the page holds of it.
+    """
+    layers, query = recording.layers, info.query or recording.default_query()
+    first = info.first(layers)
+    points = [i for i, layer in enumerate(layers) if isinstance(layer, PointsLayer)]
+    points.sort(key=lambda i: i == first)  # the shown one counts
+    state = dict(object=0, level=0)
+    for i in points:
+        layer = layers[i]
+        assert isinstance(layer, PointsLayer)
+        index = layer.query_index(*query)
+        if layer.is_encoder:
+            # The finest level may be one that the page does not hold.
+            index = max(index, held[i]['firstQuery']) if held[i]['held'] else index
+            state['level'] = layer.level_of(index)
+        else:
+            state['object'] = index
+    return state | dict(
+        layer=first,
+        mode=info.mode,
+        query=query,
+        head='all' if info.head is None else info.head,
+        group='all' if info.group is None else info.group,
+        top=info.top,
     )
 
 
@@ -187,6 +216,7 @@ def _geometry(layer: Layer, arrays: _Arrays) -> dict[str, Any]:
         block=layer.block,
         name=layer.name,
         part=layer.part,
+        modes=modes_of(layer),
         queryGrid=layer.query_grid,
         scale=layer.to_image.scale,
         shift=layer.to_image.shift,
@@ -223,8 +253,8 @@ def _geometry(layer: Layer, arrays: _Arrays) -> dict[str, Any]:
     return out | dict(arrays=held)
 
 
-def _add_points(layer: PointsLayer, data: dict[str, Any], arrays: _Arrays, budget: int) -> None:
-    """Add sampling points and weights; of an encoder from the first level on that leaves the page small enough."""
+def _add_points(layer: PointsLayer, data: dict[str, Any], arrays: _Arrays, budget: float) -> None:
+    """Add sampling locations and weights; of an encoder from the first level on that leaves the page small enough."""
     starts = [0] if not layer.is_encoder else [start for start, _ in layer.level_slices()]
     for start in starts:
         # Half precision is coarser than a pixel beyond 2048.

@@ -10,7 +10,7 @@ import numpy as np
 from .affine import Array
 
 # Okabe and Ito's colors, which color-blind people can tell apart, without black: https://jfly.uni-koeln.de/color/.
-COLORS = ('#e69f00', '#56b4e9', '#009e73', '#f0e442', '#0072b2', '#d55e00', '#cc79a7')
+COLORS = ('#e69f00', '#56b4e9', '#009e73', '#f0e442', '#d55e00', '#cc79a7', '#0072b2')
 
 
 @dataclass

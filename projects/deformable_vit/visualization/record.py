@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from ..backbones.base import PyramidBackbone
 from .affine import Affine, Array
 from .detr import record_objects, record_points
-from .layers import Layer
+from .layers import Layer, PointsLayer
 from .model_input import prepare
 from .recording import record_backbone
 
 
 @dataclass
 class Recording:
-    """What a forward pass used.
+    """A forward pass: the image, and what each layer used.
 
     Attributes:
         size: (height, width) of the image in pixels.
@@ -29,7 +29,7 @@ class Recording:
         padded_box: The same with the padding of the batch.
         input_size: (height, width) of the network's input with its padding.
         layers: In the order in which they ran.
-        output: What the model returned.
+        output: The model's return value.
         image: (height, width, 3), RGB; None if the model got a tensor.
     """
 
@@ -53,6 +53,26 @@ class Recording:
             x1 if x1 > width + slack else width - 0.5,
             y1 if y1 > height + slack else height - 0.5,
         )
+
+    def default_query(self) -> tuple[float, float]:
+        """Return the center of the most confident object query's box, else of the image, (x, y) in pixels."""
+        for layer in reversed(self.layers):
+            if isinstance(layer, PointsLayer) and layer.boxes is not None and layer.scores is not None:
+                x0, y0, x1, y1 = layer.boxes[int(layer.scores.argmax())].tolist()
+                return (x0 + x1) / 2, (y0 + y1) / 2
+        height, width = self.size
+        return (width - 1) / 2, (height - 1) / 2
+
+    def check_finite(self) -> None:
+        """Check the numbers of all layers.
+
+        Raises:
+            ValueError: Some are infinite or not a number.
+        """
+        for layer in self.layers:
+            for name, value in vars(layer).items():
+                if isinstance(value, np.ndarray) and value.dtype.kind == 'f' and not np.isfinite(value).all():
+                    raise ValueError(f'layer {layer.name} is not finite: {name} has NaN or infinite numbers')
 
 
 def record(model: nn.Module, image: Tensor | str | Path | Array, max_size: int | None = None) -> Recording:

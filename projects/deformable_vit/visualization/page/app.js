@@ -1,4 +1,4 @@
-// State, controls, pointer and keyboard.
+// State, drawing and caption, and the controls beside the image; controls.js has pointer, keyboard and saving.
 (() => {
   'use strict';
   const viewer = window.viewer, page = JSON.parse(document.getElementById('page').textContent);
@@ -9,7 +9,7 @@
   const photo = new Image();
   const state = viewer.state = {
     layer: page.initial.layer, mode: page.initial.mode, query: page.initial.query, head: page.initial.head, group: page.initial.group,
-    top: page.initial.top, object: 0, level: 0, arrows: true, everything: false, predictions: false, dim: 35, follow: false,
+    top: page.initial.top, object: page.initial.object, level: page.initial.level, arrows: true, everything: false, predictions: false, dim: 35, follow: false,
   };
   const view = viewer.view = {scale: 1, tx: 0, ty: 0, unit: 10, width: 0, height: 0, fit: 1};
   const layer = viewer.layer = () => page.layers[state.layer];
@@ -22,7 +22,7 @@
   const kindName = (l) => (l.kind === 'deformable_patch' ? 'deformable patch embedding' : `${l.stage ? 'block' : 'layer'} ${l.block}: ${KINDS[l.kind]} attention${l.part ? ` at offset (${l.part.join(', ')})` : ''}`);
   const stages = [...new Set(page.layers.map(stageName))];
 
-  // What fits into the window: the image, and the padding that the network saw beside it.
+  // The region that fits into the window: the image, and the padding that the network saw beside it.
   const bounds = viewer.bounds = (() => {
     const [w, h] = [page.width, page.height], [x0, y0, x1, y1] = page.padded, slack = 0.01 * Math.max(w, h);
     return [x0 < -0.5 - slack ? x0 : -0.5, y0 < -0.5 - slack ? y0 : -0.5, x1 > w + slack ? x1 : w - 0.5, y1 > h + slack ? y1 : h - 0.5];
@@ -43,7 +43,7 @@
     return {shapes, ...result};
   }
 
-  /** Hatch what the network did not see, and the padding that it saw beyond the image. */
+  /** Cover in gray the parts of the image that the network did not see. */
   function shadeUnseen(shapes) {
     const [x0, y0, x1, y1] = page.input, right = page.width - 0.5, bottom = page.height - 0.5;
     for (const [a, b, c, d] of [[-0.5, -0.5, right, y0], [-0.5, y1, right, bottom], [-0.5, y0, x0, y1], [x1, y0, right, y1]]) {
@@ -153,7 +153,7 @@
   const show = (id, visible) => ($(id).hidden = !visible);
 
   function update() {
-    const l = layer(), modes = Object.keys(viewer.modes[l.kind]);
+    const l = layer(), {modes} = l;
     if (!modes.includes(state.mode)) state.mode = 'query';
     if (state.head !== 'all' && state.head >= l.heads) state.head = 'all';
     if (state.group !== 'all' && state.group >= l.groups) state.group = 'all';
@@ -241,11 +241,6 @@
   show('field-predictions', objects.length > 0 || Boolean(map));
   $('best').textContent = best.map(([label, score]) => `${label} ${(100 * score).toFixed(1)} %`).join(' · ');
   show('best-row', best.length > 0);
-  const decoder = page.layers.findIndex((l) => l.kind === 'deformable_detr' && !l.isEncoder);
-  if (decoder >= 0) {
-    const l = page.layers[decoder];
-    state.object = l.objects.reduce((top, o, i) => (o.score > l.objects[top].score ? i : top), 0);
-  }
   window.addEventListener('resize', () => resize());
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', draw);
   photo.onload = () => { resize(true); viewer.ready = true; };

@@ -1,4 +1,4 @@
-// Typed arrays from the page: base64 text, half precision.
+// Decode the arrays of the page: base64 text of half-precision, single-precision or byte values.
 (() => {
   'use strict';
   const viewer = (window.viewer ??= {});

@@ -80,7 +80,7 @@
   };
   document.addEventListener('keydown', (e) => {
     if (e.ctrlKey || e.metaKey || e.altKey || ['INPUT', 'SELECT'].includes(e.target.tagName)) return;
-    const modes = Object.keys(viewer.modes[layer().kind]), number = Number(e.key);
+    const {modes} = layer(), number = Number(e.key);
     const action = KEYS[e.key] ?? (number >= 1 && number <= modes.length ? () => set({mode: modes[number - 1]}) : null);
     if (!action) return;
     e.preventDefault();

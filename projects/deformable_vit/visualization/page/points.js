@@ -1,8 +1,10 @@
-// Modes of layers without dense attention: deformable patches of DPT, sampling points of Deformable DETR.
+// Modes of layers without dense attention: deformable patches of DPT, multi-scale deformable attention.
 (() => {
   'use strict';
   const viewer = (window.viewer ??= {});
   const LEVELS = ['#e69f00', '#56b4e9', '#009e73', '#f0e442', '#d55e00'];
+
+  const notHeld = 'This page does not hold the sampling locations of this layer, to stay small. tools/visualize_attention.py --blocks adds them.';
 
   const regular = (layer, i) => {
     const [x, y] = viewer.queryPosition(layer, i), [sx, sy] = layer.scale;
@@ -67,7 +69,8 @@
     }
     if (held < 0) {
       shapes.push(viewer.star(...at));
-      return {legend, text: 'This page does not hold the queries of this level, to stay small; choose a coarser level.'};
+      const text = layer.isEncoder && layer.firstQuery < layer.queries ? 'This page does not hold the queries of this level, to stay small; choose a coarser level.' : notHeld;
+      return {legend, text};
     }
     const locations = viewer.array(layer, 'locations'), weights = viewer.array(layer, 'weights');
     const [heads, levels, points] = [layer.heads, layer.levels.length, layer.points], drawn = [];
@@ -88,12 +91,12 @@
     layer.levels.forEach(([h, w], i) => legend.push({type: 'dot', color: LEVELS[i % 5], label: `level ${i + 1}: ${w} × ${h}`}));
     legend.push({type: 'sizes', label: `area: weight, largest ${viewer.percent(max)} of a head`});
     const who = layer.isEncoder ? `pixel (${at.map((v) => v.toFixed(1)).join(', ')}) of level ${state.level + 1}` : `object query ${index + 1} of ${layer.queries}`;
-    return {legend, text: `Sampling points of ${who}, ${state.head === 'all' ? `all ${heads} heads` : `head ${state.head + 1} of ${heads}`}, over ${levels} ${levels === 1 ? 'level' : 'levels'}.`};
+    return {legend, text: `Sampling locations of ${who}, ${state.head === 'all' ? `all ${heads} heads` : `head ${state.head + 1} of ${heads}`}, over ${levels} ${levels === 1 ? 'level' : 'levels'}.`};
   }
 
   function pointsReceived(layer, state, shapes) {
     const locations = viewer.array(layer, 'locations'), weights = viewer.array(layer, 'weights');
-    if (!weights) return {legend: [], text: 'This page does not hold the sampling points of this layer, to stay small.'};
+    if (!weights) return {legend: [], text: notHeld};
     const [x0, y0, x1, y1] = viewer.page.padded, w = 120, h = Math.max(1, Math.round((w * (y1 - y0)) / (x1 - x0)));
     const values = new Float32Array(h * w), per = layer.levels.length * layer.points;
     let sum = 0;
@@ -106,7 +109,7 @@
     const max = viewer.highest(values);
     shapes.push({type: 'image', source: viewer.heatCanvas(values, h, w, max), x0, y0, x1, y1});
     const who = layer.isEncoder ? 'encoder queries that this page holds' : 'object queries';
-    return {legend: [viewer.amountLegend('0', `≥ ${max.toFixed(1)} ×`, 'weight received, relative to an even distribution')], text: `Weight of the sampling points of all ${who}, spread bilinearly; ${state.head === 'all' ? `all ${layer.heads} heads` : `head ${state.head + 1}`}.`};
+    return {legend: [viewer.amountLegend('0', `≥ ${max.toFixed(1)} ×`, 'weight received, relative to an even distribution')], text: `Weight of the sampling locations of all ${who}, spread bilinearly; ${state.head === 'all' ? `all ${layer.heads} heads` : `head ${state.head + 1}`}.`};
   }
 
   Object.assign(viewer.modes, {

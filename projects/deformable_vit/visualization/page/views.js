@@ -1,4 +1,4 @@
-// What each mode draws: from the state to shapes, a legend and a caption.
+// The modes of attention layers: from the state to shapes, a legend and a caption.
 (() => {
   'use strict';
   const viewer = (window.viewer ??= {});
@@ -105,15 +105,16 @@
 
   /** Return the value that 99.5 % of the values do not exceed, so that single ones do not hide the others. */
   function highest(values) {
-    const sorted = Float32Array.from(values).sort(), at = sorted[Math.floor(0.995 * (sorted.length - 1))];
+    const sorted = Float64Array.from(values).filter(Number.isFinite).sort(), at = sorted[Math.floor(0.995 * (sorted.length - 1))];
     return at > 0 ? at : sorted.at(-1) || 1;
   }
 
-  /** Return a small canvas of values (h x w), colored and more opaque where they are large. */
+  /** Return a small canvas of values (h x w), colored and more opaque where they are large; NaN is transparent. */
   function heatCanvas(values, h, w, max) {
     const canvas = Object.assign(document.createElement('canvas'), {width: w, height: h});
     const ctx = canvas.getContext('2d'), image = ctx.createImageData(w, h);
     for (let i = 0; i < h * w; i++) {
+      if (Number.isNaN(values[i])) continue;
       const t = values[i] / max;
       image.data.set([...viewer.viridis(t), 255 * (0.2 + 0.5 * Math.sqrt(Math.min(Math.max(t, 0), 1)))], 4 * i);
     }
@@ -191,29 +192,42 @@
     return {legend: [{type: 'box', color: '#fff', label: 'window'}], text: `All windows of ${layer.size} × ${layer.size} tokens${layer.windowShift ? `, shifted by ${layer.windowShift}` : ''}; they are smaller at the border.`};
   }
 
-  function received(layer, state, shapes) {
-    const all = viewer.array(layer, 'received');
-    if (!all) return {legend: [], text: notHeld()};
-    const n = all.length / layer.heads, [h, w] = layer.kind === 'deformable' ? layer.queryGrid : layer.keyGrid;
-    const values = new Float32Array(h * w), groups = groupsShown(layer, state);
-    const count = state.head === 'all' ? (groups.length * layer.heads) / layer.groups : 1;
+  /**
+   * Return the attention that keys receive as a map {values, h, w}, relative to an even distribution. For deformable
+   * attention it is the mean of the sampling locations around each pixel, so that many locations do not look like much
+   * attention; pixels without any are NaN. `received_map` in heat.py is the same.
+   */
+  function receivedMap(layer, state) {
+    const all = viewer.array(layer, 'received'), n = all.length / layer.heads, [h, w] = layer.kind === 'deformable' ? layer.queryGrid : layer.keyGrid;
+    const values = new Float64Array(h * w), shares = new Float64Array(h * w), groups = groupsShown(layer, state);
     const perGroup = layer.heads / layer.groups;
     for (const group of groups) {
       const positions = layer.kind === 'deformable' ? keyPositions(layer, group) : null;
       const heads = state.head === 'all' ? Array.from({length: perGroup}, (_, i) => group * perGroup + i) : [state.head];
       for (let key = layer.extra; key < n; key++) {
         let sum = 0;
-        for (const head of heads) sum += all[head * n + key] / count;
-        if (positions) splat(values, h, w, (positions[2 * key] - layer.shift[0]) / layer.scale[0], (positions[2 * key + 1] - layer.shift[1]) / layer.scale[1], sum);
-        else values[key - layer.extra] += sum;
+        for (const head of heads) sum += all[head * n + key] / heads.length;
+        if (positions) {
+          const x = (positions[2 * key] - layer.shift[0]) / layer.scale[0], y = (positions[2 * key + 1] - layer.shift[1]) / layer.scale[1];
+          splat(values, h, w, x, y, sum);
+          splat(shares, h, w, x, y, 1);
+        } else {
+          values[key - layer.extra] += sum;
+          shares[key - layer.extra] += 1;
+        }
       }
     }
-    const max = highest(values);
+    return {values: values.map((v, i) => (shares[i] > 0 ? v / shares[i] : NaN)), h, w};
+  }
+  viewer.receivedMap = receivedMap;
+
+  function received(layer, state, shapes) {
+    const {values, h, w} = receivedMap(layer, state), max = highest(values);
     const [x0, y0] = layer.kind === 'spatial_reduction' ? viewer.array(layer, 'cells') : cellOf(layer, 0);
     const end = layer.kind === 'spatial_reduction' ? viewer.array(layer, 'cells').slice(-4) : cellOf(layer, layer.queryGrid[0] * layer.queryGrid[1] - 1);
     shapes.push({type: 'image', source: heatCanvas(values, h, w, max), x0, y0, x1: end[2], y1: end[3]});
-    const spread = layer.kind === 'deformable' ? ', spread bilinearly from the sampling locations' : '';
-    return {legend: [amountLegend('0', `≥ ${max.toFixed(1)} ×`, 'attention received, relative to an even distribution')], text: `Attention that keys receive, averaged over all queries${spread}; ${headText(layer, state).replace('of each group', 'of all groups')}.`};
+    const spread = layer.kind === 'deformable' ? ', mean of the sampling locations around each pixel' : '';
+    return {legend: [amountLegend('0', `≥ ${max.toFixed(1)} ×`, 'attention received, relative to an even distribution')], text: `Attention that keys receive, averaged over all queries${spread}; ${headText(layer, state)}.`};
   }
 
   function splat(values, h, w, x, y, amount) {
