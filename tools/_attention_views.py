@@ -1,10 +1,10 @@
-"""Which layer tools/visualize_attention.py shows, and what its command line may ask for."""
+"""Choose the layer and the view of tools/visualize_attention.py, and check what its command line asks for."""
 
 import argparse
 from collections.abc import Sequence
 
 from deformable_vit.engine import UserError
-from deformable_vit.visualization import AttentionLayer, Layer
+from deformable_vit.visualization import AttentionLayer, Layer, check_mode
 
 
 def describe(layers: Sequence[Layer]) -> str:
@@ -51,7 +51,7 @@ def check_head_and_group(layer: Layer, args: argparse.Namespace) -> tuple[int | 
     """Return the indices of ``--head`` and ``--group``, None for all.
 
     Raises:
-        UserError: The layer does not have as many.
+        UserError: The layer does not have as many, or the head is in another group.
     """
     groups = layer.groups if isinstance(layer, AttentionLayer) else 1
     numbers = {'head': getattr(layer, 'heads', 1), 'group': groups}
@@ -59,4 +59,20 @@ def check_head_and_group(layer: Layer, args: argparse.Namespace) -> tuple[int | 
         value = getattr(args, name)
         if value is not None and value > count:
             raise UserError(f'--{name} {value}: this {layer.kind} layer has {count}; choose 1 to {count}, or all')
+    if args.head is not None and args.group is not None and groups > 1:
+        per_group = numbers['head'] // groups
+        if (own := (args.head - 1) // per_group + 1) != args.group:
+            raise UserError(f'--head {args.head} --group {args.group}: head {args.head} is in group {own}')
     return tuple(None if getattr(args, name) is None else getattr(args, name) - 1 for name in numbers)  # type: ignore[return-value]
+
+
+def check_view(layer: Layer, mode: str) -> None:
+    """Check that a layer has a mode, for every kind of output.
+
+    Raises:
+        UserError: It has not.
+    """
+    try:
+        check_mode(layer, mode)
+    except ValueError as error:
+        raise UserError(f'--mode {mode}: layer {layer.stage}.{layer.block}: {error}') from error

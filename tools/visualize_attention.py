@@ -1,12 +1,14 @@
 """Show where a model looks in an image: sampling locations, patches and attention as one self-contained HTML page."""
 
 import argparse
+import io
 import json
 import os
 import time
 from pathlib import Path
 
-from _attention_views import check_head_and_group, choose_blocks, choose_layer
+from _attention_outputs import check_outputs, printable, write
+from _attention_views import check_head_and_group, check_view, choose_blocks, choose_layer
 from mmengine.config import Config
 from torch import nn
 from tqdm import tqdm
@@ -15,9 +17,20 @@ from deformable_vit.checkpoints import CheckpointError
 from deformable_vit.engine import UserError, adapt_to_device, add_config_options, load_config, one_line_errors
 from deformable_vit.engine.cli import TRACEBACK, first_line
 from deformable_vit.engine.console import quiet_console
+from deformable_vit.engine.inputs import is_file
 from deformable_vit.engine.model import load_model
-from deformable_vit.visualization import PageInfo, Recording, View, build_page, draw, read_predictions, record, to_json
-from deformable_vit.visualization.figure import MODES
+from deformable_vit.visualization import (
+    MODES,
+    Layer,
+    PageInfo,
+    Recording,
+    View,
+    build_page,
+    draw,
+    read_predictions,
+    record,
+    to_json,
+)
 
 
 def number_or_all(text: str) -> int | None:
@@ -44,8 +57,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--json', metavar='FILE', help='save locations, and the attention of the query, of all layers as JSON'
     )
+    parser.add_argument('--overwrite', action='store_true', help='replace files that exist')
     parser.add_argument(
-        '--query', type=float, nargs=2, metavar=('X', 'Y'), help='pixel of the image (default: its center)'
+        '--query',
+        type=float,
+        nargs=2,
+        metavar=('X', 'Y'),
+        help='pixel of the image (default: the center of the best object of a DETR decoder, else of the image)',
     )
     parser.add_argument('--stage', type=int, help='stage of the view, 1 to 4; 0 for layers outside the backbone')
     parser.add_argument('--block', type=int, help='block of the view, from 1; 0 for the patch embedding')
@@ -59,7 +77,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--group', type=number_or_all, default='all', metavar='N|all', help='group of heads of the view, from 1'
     )
-    parser.add_argument('--mode', choices=MODES, default='query', help='what the view shows (default: %(default)s)')
+    parser.add_argument('--mode', choices=MODES, default='query', help='kind of view (default: %(default)s)')
     parser.add_argument(
         '--top', type=int, default=100, metavar='K', help='strongest sampling locations to draw (default: %(default)s)'
     )
@@ -95,6 +113,8 @@ def main_record(config: Config, model: nn.Module, args: argparse.Namespace) -> R
         model.test_cfg['mode'] = 'whole'
     try:
         recording = record(model, args.image, args.size)
+    except UserError:
+        raise
     except Exception as error:
         if os.environ.get(TRACEBACK):
             raise
@@ -102,6 +122,10 @@ def main_record(config: Config, model: nn.Module, args: argparse.Namespace) -> R
     if not recording.layers:
         name = type(model.backbone).__name__
         raise UserError(f'config {args.config}: {name} has no attention or patches that this tool can show')
+    try:
+        recording.check_finite()
+    except ValueError as error:
+        raise UserError(f'checkpoint {args.checkpoint}: {error}') from error
     height, width = recording.size
     if args.query and not (0 <= args.query[0] < width and 0 <= args.query[1] < height):
         raise UserError(
@@ -113,10 +137,16 @@ def main_record(config: Config, model: nn.Module, args: argparse.Namespace) -> R
 @one_line_errors
 def main() -> None:
     args = parse_args()
+    outputs = {f'--{kind}': file for kind in ('png', 'svg', 'json', 'out') if (file := getattr(args, kind))}
+    outputs = outputs or {'--out': f'work_dirs/attention/{Path(args.image).stem}.html'}
     with quiet_console():
+        is_file('config', args.config)  # load_config says more about a missing one
         config = load_config(args.config, args.cfg_options)
-        if not Path(args.image).is_file():
-            raise UserError(f'image {args.image} does not exist')
+        for what, name in (('image', args.image), ('checkpoint', args.checkpoint)):
+            if not ('://' in name and what == 'checkpoint') and not is_file(what, name):
+                raise UserError(f'{what} {name} does not exist')
+        inputs = dict(image=args.image, config=args.config, checkpoint=args.checkpoint)
+        check_outputs(outputs, inputs, args.overwrite)
         config.model.backbone.pop('init_cfg', None)
         adapt_to_device(config, 'none')
         try:
@@ -131,53 +161,47 @@ def main() -> None:
     # Without --stage and --block, the page and the files show the same layer.
     info = PageInfo(
         model=f'{type(model).__name__} with {type(model.backbone).__name__}',
-        subtitle=f'{Path(args.config).name}, {Path(args.checkpoint).name}, {Path(args.image).name}',
-        weights=Path(args.checkpoint).name,
-        file=Path(args.image).stem,
-        query=tuple(args.query) if args.query else None,
+        subtitle=', '.join(printable(Path(name).name) for name in (args.config, args.checkpoint, args.image)),
+        weights=printable(Path(args.checkpoint).name),
+        file=printable(Path(args.image).stem),
+        query=tuple(args.query) if args.query else recording.default_query(),
         layer=chosen,
         mode=args.mode,
         top=args.top,
     )
-    info.head, info.group = check_head_and_group(layers[info.first(layers)], args)
-    write_files(args, recording, info)
-    out = args.out or (None if args.png or args.svg or args.json else f'work_dirs/attention/{info.file}.html')
-    if out:
+    layer = layers[info.first(layers)]
+    info.head, info.group = check_head_and_group(layer, args)
+    check_view(layer, args.mode)
+    write_files(outputs, recording, layer, info)
+    if '--out' in outputs:
         start = time.monotonic()
         predictions = read_predictions(recording.output, model.dataset_meta.get('classes') or (), args.score_thr)
         with tqdm(total=len(layers), desc='layers', unit='layer', leave=False, disable=None) as bar:
-            page = build_page(
-                recording, info, predictions, keep=kept, progress=lambda done, _: bar.update(done - bar.n)
-            )
-        write(out, page)
-        print(f'{len(page) / 1e6:.1f} MB in {time.monotonic() - start:.1f} s: {out}')
+            try:
+                page = build_page(
+                    recording, info, predictions, keep=kept, progress=lambda done, _: bar.update(done - bar.n)
+                )
+            except ValueError as error:  # a prediction that is not finite
+                raise UserError(f'image {args.image}: {first_line(error)}') from error
+        write(outputs['--out'], page.encode())
+        print(f'{len(page) / 1e6:.1f} MB in {time.monotonic() - start:.1f} s: {printable(outputs["--out"])}')
 
 
-def write_files(args: argparse.Namespace, recording: Recording, info: PageInfo) -> None:
-    """Write ``--png``, ``--svg`` and ``--json``."""
-    height, width = recording.size
-    query = info.query or ((width - 1) / 2, (height - 1) / 2)
-    layer = recording.layers[info.first(recording.layers)]
-    if args.png or args.svg:
+def write_files(outputs: dict[str, str], recording: Recording, layer: Layer, info: PageInfo) -> None:
+    """Write the figure of a layer, and the JSON file of all layers, where they are asked for."""
+    query = info.query or recording.default_query()
+    if '--png' in outputs or '--svg' in outputs:
         view = View(query, info.mode, info.head, info.group, info.top)
-        title = f'{info.model}, {layer.name}; {info.subtitle}'
-        try:
-            figure = draw(recording, layer, view, title)
-        except ValueError as error:
-            raise UserError(f'--mode {args.mode}: {error}') from error
-        for file, kind in ((args.png, 'png'), (args.svg, 'svg')):
-            if file:
-                Path(file).parent.mkdir(parents=True, exist_ok=True)
-                figure.savefig(file, format=kind)
-                print(file)
-    if args.json:
-        write(args.json, json.dumps(to_json(recording.size, recording.layers, query)))
-        print(args.json)
-
-
-def write(file: str, text: str) -> None:
-    Path(file).parent.mkdir(parents=True, exist_ok=True)
-    Path(file).write_text(text, encoding='utf-8')
+        figure = draw(recording, layer, view, f'{info.model}, {layer.name}; {info.subtitle}')
+        for kind in ('png', 'svg'):
+            if file := outputs.get(f'--{kind}'):
+                data = io.BytesIO()
+                figure.savefig(data, format=kind)
+                write(file, data.getvalue())
+                print(printable(file))
+    if file := outputs.get('--json'):
+        write(file, json.dumps(to_json(recording.size, recording.layers, query), allow_nan=False).encode())
+        print(printable(file))
 
 
 if __name__ == '__main__':

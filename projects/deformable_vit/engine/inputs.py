@@ -58,6 +58,27 @@ class Input:
             return 1
 
 
+def is_file(what: str, name: str) -> bool:
+    """Return whether a file exists.
+
+    Args:
+        what: Its role, for the message.
+        name: As the user wrote it.
+
+    Raises:
+        UserError: No file can have this name, or its directory may not be searched.
+    """
+    try:
+        return Path(name).expanduser().is_file()
+    except (OSError, RuntimeError) as error:
+        raise UserError(f'{what} {name}: {reason_of(error)}') from error
+
+
+def reason_of(error: OSError | RuntimeError) -> str:
+    """Return the reason of an error about a file, without the name of the file."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 def find_inputs(arguments: Sequence[str]) -> list[Input]:
     """Return the images and videos that the arguments name, each once, in the order of the arguments.
 
@@ -66,11 +87,14 @@ def find_inputs(arguments: Sequence[str]) -> list[Input]:
             order of their names, as mmdet's inferencers do; glob patterns, in which ``**`` matches subdirectories.
 
     Raises:
-        UserError: An argument names nothing.
+        UserError: An argument names nothing, or cannot be looked up.
     """
     paths: dict[Path, None] = {}
     for argument in arguments:
-        paths.update(dict.fromkeys(_expand(argument)))
+        try:
+            paths.update(dict.fromkeys(_expand(argument)))
+        except (OSError, RuntimeError) as error:  # RuntimeError: ~ of a user who does not exist
+            raise UserError(f'input {argument}: {reason_of(error)}') from error
     names: set[str] = set()
     inputs = []
     for path in paths:
