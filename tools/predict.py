@@ -6,7 +6,9 @@ The exit status is 1 if a file could not be read; the others are done then, and 
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from _progress import Display
 
@@ -21,7 +23,7 @@ from deformable_vit.engine import (
 )
 from deformable_vit.engine.cli import TRACEBACK, first_line
 from deformable_vit.engine.inference import build_predictor
-from deformable_vit.engine.inputs import find_inputs
+from deformable_vit.engine.inputs import find_inputs, is_file
 from deformable_vit.engine.model import check_device
 from deformable_vit.engine.predict import predict
 from deformable_vit.engine.predictions import DRAWN, JSON, LABEL_MAPS, Outputs, PredictionsFile, check_outputs
@@ -70,8 +72,9 @@ def main() -> None:
     device = check_device(args.device)
     out = Path(args.out)
     file = Path(args.json) if args.json else out / JSON
-    if '://' not in args.checkpoint and not Path(args.checkpoint).expanduser().is_file():
+    if '://' not in args.checkpoint and not is_file('checkpoint', args.checkpoint):
         raise UserError(f'checkpoint {args.checkpoint} does not exist')
+    is_file('config', args.config)  # load_config says more about a missing one
     config = load_config(args.config, args.cfg_options)
     if args.score_thr is not None and config.default_scope != 'mmdet':
         raise UserError(f'--score-thr is for detection, and config {args.config} is for {config.default_scope}')
@@ -100,12 +103,25 @@ def main() -> None:
     print(f'{predictions.count} predictions: {file}{drawn}')
     sys.stdout.flush()
     if predictions.failed:
-        names = [failure.get('image', failure.get('video')) for failure in predictions.failed]
+        lines = failures(predictions.failed)
+        names = {failure.get('image', failure.get('video')) for failure in predictions.failed}
         print(f'{Path(sys.argv[0]).name}: {len(names)} of {len(inputs)} inputs failed:', file=sys.stderr)
-        for name, failure in zip(names, predictions.failed, strict=True):
-            frame = f', frame {failure["frame"]}' if 'frame' in failure else ''
-            print(f'  {name}{frame}: {failure["reason"]}', file=sys.stderr)
+        for line in lines:
+            print(f'  {line}', file=sys.stderr)
         sys.exit(1)
+
+
+def failures(failed: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a line for each input that failed; frames of a video that failed for the same reason share one."""
+    frames: dict[tuple[str, str], list[int]] = {}
+    for failure in failed:
+        found = frames.setdefault((failure.get('image', failure.get('video')), failure['reason']), [])
+        found += [failure['frame']] if 'frame' in failure else []
+    lines = []
+    for (name, reason), numbers in frames.items():
+        more = f' and {len(numbers) - 1} more' if len(numbers) > 1 else ''
+        lines.append(f'{name}{f", frame {numbers[0]}{more}" if numbers else ""}: {reason}')
+    return lines
 
 
 if __name__ == '__main__':

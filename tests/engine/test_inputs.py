@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from deformable_vit.engine import UserError
-from deformable_vit.engine.inputs import UnreadableError, Video, check_readable, find_inputs
+from deformable_vit.engine.inputs import UnreadableError, Video, check_readable, find_inputs, swap_channels
 
 
 def write(path: Path, size: tuple[int, int] = (40, 30)) -> Path:
@@ -63,6 +63,8 @@ def test_names_of_outputs_are_unique(tmp_path: Path) -> None:
     ('argument', 'words'),
     [
         ('nowhere.jpg', 'input nowhere.jpg does not exist'),
+        ('a' * 300 + '.jpg', 'input a+.jpg: File name too long'),
+        ('~nobody_of_this_name/x.jpg', 'input ~nobody_of_this_name/x.jpg: .*home directory'),
         ('*.jpg', r'input \*.jpg matches no image'),
         ('empty', 'input empty has no images .*subdirectories'),
         ('https://host/image.jpg', 'does not exist; download it first'),
@@ -98,6 +100,31 @@ def test_reasons_for_unreadable_files(tmp_path: Path) -> None:
         path.chmod(0)
         with pytest.raises(UnreadableError, match='Permission denied'):
             check_readable(path)
+
+
+def test_images_that_pillow_finds_too_large_are_left_to_opencv(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    path = write(tmp_path / 'large.png')
+    for limit in (1000, 100):  # a warning beyond the limit, an error beyond twice the limit
+        monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', limit)
+        check_readable(path)
+    assert not recwarn.list
+
+
+def test_directories_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, 'Permission denied')
+
+    monkeypatch.setattr(Path, 'iterdir', refuse)
+    with pytest.raises(UserError, match=f'input {tmp_path}: Permission denied'):
+        find_inputs([str(tmp_path)])
+
+
+def test_channels_of_gray_images_are_not_columns() -> None:
+    gray, color = np.arange(6, dtype=np.uint8).reshape(2, 3), np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
+    np.testing.assert_array_equal(swap_channels(gray), np.stack([gray] * 3, axis=-1))
+    np.testing.assert_array_equal(swap_channels(color), color[..., ::-1])
 
 
 def test_frames_of_a_video(tmp_path: Path) -> None:

@@ -160,3 +160,25 @@ def test_nothing_of_the_user_is_overwritten(tmp_path: Path) -> None:
     assert not (tmp_path / 'new').exists()
     check_outputs(tmp_path / 'new', tmp_path / 'new' / 'predictions.json', inputs, overwrite=False)
     assert (tmp_path / 'new').is_dir()
+
+
+def test_results_do_not_overwrite_each_other_or_inputs(tmp_path: Path) -> None:
+    out = tmp_path / 'out'
+    film, label_map = write_video(tmp_path / 'b.avi'), write(out / 'label_maps' / 'b' / '000002.png')
+    with pytest.raises(UserError, match='the input .*000002.png would be overwritten'):
+        check_outputs(out, out / 'p.json', find_inputs([str(film), str(label_map)]), overwrite=True)
+    for name in ('vis', 'label_maps', 'vis/b.mp4'):
+        with pytest.raises(UserError, match=f'--json .*{name} is '):
+            check_outputs(tmp_path / 'new', tmp_path / 'new' / name, find_inputs([str(film)]), overwrite=False)
+    with pytest.raises(UserError, match='--out .* cannot be written: File name too long'):
+        check_outputs(tmp_path / ('a' * 300), out / 'p.json', [], overwrite=False)
+
+
+def test_partial_file_replaces_nothing(tmp_path: Path) -> None:
+    own = [tmp_path / name for name in ('p.json.part', 'p.json.0.part')]
+    for file in own:
+        file.write_text('own')
+    with PredictionsFile(tmp_path / 'p.json', dict(task='mean')) as file:
+        file.add({})
+    assert [file.read_text() for file in own] == ['own'] * 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['p.json', 'p.json.0.part', 'p.json.part']

@@ -220,3 +220,33 @@ def test_names_and_colors_of_classes() -> None:
     assert dataset_meta(config(3), {})['classes'] == ['class 0', 'class 1', 'class 2']
     with pytest.raises(UserError, match=r'checkpoint names 2 classes \(a, b, ...\) and model.head.num_classes is 3'):
         dataset_meta(config(3), saved)
+
+
+def test_colors_of_a_subset_are_those_of_its_classes() -> None:
+    class Known(BaseDataset):
+        METAINFO = dict(classes=('a', 'b', 'c'), palette=[(1, 1, 1), (2, 2, 2), (3, 3, 3)])  # noqa: RUF012
+
+    def config(number: int, **metainfo: object) -> Config:
+        dataset = dict(type=Known, metainfo=metainfo)
+        loader = dict(dataset=dict(type='ConcatDataset', datasets=[dataset]))
+        return Config(dict(model=dict(head=dict(num_classes=number)), test_dataloader=loader))
+
+    assert dataset_meta(config(2, classes=('c', 'b')), {})['palette'] == [(3, 3, 3), (2, 2, 2)]
+    saved = dict(meta=dict(dataset_meta=dict(classes=('b', 'new'), palette='random')))
+    first, other = dataset_meta(config(2), saved)['palette']
+    assert first == (2, 2, 2)
+    assert other == dataset_meta(config(2, classes=('x', 'y'), palette='random'), {})['palette'][1]
+    own = dataset_meta(config(2, classes=('c', 'b'), palette=[(7, 7, 7), (8, 8, 8)]), {})
+    assert own['palette'] == [(7, 7, 7), (8, 8, 8)]
+
+
+def test_failed_frames_are_one_line_of_their_video() -> None:
+    from predict import failures
+
+    frames = [dict(video='film.mp4', frame=i, reason='too dark') for i in range(3, 303)]
+    failed = [dict(image='a.jpg', reason='empty'), *frames, dict(video='film.mp4', frame=400, reason='other')]
+    assert failures(failed) == [
+        'a.jpg: empty',
+        'film.mp4, frame 3 and 299 more: too dark',
+        'film.mp4, frame 400: other',
+    ]

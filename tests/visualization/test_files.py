@@ -10,6 +10,7 @@ from attention_page import move_offsets, points_layer
 from matplotlib.collections import PathCollection
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from PIL import Image
 from running import ROOT
 from small_models import build_small
 
@@ -31,7 +32,7 @@ from deformable_vit.visualization import (
 from deformable_vit.visualization.affine import stage_centers
 from deformable_vit.visualization.figure import _DRAWERS
 from deformable_vit.visualization.heat import received_map
-from deformable_vit.visualization.model_input import prepare
+from deformable_vit.visualization.model_input import _shrunk, prepare
 from deformable_vit.visualization.modes import modes_of
 
 SIZE = (96, 160)
@@ -204,6 +205,20 @@ def test_pixels_of_the_network_input_map_to_the_image(limit: int | None) -> None
     assert np.abs(values - mapped).max() < 1.5
     assert np.abs((values - mapped).mean()) < 0.3
     np.testing.assert_array_equal(found.image, image[..., ::-1])
+
+
+def test_pipelines_within_concatenated_datasets_and_gray_images(tmp_path: Path) -> None:
+    gray = np.arange(64 * 80, dtype=np.uint16).reshape(64, 80).astype(np.uint8)
+    Image.fromarray(gray).save(tmp_path / 'gray.png')
+    pipeline = [dict(type='LoadImageFromFile', color_type='grayscale'), dict(type='PackInputs')]
+    datasets = dict(type='ConcatDataset', datasets=[dict(type='A', pipeline=pipeline), dict(type='B', pipeline=[])])
+    config = Config(dict(default_scope='mmpretrain', test_dataloader=dict(dataset=datasets)))
+    np.testing.assert_array_equal(prepare(config, tmp_path / 'gray.png').image, np.stack([gray] * 3, axis=-1))
+
+
+def test_sizes_without_a_limit_do_not_shrink() -> None:
+    step = dict(type='Resize', scale=(1333, -1), size=float('inf'), crop_size=100)
+    assert _shrunk(step, 0.5) == dict(type='Resize', scale=(666, -1), size=float('inf'), crop_size=50)
 
 
 def test_other_outputs_have_no_predictions() -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .cli import UserError
 from .data_checks.configs import leaf_datasets
-from .inputs import UnreadableError, check_readable
+from .inputs import UnreadableError, check_readable, swap_channels
 from .model import load_model
 
 _TOP = 5
@@ -40,7 +40,7 @@ class Predictor(ABC):
     def __init__(self, config: Config, inferencer: Any, meta: dict[str, list[Any]]) -> None:
         self.inferencer, self.meta = inferencer, meta
         self.classes = [str(name) for name in meta['classes']]
-        self.loader = TRANSFORMS.build(_load_transform(config))
+        self.loader = TRANSFORMS.build(dict(next(t for t in test_dataset(config)['pipeline'] if _loads(t))))
 
     def read(self, path: Path) -> np.ndarray:
         """Return an image as the config's test pipeline loads it: (H, W, 3), BGR.
@@ -101,8 +101,8 @@ class DetectionPredictor(Predictor):
         return record | dict(label_names=[self.classes[label] for label in record['labels']])
 
     def draw(self, image: np.ndarray, sample: Any) -> np.ndarray:
-        (drawn,) = self.inferencer.visualize([_rgb(image)], [sample], return_vis=True, pred_score_thr=-1.0)
-        return _rgb(drawn)
+        (drawn,) = self.inferencer.visualize([swap_channels(image)], [sample], return_vis=True, pred_score_thr=-1.0)
+        return swap_channels(drawn)
 
 
 class SegmentationPredictor(Predictor):
@@ -132,8 +132,8 @@ class SegmentationPredictor(Predictor):
         )
 
     def draw(self, image: np.ndarray, sample: Any) -> np.ndarray:
-        drawn = self.inferencer.visualize([_rgb(image)], [sample], return_vis=True, opacity=0.5)
-        return _rgb(drawn[0])
+        drawn = self.inferencer.visualize([swap_channels(image)], [sample], return_vis=True, opacity=0.5)
+        return swap_channels(drawn[0])
 
 
 class ClassificationPredictor(Predictor):
@@ -161,12 +161,14 @@ class ClassificationPredictor(Predictor):
         )
 
     def draw(self, image: np.ndarray, sample: Any) -> np.ndarray:
-        drawn = self.inferencer.visualizer.visualize_cls(_rgb(image), sample, classes=self.classes, draw_gt=False)
-        return _rgb(drawn)
+        drawn = self.inferencer.visualizer.visualize_cls(
+            swap_channels(image), sample, classes=self.classes, draw_gt=False
+        )
+        return swap_channels(drawn)
 
 
 def build_predictor(config: Config, checkpoint: str, device: str = 'cpu', score_thr: float = 0.3) -> Predictor:
-    """Load a checkpoint into the model of a config, and return what predicts with it.
+    """Load a checkpoint into the model of a config, and return its predictor.
 
     Args:
         config: For mmdet, mmseg or mmpretrain, with a ``test_dataloader``.
@@ -178,8 +180,10 @@ def build_predictor(config: Config, checkpoint: str, device: str = 'cpu', score_
         CheckpointError: The checkpoint cannot be read safely.
         UserError: It does not fit, or the config has no test pipeline.
     """
-    _load_transform(config)
+    dataset = test_dataset(config)
     model = load_model(config, checkpoint, device)
+    # The inferencers look for the pipeline here, not within wrappers such as ConcatDataset.
+    config.test_dataloader.dataset = dataset
     # Not the config's visualizer, which may write to TensorBoard or W&B.
     if config.default_scope == 'mmdet':
         from mmdet.apis import DetInferencer
@@ -217,17 +221,20 @@ def _around(kind: type[BaseInferencer], model: nn.Module, config: Config, device
     return Inferencer(config, device=device, **kwargs)
 
 
-def _load_transform(config: Config) -> dict[str, Any]:
-    """Return the transform of the config's test pipeline that loads an image.
+def test_dataset(config: Config) -> dict[str, Any]:
+    """Return the config's test dataset, or the first one of several, whose ``pipeline`` loads images.
 
     Raises:
         UserError: There is none.
     """
     for dataset in leaf_datasets((config.get('test_dataloader') or {}).get('dataset')):
-        for transform in dataset.get('pipeline') or ():
-            if str(transform['type']).endswith('LoadImageFromFile'):
-                return dict(transform)
+        if any(_loads(transform) for transform in dataset.get('pipeline') or ()):
+            return dataset
     raise UserError('the config has no test_dataloader whose pipeline loads images (LoadImageFromFile)')
+
+
+def _loads(transform: dict[str, Any]) -> bool:
+    return str(transform['type']).endswith('LoadImageFromFile')
 
 
 def _label_position(mask: np.ndarray) -> np.ndarray:
@@ -235,8 +242,3 @@ def _label_position(mask: np.ndarray) -> np.ndarray:
     y = int(np.argmax((mask == 1).sum(axis=1)))
     xs = np.flatnonzero(mask[y] == 1)
     return np.array([xs[len(xs) // 2], y])
-
-
-def _rgb(image: np.ndarray) -> np.ndarray:
-    """Swap the channels of (H, W, 3) between BGR and RGB."""
-    return np.ascontiguousarray(image[..., ::-1])

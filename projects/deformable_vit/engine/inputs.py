@@ -1,6 +1,7 @@
 """Images and videos that a command line names: files, directories and glob patterns."""
 
 import glob
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,13 +142,22 @@ def check_readable(path: Path) -> None:
     try:
         if path.stat().st_size == 0:
             raise UnreadableError('the file is empty')
-        with Image.open(path) as image:
-            image.load()
-    except UnidentifiedImageError:
-        return  # OpenCV may know the format
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                image.load()
+    except (UnidentifiedImageError, Image.DecompressionBombError):
+        return  # OpenCV may know the format, and reads images that Pillow finds too large
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
         reason = error.strerror if isinstance(error, OSError) else None
         raise UnreadableError(reason or f'the file is damaged: {error}') from error
+
+
+def swap_channels(image: np.ndarray) -> np.ndarray:
+    """Return an image (H, W, 3) with its channels swapped between BGR and RGB; (H, W) becomes gray (H, W, 3)."""
+    if image.ndim == 2:  # a pipeline that loads with color_type='grayscale'
+        image = image[..., None].repeat(3, axis=-1)
+    return np.ascontiguousarray(image[..., ::-1])
 
 
 class Video:

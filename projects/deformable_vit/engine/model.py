@@ -68,8 +68,8 @@ def load_model(config: Config, checkpoint: str, device: str = 'cpu') -> Any:
 def dataset_meta(config: Config, checkpoint: dict[str, Any]) -> dict[str, list[Any]]:
     """Return ``classes`` (names) and ``palette`` (RGB) of a checkpoint, else of the config's test dataset.
 
-    Without names, which a message says, classes are called ``class 0``, ``class 1``. Without colors, or with too few,
-    they are random, and the same in every run.
+    Without names, which a message says, classes are called ``class 0``, ``class 1``. Without a color for each, classes
+    that the type of the test dataset knows get its colors; others are random, and the same in every run.
 
     Raises:
         UserError: The number of names is not the model's number of classes.
@@ -96,20 +96,46 @@ def dataset_meta(config: Config, checkpoint: dict[str, Any]) -> dict[str, list[A
             f'{where} names {len(classes)} classes ({shown}, ...) and {key} is {number}; set '
             'test_dataloader.dataset.metainfo.classes in the config to the names of the classes'
         )
-    palette = [tuple(map(int, color)) for color in found.get('palette') or ()]
-    if len(palette) < len(classes):
+    palette = _colors(found.get('palette'))
+    if len(palette) != len(classes):
         palette = list(map(tuple, np.random.default_rng(42).integers(0, 256, (len(classes), 3)).tolist()))
-    return dict(classes=classes, palette=palette[: len(classes)])
+        # A subset of the dataset's classes keeps the palette of all.
+        known = _known_colors(config)
+        palette = [known.get(name, color) for name, color in zip(classes, palette, strict=True)]
+    return dict(classes=classes, palette=palette)
+
+
+def _colors(palette: Any) -> list[tuple[int, int, int]]:
+    """Return a palette as triples, or nothing for another kind, such as mmdet's ``random``."""
+    if not isinstance(palette, (list, tuple)) or any(np.shape(color) != (3,) for color in palette):
+        return []
+    return [(int(r), int(g), int(b)) for r, g, b in palette]
+
+
+def _known_colors(config: Config) -> dict[Any, tuple[int, int, int]]:
+    """Return the colors of the classes that the type of the config's test dataset knows."""
+    for dataset in leaf_datasets((config.get('test_dataloader') or {}).get('dataset')):
+        meta = {key.lower(): value for key, value in (getattr(_dataset_type(dataset, config), 'METAINFO', {})).items()}
+        classes, palette = meta.get('classes') or (), _colors(meta.get('palette'))
+        if len(classes) == len(palette) > 0:
+            return dict(zip(classes, palette, strict=True))
+    return {}
 
 
 def _config_meta(config: Config) -> dict[str, Any]:
     """Return the ``metainfo`` of the test dataset, without building it: its files may not exist here."""
     for dataset in leaf_datasets((config.get('test_dataloader') or {}).get('dataset')):
-        kind = dataset['type']
-        if isinstance(kind, str):
-            with DATASETS.switch_scope_and_registry(config.get('default_scope')) as registry:
-                kind = registry.get(kind)
+        kind = _dataset_type(dataset, config)
         if kind is not None:
             found = dict(kind._load_metainfo(dataset.get('metainfo')))
             return found | ({'classes': dataset['classes']} if 'classes' in dataset else {})
     return {}
+
+
+def _dataset_type(dataset: dict[str, Any], config: Config) -> Any:
+    """Return the class of a dataset; None for an unknown name."""
+    kind = dataset['type']
+    if isinstance(kind, str):
+        with DATASETS.switch_scope_and_registry(config.get('default_scope')) as registry:
+            kind = registry.get(kind)
+    return kind

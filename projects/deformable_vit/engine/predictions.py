@@ -1,12 +1,13 @@
-"""What ``tools/predict.py`` writes: drawn images and videos, label maps, and one file of JSON."""
+"""The files of ``tools/predict.py``: drawn images and videos, label maps, and one file of JSON."""
 
+import itertools
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import cv2
 import mmcv
@@ -15,7 +16,7 @@ from PIL import Image
 
 from .cli import TRACEBACK, UserError
 from .inference import Predictor
-from .inputs import Input
+from .inputs import Input, reason_of
 
 DRAWN, LABEL_MAPS, JSON = 'vis', 'label_maps', 'predictions.json'
 
@@ -33,6 +34,19 @@ def check_outputs(out: Path, file: Path, inputs: Sequence[Input], overwrite: boo
         UserError: The directory is not empty, or the file exists; one of them cannot be written; an input would be
             overwritten.
     """
+    try:
+        _check_paths(out, file, inputs, overwrite)
+        out.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        for directory in (out, file.parent):
+            if not os.access(directory, os.W_OK):
+                raise PermissionError(None, 'Permission denied', str(directory))
+    except (OSError, RuntimeError) as error:  # RuntimeError: a symbolic link that leads to itself
+        where = getattr(error, 'filename', None)
+        raise UserError(f'--out {out} cannot be written: {reason_of(error)}{f" ({where})" if where else ""}') from error
+
+
+def _check_paths(out: Path, file: Path, inputs: Sequence[Input], overwrite: bool) -> None:
     replace = 'choose another, or pass --overwrite to replace files of the same name'
     if out.is_dir() and not overwrite and any(out.iterdir()):
         raise UserError(f'--out {out} is not empty; {replace}')
@@ -41,18 +55,15 @@ def check_outputs(out: Path, file: Path, inputs: Sequence[Input], overwrite: boo
     if file.is_dir():
         raise UserError(f'--json {file} is a directory; name a file')
     written = {(out / DRAWN / one.drawn_name).resolve() for one in inputs}
-    written |= {(out / LABEL_MAPS / f'{one.name}.png').resolve() for one in inputs} | {file.resolve()}
+    written |= {(out / LABEL_MAPS / f'{one.name}.png').resolve() for one in inputs}
+    if file.resolve() in {(out / name).resolve() for name in (DRAWN, LABEL_MAPS)} | written:
+        raise UserError(f'--json {file} is a file or directory that is written for other results; choose another')
+    # Label maps of a video's frames have a directory of their own.
+    frames = {(out / LABEL_MAPS / one.name).resolve() for one in inputs if one.is_video}
     for one in inputs:
-        if one.path.resolve() in written:
+        path = one.path.resolve()
+        if path in written | {file.resolve()} or path.parent in frames:
             raise UserError(f'--out {out}: the input {one.path} would be overwritten; choose another directory')
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        for directory in (out, file.parent):
-            if not os.access(directory, os.W_OK):
-                raise PermissionError(None, 'Permission denied', str(directory))
-    except OSError as error:
-        raise UserError(f'--out {out} cannot be written: {error.strerror} ({error.filename})') from error
 
 
 class PredictionsFile:
@@ -63,10 +74,10 @@ class PredictionsFile:
     """
 
     def __init__(self, file: Path, header: dict[str, Any]) -> None:
-        self.file, self.partial = file, file.with_name(f'{file.name}.part')
+        self.file = file
         self.failed: list[dict[str, Any]] = []
         self.count = 0
-        self.opened = self.partial.open('w')
+        self.partial, self.opened = _open_partial(file)
         self.opened.write(json.dumps(header)[:-1] + ',\n"predictions": [')
 
     def add(self, record: dict[str, Any]) -> None:
@@ -93,6 +104,19 @@ class PredictionsFile:
             os.replace(self.partial, self.file)
         except OSError as error:
             raise UserError(f'{self.file} cannot be written: {error.strerror}') from error
+
+
+def _open_partial(file: Path) -> tuple[Path, TextIO]:
+    """Create a file beside another one under a name that no file has."""
+    for number in itertools.count():
+        partial = file.with_name(f'{file.name}.{number}.part')
+        try:
+            return partial, partial.open('x')
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f'{file} cannot be written: {error.strerror}') from error
+    raise AssertionError
 
 
 class _VideoWriter:

@@ -1,15 +1,17 @@
 """From an image to the input of a model, by the test pipeline of its config, and back to pixels of the image."""
 
 import copy
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from ..engine.inference import test_dataset
+from ..engine.inputs import swap_channels
 from .affine import Affine, Array
 
 # Transforms that need annotations, which an image of one's own does not have.
@@ -21,7 +23,7 @@ class ModelInput:
     """The input of a model.
 
     Attributes:
-        data: What ``model.test_step`` takes.
+        data: Argument of ``model.test_step``.
         image: (height, width, 3), RGB, as it was read.
         to_image: Maps pixels of the network's input to pixels of the image.
         size: (height, width) of the network's input without padding.
@@ -40,12 +42,13 @@ def prepare(config: Config, image: str | Path | Array, max_size: int | None = No
         config: Config with ``test_dataloader`` and ``default_scope``.
         image: Path, or (height, width, 3) in BGR.
         max_size: Limit of the longer side of the network's input in pixels: all sizes of the pipeline shrink alike.
+
+    Raises:
+        UserError: The config has no pipeline that loads images.
     """
     init_default_scope(config.default_scope)
-    dataset = config.test_dataloader.dataset
-    while 'pipeline' not in dataset:
-        dataset = dataset['dataset']
-    steps = [copy.deepcopy(dict(t)) for t in dataset.pipeline if t['type'].split('.')[-1] not in _ANNOTATIONS]
+    pipeline = test_dataset(config)['pipeline']
+    steps = [copy.deepcopy(dict(t)) for t in pipeline if t['type'].split('.')[-1] not in _ANNOTATIONS]
     result = _apply(steps, image)
     longest = max(result.size)
     if max_size is not None and longest > max_size:
@@ -65,7 +68,7 @@ def _apply(steps: list[dict[str, Any]], image: str | Path | Array) -> ModelInput
     for step, transform in zip(steps, Compose(steps).transforms, strict=True):
         before = results['img'].shape[:2] if 'img' in results else None
         if original is None and before is not None:
-            original = np.ascontiguousarray(results['img'][..., ::-1])
+            original = swap_channels(results['img'])
         packed = transform(results)
         if 'img' not in packed:  # packed for the model
             break
@@ -94,6 +97,7 @@ def _shrunk(step: dict[str, Any], factor: float) -> dict[str, Any]:
     def shrink(value: Any) -> Any:
         if isinstance(value, (list, tuple)):
             return tuple(shrink(v) for v in value)
-        return max(32, int(value * factor))
+        # -1 and infinity stand for no limit.
+        return max(32, int(value * factor)) if value > 0 and math.isfinite(value) else value
 
     return {k: shrink(v) if k in ('scale', 'crop_size', 'size') and v else v for k, v in step.items()}
