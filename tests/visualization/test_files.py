@@ -34,6 +34,7 @@ from deformable_vit.visualization.figure import _DRAWERS
 from deformable_vit.visualization.heat import received_map
 from deformable_vit.visualization.model_input import _shrunk, prepare
 from deformable_vit.visualization.modes import modes_of
+from deformable_vit.visualization.predictions import rank_colors, ranked
 
 SIZE = (96, 160)
 
@@ -260,3 +261,13 @@ def test_boxes_of_object_queries_are_the_predictions() -> None:
     # Pixel centers of the finest level, in equal steps over what the network saw.
     steps = np.diff(reference[: h * w].reshape(h, w, 2)[0, :, 0])
     np.testing.assert_allclose(steps, steps[0], rtol=1e-3)
+
+
+def test_ranks_of_classes_and_their_colors() -> None:
+    label_map = np.array([[5, 5, 5, 1], [1, 7, 5, 5]])
+    labels, ranks = ranked(label_map)
+    assert labels.tolist() == [5, 1, 7]
+    np.testing.assert_array_equal(labels[ranks], label_map)
+    labels, ranks = ranked(np.arange(300)[None])
+    assert (len(labels), ranks.max()) == (256, 255)
+    assert len(set(rank_colors(256))) == 256

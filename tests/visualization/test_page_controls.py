@@ -10,7 +10,7 @@ from attention_page import click
 from browser import CHROMIUM, Browser
 from running import ROOT
 
-from deformable_vit.visualization import PageInfo, PointsLayer, Recording, build_page
+from deformable_vit.visualization import PageInfo, PointsLayer, Predictions, Recording, build_page
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='no Chromium on this machine: the page is not tested')
 
@@ -81,6 +81,57 @@ def test_predictions_are_laid_over_the_image_as_text(opened: Browser) -> None:
     assert texts == ['cat <b> 0.80']
     assert 'cat &#60;b&#62; 0.80' in opened.js('viewer.svg()')
     assert opened.js('document.getElementById("best").textContent') == 'cat 75.0 %'
+
+
+def test_label_map_has_a_legend_and_the_class_at_the_query(
+    recording: Recording, browser: Browser, tmp_path: Path
+) -> None:
+    height, width = recording.size
+    label_map = np.zeros((height, width), dtype=np.int64)
+    label_map[:, 80:] = 9  # with 2 in the same color of the seven, were they not by rank
+    label_map[:30, 100:] = 2
+    predictions = Predictions(label_map=label_map, classes=[f'name {i}' for i in range(12)])
+    (tmp_path / 'page.html').write_text(build_page(recording, PageInfo('map'), predictions), encoding='utf-8')
+    browser.open(tmp_path / 'page.html')
+    browser.press('p')
+    browser.wait('viewer.drawn.text.includes("Predicted class there")')
+    items = browser.js('[...document.querySelectorAll("#legend .item")].map((e) => e.textContent)')
+    assert items[-3:] == ['name 0', 'name 9', 'name 2']
+    assert len({c['color'] for c in browser.js('viewer.page.predictions.classes')}) == 3
+    for x, y, name in ((20, 50, 'name 0'), (150, 80, 'name 9'), (130, 10, 'name 2')):
+        click(browser, x, y)
+        assert browser.js('viewer.drawn.text').endswith(f'Predicted class there: {name}.')
+
+
+def test_svg_has_colors_of_svg_and_opacities_beside_them(opened: Browser) -> None:
+    opened.js('viewer.set({layer: viewer.page.layers.findIndex((l) => l.kind === "deformable"), everything: true})')
+    opened.press('p')
+    svg = re.sub(r'href="[^"]*"', '', opened.js('viewer.svg()'))
+    assert set(map(len, re.findall(r'"#([0-9a-f]+)"', svg))) <= {3, 6}
+    assert 'fill-opacity="0.25"' in svg  # the mask of the object
+    assert 'stroke-opacity="0.6"' in svg  # dots of all locations
+
+
+def test_only_the_main_button_chooses_a_query(opened: Browser) -> None:
+    left, top = opened.js('[document.getElementById("canvas").getBoundingClientRect()].flatMap((b) => [b.left, b.top])')
+    before = opened.js('viewer.state.query')
+    for kind in ('mousePressed', 'mouseReleased'):
+        opened('Input.dispatchMouseEvent', type=kind, x=left + 40, y=top + 40, button='right', clickCount=1)
+    assert opened.js('viewer.state.query') == before
+    opened.click(left + 40, top + 40)
+    assert opened.js('viewer.state.query') != before
+
+
+def test_check_boxes_leave_the_keys_to_the_viewer(opened: Browser) -> None:
+    opened.js('viewer.set({layer: viewer.page.layers.findIndex((l) => l.kind === "deformable" && l.heads > 1)})')
+    opened.js('document.getElementById("arrows").focus()')
+    opened.press('h')
+    assert opened.js('viewer.state.head') == 0
+    opened.press(' ')
+    assert opened.js('viewer.state.arrows') is False
+    layer = opened.js('viewer.state.layer')
+    opened.press('ArrowRight')
+    assert opened.js('viewer.state.layer') != layer
 
 
 def test_zoom_keeps_the_pixel_below_the_pointer(opened: Browser) -> None:

@@ -115,9 +115,9 @@ class DeformableLayer(AttentionLayer):
         table: (heads, Ty, Tx), relative position biases; None for none.
         reference: (keys, 2), (x, y) of the regular grid in pixels of the image.
         locations: (groups, keys, 2), (x, y) of the sampling locations in pixels of the image.
-        border: (groups, keys), whether a location is at the border of the feature map (where DAT++ clamps it) or
-            outside (where DAT reads zeros).
+        border: (groups, keys), whether a location is at the border of the feature map or outside, where zeros are read.
         convention: ``centers`` or ``corners``; see :mod:`deformable_vit.ops.coordinates`.
+        clamped: Whether locations are clamped to the feature map, as where offsets are unbounded.
     """
 
     normalized: Array
@@ -128,6 +128,7 @@ class DeformableLayer(AttentionLayer):
     locations: Array
     border: Array
     convention: str
+    clamped: bool = False
 
     @property
     def offsets(self) -> Array:

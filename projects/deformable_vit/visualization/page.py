@@ -22,7 +22,7 @@ from PIL import Image
 from .affine import Array
 from .layers import AttentionLayer, DeformableLayer, Layer, LocalLayer, PatchLayer, PointsLayer, ReductionLayer
 from .modes import check_mode, modes_of
-from .predictions import Predictions, color_map, color_of
+from .predictions import Predictions, color_of, rank_colors, ranked
 from .record import Recording
 
 SOURCES = Path(__file__).parent / 'page'
@@ -199,13 +199,18 @@ def image_url(image: Array, longest_side: int = _LONGEST_SIDE) -> str:
 
 
 def _predictions(predictions: Predictions) -> dict[str, Any]:
-    url = None
+    url, classes = None, []
     if predictions.label_map is not None:
-        data = io.BytesIO()
-        Image.fromarray(color_map(predictions.label_map)).quantize(16).save(data, 'PNG')
+        labels, ranks = ranked(predictions.label_map)
+        colors, data = rank_colors(len(labels)), io.BytesIO()
+        image = Image.fromarray(ranks, mode='P')
+        image.putpalette(bytes.fromhex(''.join(color[1:] for color in colors)))
+        image.save(data, 'PNG')
         url = 'data:image/png;base64,' + base64.b64encode(data.getvalue()).decode()
+        names = [predictions.name(int(label)) for label in labels]
+        classes = [dict(name=name, color=color) for name, color in zip(names, colors, strict=True)]
     objects = [dict(o, color=color_of(o['class_index'])) for o in predictions.objects]
-    return dict(objects=objects, map=url, best=predictions.best)
+    return dict(objects=objects, map=url, classes=classes, best=predictions.best)
 
 
 def _geometry(layer: Layer, arrays: _Arrays) -> dict[str, Any]:
@@ -240,7 +245,7 @@ def _geometry(layer: Layer, arrays: _Arrays) -> dict[str, Any]:
         # Normalized, because pixels do not tell a location on an axis of one pixel; the page computes pixels from it.
         held |= dict(reference=arrays.add(layer.reference, 'f32'), normalized=arrays.add(layer.normalized, 'f32'))
         held |= dict(border=arrays.add(layer.border, 'u8'))
-        out |= dict(groups=layer.groups, convention=layer.convention)
+        out |= dict(groups=layer.groups, convention=layer.convention, clamped=layer.clamped)
         out |= dict(queryY=layer.query_y.tolist(), queryX=layer.query_x.tolist())
         if layer.table is not None:
             held |= dict(table=arrays.add(layer.table, 'f16'))

@@ -1,4 +1,4 @@
-"""What a model predicts, in pixels of the image, for a label, an outline or a colored map."""
+"""Predictions of a model in pixels of the image: boxes with labels, outlines, and a colored label map."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ def read_predictions(output: Any, classes: Sequence[str], score_thr: float = 0.3
     """Return the predictions in a data sample of mmdet, mmseg or mmpretrain, or none for other outputs.
 
     Args:
-        output: What ``model.test_step`` returns for an image.
+        output: Return value of ``model.test_step`` for an image.
         classes: Names of the classes.
         score_thr: Least score of an object.
         limit: Most objects.
@@ -78,8 +78,26 @@ def color_of(label: int) -> str:
     return COLORS[label % len(COLORS)]
 
 
-def color_map(label_map: Array) -> Array:
-    """Return a label map (height, width) as colors (height, width, 3)."""
-    table = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in COLORS], dtype=np.uint8)
-    colors: Array = table[label_map % len(COLORS)]
-    return colors
+def ranked(label_map: Array) -> tuple[Array, Array]:
+    """Return the classes of a label map, most frequent first (at most 256), and the rank of each pixel's class.
+
+    Pixels of still rarer classes get the last rank.
+    """
+    labels, inverse, counts = np.unique(label_map, return_inverse=True, return_counts=True)
+    order = np.argsort(-counts, kind='stable')
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return labels[order][:256], np.minimum(rank, 255)[inverse.reshape(label_map.shape)].astype(np.uint8)
+
+
+def rank_colors(count: int) -> list[str]:
+    """Return a color for each rank, no two the same: first those that everybody can tell apart, then their shades."""
+    colors = dict.fromkeys(COLORS)
+    base = [[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in COLORS]
+    for step in range(1, 41):
+        # Alternately darker and lighter, in ever smaller steps.
+        target, share = (0, 255)[step % 2], 0.5 / (1 + (step - 1) // 2)
+        for rgb in base:
+            mixed = [round(v + (target - v) * share) for v in rgb]
+            colors[f'#{mixed[0]:02x}{mixed[1]:02x}{mixed[2]:02x}'] = None
+    return list(colors)[:count]

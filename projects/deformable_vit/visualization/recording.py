@@ -1,4 +1,4 @@
-"""Record what a forward pass uses: queries, keys, sampling locations, windows, patches.
+"""Record the tensors of a forward pass: queries, keys, sampling locations, windows, patches.
 
 Forward hooks take the input of each attention and patch embedding and project it once more; the models have no code for
 it, and nothing is recorded outside of :func:`record_backbone`.
@@ -111,6 +111,7 @@ def _deformable(
         locations=pixels(locations[0]),
         border=(locations[0].abs() >= 1).any(-1).flatten(1).cpu().numpy(),
         convention=attn.coordinates,
+        clamped=attn.offset_range < 0,
         **place,
     )
 

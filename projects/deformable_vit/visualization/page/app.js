@@ -38,7 +38,7 @@
     if (state.dim) shapes.push({type: 'rect', x0: -0.5, y0: -0.5, x1: page.width - 0.5, y1: page.height - 0.5, fill: '#000', alpha: state.dim / 100});
     shadeUnseen(shapes);
     const result = viewer.modes[l.kind][state.mode](l, state, shapes);
-    if (state.predictions) drawPredictions(shapes);
+    if (state.predictions) drawPredictions(shapes, result);
     if (padded) result.legend.push({type: 'swatch', color: '#7d8590', label: 'padding of the network’s input'});
     return {shapes, ...result};
   }
@@ -51,10 +51,29 @@
     }
   }
 
-  let colors = null;
-  function drawPredictions(shapes) {
+  const MOST = 12;  // classes in the legend
+  let colors = null, pixels = null;
+
+  /** Return the name of the class at a pixel of the image, '' before the label map is loaded. */
+  function classAt([x, y]) {
+    if (!colors?.complete || !colors.naturalWidth) return '';
+    if (!pixels) {
+      const copy = Object.assign(document.createElement('canvas'), {width: colors.naturalWidth, height: colors.naturalHeight});
+      pixels = copy.getContext('2d', {willReadFrequently: true});
+      pixels.drawImage(colors, 0, 0);
+    }
+    const at = [[x, page.width, colors.naturalWidth], [y, page.height, colors.naturalHeight]].map(([v, n, m]) => Math.min(Math.max(Math.floor(((v + 0.5) * m) / n), 0), m - 1));
+    const hex = [...pixels.getImageData(...at, 1, 1).data].slice(0, 3).map((v) => v.toString(16).padStart(2, '0')).join('');
+    return page.predictions.classes.find((c) => c.color === `#${hex}`)?.name ?? '';
+  }
+
+  function drawPredictions(shapes, result) {
     if (page.predictions.map) {
       colors ??= Object.assign(new Image(), {src: page.predictions.map, onload: draw});
+      const {classes} = page.predictions, name = classAt(state.query);
+      for (const c of classes.slice(0, MOST)) result.legend.push({type: 'swatch', color: c.color, label: c.name});
+      if (classes.length > MOST) result.legend.push({type: 'more', label: `and ${classes.length - MOST} rarer classes`});
+      if (name) result.text += ` Predicted class there: ${name}.`;
       if (colors.complete) shapes.splice(padded ? 3 : 2, 0, {type: 'image', source: colors, smooth: false, alpha: 0.55, x0: -0.5, y0: -0.5, x1: page.width - 0.5, y1: page.height - 0.5});
     }
     for (const o of page.predictions.objects) {
@@ -69,7 +88,7 @@
   }
 
   function captionLines(result) {
-    const l = layer(), pixels = l.convention ? ` Offsets in the convention “${l.convention}”${l.convention === 'corners' ? ' (DAT++; clamped to the feature map)' : ' (DAT)'}.` : '';
+    const l = layer(), pixels = l.convention ? ` Offsets in the convention “${l.convention}”${l.convention === 'corners' ? ' (DAT++)' : ' (DAT)'}${l.clamped ? ', clamped to the feature map' : ''}.` : '';
     return [
       `${page.model}, ${stageName(l).toLowerCase()}, ${kindName(l)}: ${l.stage ? `${l.queryGrid[1]} × ${l.queryGrid[0]} tokens` : `${l.queries} queries`}, module ${l.name}.`,
       result.text,
@@ -113,7 +132,7 @@
     if (item.type === 'ramp') {
       const stops = Array.from({length: 9}, (_, i) => viewer.css(viewer.viridis(i / 8))).join(',');
       span.innerHTML = `${label}<span>${viewer.escape(item.low)}</span><i class="ramp" style="background:linear-gradient(to right,${stops})"></i><span>${viewer.escape(item.high)}</span>`;
-    } else span.innerHTML = marks[item.type] + label;
+    } else span.innerHTML = (marks[item.type] ?? '') + label;
     return span;
   }
 

@@ -34,6 +34,7 @@
     return [e.clientX - box.left, e.clientY - box.top];
   };
   canvas.onpointerdown = (e) => {
+    if (e.button !== 0) return;  // the right button opens a menu
     if (pointers.size === 0) moved = 0;
     pointers.set(e.pointerId, local(e));
     canvas.setPointerCapture(e.pointerId);
@@ -61,11 +62,15 @@
     pointers.set(e.pointerId, at);
   };
   canvas.onpointerup = (e) => {
-    if (pointers.size === 1 && moved <= 4) ask(...local(e));
+    if (pointers.size === 1 && pointers.has(e.pointerId) && moved <= 4) ask(...local(e));
     pointers.delete(e.pointerId);
     canvas.classList.remove('dragging');
   };
-  canvas.onpointercancel = (e) => pointers.delete(e.pointerId);
+  // Also without pointerup, which goes to a window that opened meanwhile.
+  canvas.onpointercancel = canvas.onlostpointercapture = (e) => {
+    pointers.delete(e.pointerId);
+    canvas.classList.remove('dragging');
+  };
   canvas.addEventListener('wheel', (e) => {
     e.preventDefault();
     zoom(Math.exp(-e.deltaY * 0.0015), ...local(e));
@@ -79,7 +84,8 @@
     f: () => set({follow: !state.follow}), '+': () => zoom(1.25), '=': () => zoom(1.25), '-': () => zoom(0.8), 0: () => viewer.resize(true), s: () => viewer.savePng(),
   };
   document.addEventListener('keydown', (e) => {
-    if (e.ctrlKey || e.metaKey || e.altKey || ['INPUT', 'SELECT'].includes(e.target.tagName)) return;
+    // Sliders and lists need the keys themselves; check boxes only the space bar, which is no key of the viewer.
+    if (e.ctrlKey || e.metaKey || e.altKey || e.target.matches('select, input:not([type="checkbox"])')) return;
     const {modes} = layer(), number = Number(e.key);
     const action = KEYS[e.key] ?? (number >= 1 && number <= modes.length ? () => set({mode: modes[number - 1]}) : null);
     if (!action) return;

@@ -92,8 +92,16 @@
   const number = (v) => +v.toFixed(2);
   const pairs = (points) => points.map(([x, y]) => `${number(x)},${number(y)}`).join(' ');
 
+  /** Return a color as an attribute; SVG 1.1 has no colors with opacity, such as #rrggbbaa. */
+  function colorAttribute(name, color = 'none') {
+    const found = /^#(?:([0-9a-f]{3})([0-9a-f])|([0-9a-f]{6})([0-9a-f]{2}))$/i.exec(color);
+    if (!found) return `${name}="${color}"`;
+    const opacity = found[1] ? parseInt(found[2], 16) / 15 : parseInt(found[4], 16) / 255;
+    return `${name}="#${found[1] ?? found[3]}" ${name}-opacity="${number(opacity)}"`;
+  }
+
   function element(s) {
-    const style = `fill="${s.fill ?? 'none'}" stroke="${s.stroke ?? 'none'}" stroke-width="${s.lineWidth ?? s.width ?? 1}"` +
+    const style = `${colorAttribute('fill', s.fill)} ${colorAttribute('stroke', s.stroke)} stroke-width="${s.lineWidth ?? s.width ?? 1}"` +
       (s.alpha !== undefined ? ` opacity="${number(s.alpha)}"` : '') +
       (s.dash ? ` stroke-dasharray="${s.dash.join(' ')}"` : '');
     switch (s.type) {
@@ -113,8 +121,8 @@
       }
       case 'text': {
         const width = s.text.length * s.size * 0.58 + 8;
-        return `<rect x="${number(s.x)}" y="${number(s.y - s.size - 4)}" width="${number(width)}" height="${s.size + 6}" fill="${s.background}"/>` +
-          `<text x="${number(s.x + 4)}" y="${number(s.y - 3)}" font-size="${s.size}" font-weight="600" fill="${s.fill}">${escape(s.text)}</text>`;
+        return `<rect x="${number(s.x)}" y="${number(s.y - s.size - 4)}" width="${number(width)}" height="${s.size + 6}" ${colorAttribute('fill', s.background)}/>` +
+          `<text x="${number(s.x + 4)}" y="${number(s.y - 3)}" font-size="${s.size}" font-weight="600" ${colorAttribute('fill', s.fill)}>${escape(s.text)}</text>`;
       }
       default: throw new Error(`unknown shape ${s.type}`);
     }
