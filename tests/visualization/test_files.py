@@ -256,11 +256,16 @@ def test_boxes_of_object_queries_are_the_predictions() -> None:
     assert differences.min() < 0.01
     encoder = next(layer for layer in recording.layers if isinstance(layer, PointsLayer))
     assert encoder.is_encoder
-    (h, w), reference = encoder.levels[0], encoder.reference
+    reference = encoder.reference
     assert len(reference) == sum(h * w for h, w in encoder.levels)
-    # Pixel centers of the finest level, in equal steps over what the network saw.
-    steps = np.diff(reference[: h * w].reshape(h, w, 2)[0, :, 0])
-    np.testing.assert_allclose(steps, steps[0], rtol=1e-3)
+    # Pixel centers of each level, which ends beyond the input where the stride does not divide its size.
+    inputs = prepare(config, image)
+    first = 0
+    for stride, (h, w) in zip((8, 16, 32, 64), encoder.levels, strict=False):
+        y, x = np.mgrid[:h, :w]
+        expected = inputs.to_image(np.stack([x, y], axis=-1).reshape(-1, 2) * stride + (stride - 1) / 2)
+        np.testing.assert_allclose(reference[first : first + h * w], expected, atol=0.02)
+        first += h * w
 
 
 def test_ranks_of_classes_and_their_colors() -> None:

@@ -25,6 +25,7 @@ from deformable_vit.visualization import (
     ReductionLayer,
     record,
 )
+from deformable_vit.visualization.detr import level_extent
 
 TOLERANCE = dict(rtol=1e-5, atol=1e-5)
 # Odd sizes, so that rows and columns cannot be confused; patches are padded and windows are cut.
@@ -173,6 +174,21 @@ def test_clamped_locations_are_marked_and_lie_on_the_border() -> None:
     assert sum(layer.border.sum() for layer in layers) > 0
 
 
+@pytest.mark.parametrize(
+    ('level', 'size', 'extent'),
+    [
+        ((7, 9), (104, 140), (144, 112)),  # stride 16
+        ((4, 5), (104, 140), (160, 128)),
+        ((1, 1), (33, 60), (64, 64)),
+        ((1, 3), (32, 96), (96, 32)),
+        ((2, 2), (100, 65), (128, 128)),  # of stride 64: more than half of it is beyond the input
+        ((10, 10), (104, 140), (140, 104)),  # of no stride
+    ],
+)
+def test_extents_of_levels(level: tuple[int, int], size: tuple[int, int], extent: tuple[int, int]) -> None:
+    assert level_extent(level, size) == extent
+
+
 @pytest.mark.parametrize('boxes', [False, True])
 def test_recorded_points_give_the_output_of_deformable_detr_attention(boxes: bool) -> None:
     class Model(torch.nn.Module):
@@ -201,7 +217,8 @@ def test_recorded_points_give_the_output_of_deformable_detr_attention(boxes: boo
     recording = record(model, torch.zeros(1, 3, *SIZE))
     (layer,) = recording.layers
     value = model.attn.value_proj(arguments['value']).unflatten(-1, (4, 8))
-    normalized = (torch.from_numpy(layer.locations) + 0.5) / torch.tensor([SIZE[1], SIZE[0]])
+    extents = torch.tensor([(9 * 16, 7 * 16), (5 * 32, 4 * 32)])  # of the levels, beyond the input
+    normalized = (torch.from_numpy(layer.locations) + 0.5) / extents[:, None]
     out = multi_scale_deformable_attn_pytorch(value, shapes, normalized[None], torch.from_numpy(layer.weights)[None])
     torch.testing.assert_close(model.attn.output_proj(out) + arguments['query'], recording.output, **TOLERANCE)
     assert not layer.is_encoder

@@ -4,6 +4,7 @@ The modules are mmcv's and mmdet's. The outputs of their linear layers for offse
 reference points come from their arguments.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -74,18 +75,25 @@ def _points_layer(
     if len(offsets) != 1:
         raise ValueError(f'recording takes one image at a time, got a batch of {len(offsets)}')
     offsets = offsets.unflatten(-1, (heads, levels, points, 2))
+    counts = tuple((int(h), int(w)) for h, w in shapes.tolist())
+    extents = np.array([level_extent(hw, input_size) for hw in counts])
     if reference.shape[-1] == 2:
         offsets = offsets / shapes.flip(-1)[:, None]
     else:  # a fraction of half the reference box
         offsets = offsets / points * reference[:, :, None, :, None, 2:] * 0.5
     locations = reference[:, :, None, :, None, :2] + offsets  # of the levels' (width, height), padding included
-    size = torch.tensor([input_size[1], input_size[0]], device=offsets.device)
-    first = reference[0, :, 0]
-    reference_pixels = to_image(to_numpy(first[:, :2] * size) - 0.5)
+    is_encoder = offsets.shape[1] == sum(h * w for h, w in counts)
+    # A pixel of the encoder is where it is in its own level; object queries are points of the first level.
+    own = (
+        np.repeat(np.arange(len(counts)), [h * w for h, w in counts])
+        if is_encoder
+        else np.zeros(len(locations[0]), int)
+    )
+    first = to_numpy(reference[0])[np.arange(len(own)), own]
+    reference_pixels = to_image(first[:, :2] * extents[own] - 0.5)
     if first.shape[-1] == 4:
-        extent = to_numpy(first[:, 2:] * size) * np.asarray(to_image.scale)
+        extent = first[:, 2:] * extents[own] * np.asarray(to_image.scale)
         reference_pixels = np.concatenate([reference_pixels, extent], axis=1)
-    counts = tuple((int(h), int(w)) for h, w in shapes.tolist())
     return PointsLayer(
         kind='deformable_detr',
         stage=0,
@@ -94,13 +102,30 @@ def _points_layer(
         query_grid=(1, offsets.shape[1]),
         to_image=to_image,
         levels=counts,
-        locations=to_image(to_numpy(locations[0] * size) - 0.5),
+        locations=to_image(to_numpy(locations[0]) * extents[:, None] - 0.5),
         weights=to_numpy(
             weights[0].unflatten(-1, (heads, levels * points)).softmax(-1).unflatten(-1, (levels, points))
         ),
         reference=reference_pixels.astype(np.float32),
-        is_encoder=offsets.shape[1] == sum(h * w for h, w in counts),
+        is_encoder=is_encoder,
     )
+
+
+def level_extent(level: tuple[int, int], input_size: tuple[int, int]) -> tuple[float, float]:
+    """Return (width, height) in pixels of the network's input that a level covers.
+
+    A level of stride s has ceil(H / s) rows, so it ends at or beyond the end of the input. Strides are powers of two;
+    a level that has none covers the input.
+
+    Args:
+        level: (height, width) of the level.
+        input_size: (height, width) of the network's input with its padding.
+    """
+    stride = 2 ** round(math.log2(max(n / m for n, m in zip(input_size, level, strict=True))))
+    for s in (stride, 2 * stride):
+        if all(-(-n // s) == m for n, m in zip(input_size, level, strict=True)):
+            return level[1] * s, level[0] * s
+    return input_size[1], input_size[0]
 
 
 @contextmanager

@@ -94,10 +94,9 @@ def rank_colors(count: int) -> list[str]:
     """Return a color for each rank, no two the same: first those that everybody can tell apart, then their shades."""
     colors = dict.fromkeys(COLORS)
     base = [[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in COLORS]
-    for step in range(1, 41):
-        # Alternately darker and lighter, in ever smaller steps.
-        target, share = (0, 255)[step % 2], 0.5 / (1 + (step - 1) // 2)
-        for rgb in base:
-            mixed = [round(v + (target - v) * share) for v in rgb]
-            colors[f'#{mixed[0]:02x}{mixed[1]:02x}{mixed[2]:02x}'] = None
+    for share in sorted(np.arange(1, 20) / 20, key=lambda share: abs(share - 0.4)):
+        for target in (255, 0):
+            for rgb in base:
+                red, green, blue = (round(v + (target - v) * share) for v in rgb)
+                colors[f'#{red:02x}{green:02x}{blue:02x}'] = None
     return list(colors)[:count]
