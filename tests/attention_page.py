@@ -32,7 +32,7 @@ def recording_of(*names: str, cells: tuple[int, int] = (6, 10)) -> Recording:
 
 
 def points_layer(encoder: bool) -> PointsLayer:
-    """Return made-up sampling points over two levels."""
+    """Return made-up sampling locations over two levels."""
     levels = ((6, 10), (3, 5))
     if encoder:
         grids = [np.stack(np.meshgrid(np.arange(w), np.arange(h)), -1).reshape(-1, 2) for h, w in levels]

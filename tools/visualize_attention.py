@@ -121,7 +121,10 @@ def main_record(config: Config, model: nn.Module, args: argparse.Namespace) -> R
         raise UserError(f'image {args.image}: {first_line(error)}') from error
     if not recording.layers:
         name = type(model.backbone).__name__
-        raise UserError(f'config {args.config}: {name} has no attention or patches that this tool can show')
+        raise UserError(
+            f'config {args.config}: {name} has no layers to show; this tool shows DAT, DPT, PVT, PVT v2 and '
+            'multi-scale deformable attention'
+        )
     try:
         recording.check_finite()
     except ValueError as error:
