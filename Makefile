@@ -23,7 +23,7 @@ test: setup lint  ## lint and the whole test suite with coverage (about 25 minut
 test-fast: setup  ## the tests that do not train (about 2 minutes on 2 cores)
 	@$(VENV_PYTHON) -m pytest -m "not slow" $(PYTEST_ARGS)
 
-reliability: setup  ## kills, full disks, damaged files and bad data, many of each (about 90 minutes on 2 cores)
+reliability: setup  ## kills, full disks, damaged files and bad data, many of each (about 40 minutes on 2 cores)
 	@RELIABILITY=long $(VENV_PYTHON) -m pytest -m campaign --durations=0 --durations-min=60 $(PYTEST_ARGS)
 
 lint: setup  ## ruff, codespell and mypy
