@@ -112,16 +112,8 @@ def main() -> None:
         print(f'  log         {relative(checkpoint.parent / "log.txt")}')
     name, checkpoint = results[0][0].config, results[0][2]
     page, image = checkpoint.parent / 'attention.html', 'data/shapes/coco/val2017/000001.jpg'
-    run_tool(
-        'visualize_attention.py',
-        name,
-        checkpoint,
-        image,
-        '--out',
-        page,
-        '--overwrite',
-        log=out / 'visualize_attention.log',
-    )
+    options = ('--out', page, '--overwrite')
+    run_tool('visualize_attention.py', name, checkpoint, image, *options, log=out / 'visualize_attention.log')
     print('\nNext: train RetinaNet with PVT-Tiny on COCO (README.md says where the data goes):')
     print('  .venv/bin/python tools/train.py configs/pvt/retinanet_pvt-t_fpn_1x_coco.py')
     print(f'See where {results[0][0].name} looks, in a browser: {relative(page)}')

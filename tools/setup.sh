@@ -204,7 +204,10 @@ if [ -z "$wheel" ]; then
   memory=$(awk -v each=$((cuda ? 3 : 2)) '/MemAvailable/ {print int($2 / 1048576 / each)}' /proc/meminfo)
   jobs=$((memory < 1 ? 1 : memory < cores ? memory : cores))
   time='about 1 minute'
-  [ "$cuda" = 0 ] || time="about $((8 * $(wc -w <<<"${TORCH_CUDA_ARCH_LIST//;/ }") / jobs + 2)) minutes for $TORCH_CUDA_ARCH_LIST"
+  if [ "$cuda" = 1 ]; then
+    read -ra gpus <<<"${TORCH_CUDA_ARCH_LIST//;/ }"
+    time="about $((8 * ${#gpus[@]} / jobs + 2)) minutes for $TORCH_CUDA_ARCH_LIST"
+  fi
   say "building $mmcv $version for torch${torch%%+*}-$cp-$variant, once on this machine: $time; logs: $build/*.log"
   sdist=$build/sdist/$wheel_name.tar.gz
   if [ ! -e "$sdist" ]; then

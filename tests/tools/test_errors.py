@@ -22,9 +22,9 @@ def error_of(done) -> str:
     ('options', 'words'),
     [
         (['optim_wraper.optimizer.lr=1'], ["unknown key 'optim_wraper'", "did you mean 'optim_wrapper'"]),
-        (['model.backbone.archh=tiny'], ['PVTv2', "'archh'"]),
+        (['model.backbone.archh=tiny'], ["unknown key 'archh'", "did you mean 'arch'"]),
         (['model.backbone.arch=b9'], ["no arch 'b9'", 'b0, b1, b2, b2-li']),
-        (['model.backbone.type=PVTv3'], ['PVTv3 is not in the']),
+        (['model.backbone.type=PVTv3'], ["there is no 'PVTv3'", "did you mean 'PVTv2'"]),
         (['train_cfg.max_epoch=3'], ["'max_epoch'"]),
         (['train_dataloader.batchsize=3'], ["'batchsize'"]),
         (['train_dataloader.dataset.ann_file=nowhere.json'], ['nowhere.json']),

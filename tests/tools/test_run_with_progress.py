@@ -47,6 +47,12 @@ if '--show-dir' in sys.argv:
     cv2.imwrite(str(images / '1.jpg'), numpy.zeros((8, 8, 3), 'uint8'))
 """
 
+VISUALIZE = """
+import sys
+from pathlib import Path
+Path(sys.argv[sys.argv.index('--out') + 1]).write_text(sys.argv[2])
+"""
+
 
 @pytest.fixture
 def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -55,7 +61,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory.mkdir()
     (directory / 'make_shapes.py').write_text('print("images")')
     (directory / 'train.py').write_text(TRAIN)
-    (directory / 'visualize_attention.py').write_text('import sys; open(sys.argv[-1], "w").write(sys.argv[2])')
+    (directory / 'visualize_attention.py').write_text(VISUALIZE)
     (directory / 'test.py').write_text(TEST.replace('MIOU', '71.0'))
     monkeypatch.setattr(_processes, 'TOOLS', directory)
     return directory
