@@ -11,6 +11,12 @@ from pathlib import Path
 
 from running import ROOT
 
+# The versions that requirements.txt pins.
+PINS = dict(
+    line.split()[0].split('==') for line in (ROOT / 'requirements.txt').read_text().splitlines() if '==' in line
+)
+TORCH, TORCHVISION = PINS['torch'], PINS['torchvision']
+
 # Answers like python, pip and venv as far as setup.sh asks, and records what it is asked to install.
 FAKE_PYTHON = """#!/usr/bin/env bash
 case "$*" in
@@ -48,9 +54,9 @@ if os.environ.get('NO_HEADERS'):
     sysconfig.get_paths = lambda: {'include': '/nowhere'}
 exec(sys.stdin.read())
 """
-TORCH = """
+FAKE_TORCH = f"""
 import os
-__version__ = '2.14.1'
+__version__ = '{TORCH}'
 class version:
     cuda = os.environ.get('TORCH_CUDA') or None
 class cuda:
@@ -86,7 +92,7 @@ class Checkout:
         modules = root / 'modules'
         modules.mkdir()
         (modules / 'run.py').write_text(RUN)
-        (modules / 'torch.py').write_text(TORCH)
+        (modules / 'torch.py').write_text(FAKE_TORCH)
         unwanted = ('CUDA', 'TORCH', 'STACK', 'CPATH', 'PIP_INDEX_URL', 'PIP_EXTRA_INDEX_URL')
         self.env = {key: value for key, value in os.environ.items() if not key.startswith(unwanted)} | dict(
             PATH=str(self.bin), PYTHON=str(python), LOG=str(self.log), DEFORMABLE_VIT_WHEELS=str(self.wheels),
@@ -142,4 +148,4 @@ class Checkout:
 
     @property
     def wheel(self) -> Path:
-        return self.wheels / 'torch2.14.1-cp311-cpu' / 'mmcv-2.1.0-cp311-none-any.whl'
+        return self.wheels / f'torch{TORCH}-cp311-cpu' / 'mmcv-2.1.0-cp311-none-any.whl'

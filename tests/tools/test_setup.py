@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from running import ROOT
-from setup_checkout import Checkout
+from setup_checkout import TORCH, TORCHVISION, Checkout
 
 pytestmark = pytest.mark.slow
 
@@ -20,12 +20,12 @@ def test_second_call_does_nothing(checkout: Checkout) -> None:
     out = checkout.run()
     assert 'minutes' in out  # long steps announce their time
     steps = checkout.steps
-    assert 'torch==2.14.1 torchvision==0.29.1' in steps[0]
+    assert f'torch=={TORCH} torchvision=={TORCHVISION}' in steps[0]
     # What builds this package and mmcv without build isolation; Python 3.11 brings setuptools 65.
     (build_requirement,) = tomllib.loads((ROOT / 'pyproject.toml').read_text())['build-system']['requires']
     assert build_requirement in steps[0]
     assert steps[1].startswith('build')
-    assert steps[1].split()[1:3] == ['--torch', '2.14.1']
+    assert steps[1].split()[1:3] == ['--torch', TORCH]
     assert '--cuda' not in steps[1]
     assert str(checkout.wheel) in steps[2]
     assert '.[dev]' in steps[3]
@@ -71,8 +71,8 @@ def test_another_torch_is_installed_on_request(checkout: Checkout) -> None:
     assert steps[1].split()[1:3] == ['--torch', '2.12.1']
     assert 'torch==2.12.1' in steps[3]
     assert checkout.run() == ''  # .venv keeps its settings
-    checkout.run(TORCH='2.14.1')
-    assert 'torch==2.14.1 torchvision==0.29.1' in checkout.steps[0]
+    checkout.run(TORCH=TORCH)
+    assert f'torch=={TORCH} torchvision=={TORCHVISION}' in checkout.steps[0]
 
 
 def test_another_python_replaces_the_environment(checkout: Checkout) -> None:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from setup_checkout import Checkout
+from setup_checkout import TORCH, Checkout
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +30,7 @@ def test_gpu_takes_the_compiler_from_pypi(checkout: Checkout) -> None:
     assert build.split()[-3:] == ['--cuda', 'arch=9.0', f'toolkit={toolkit}']
     assert (toolkit / 'lib64').readlink() == Path('lib')
     assert (toolkit / 'lib' / 'libcudart.so').readlink() == Path('libcudart.so.13')
-    assert (checkout.wheels / 'torch2.14.1-cp311-cu130-sm90' / 'mmcv-2.1.0-cp311-none-any.whl').exists()
+    assert (checkout.wheels / f'torch{TORCH}-cp311-cu130-sm90' / 'mmcv-2.1.0-cp311-none-any.whl').exists()
     assert checkout.run(GPU='1', TORCH_CUDA='13.0') == ''
     assert checkout.steps == []
 
@@ -45,7 +45,7 @@ def test_toolkit_of_the_right_version_is_used(checkout: Checkout, tmp_path: Path
     env = dict(DEFORMABLE_VIT_CUDA='1', TORCH_CUDA='13.1', CUDA_HOME=str(toolkit))
     checkout.run(**env, TORCH_CUDA_ARCH_LIST='9.0+PTX;8.0')
     assert checkout.steps[1].split()[-2:] == ['arch=8.0;9.0+PTX', f'toolkit={toolkit}']
-    assert (checkout.wheels / 'torch2.14.1-cp311-cu131-sm80-sm90ptx').exists()
+    assert (checkout.wheels / f'torch{TORCH}-cp311-cu131-sm80-sm90ptx').exists()
     assert not any('nvidia-cuda-nvcc' in step for step in checkout.steps)
     # A toolkit without the libraries' headers, like a wrapper of nvcc, is not enough.
     (toolkit / 'include' / 'cusparse.h').unlink()
@@ -57,15 +57,15 @@ def test_cuda_without_a_gpu_needs_architectures(checkout: Checkout) -> None:
     message = checkout.error(DEFORMABLE_VIT_CUDA='1', TORCH_CUDA='13.0')
     assert 'TORCH_CUDA_ARCH_LIST is not set, for example TORCH_CUDA_ARCH_LIST="8.0 9.0"' in message
     message = checkout.error(DEFORMABLE_VIT_CUDA='1', TORCH_CUDA_ARCH_LIST='9.0')
-    assert 'torch 2.14.1 is a CPU build: correct that, or set DEFORMABLE_VIT_CUDA=0' in message
+    assert f'torch {TORCH} is a CPU build: correct that, or set DEFORMABLE_VIT_CUDA=0' in message
     message = checkout.error(DEFORMABLE_VIT_CUDA='1', TORCH_CUDA_ARCH_LIST='9.0', TORCH_CUDA='12.8')
-    assert 'there is no CUDA 12 toolkit for torch 2.14.1: install one' in message
+    assert f'there is no CUDA 12 toolkit for torch {TORCH}: install one' in message
     assert 'use 1 to compile' in checkout.error(DEFORMABLE_VIT_CUDA='yes')
 
 
 def test_gpu_that_torch_cannot_use_gives_cpu_ops_and_a_note(checkout: Checkout) -> None:
     checkout.gpu.touch()
-    assert 'there is a GPU, but torch 2.14.1 is a CPU build: mmcv gets its CPU ops only' in checkout.run()
+    assert f'there is a GPU, but torch {TORCH} is a CPU build: mmcv gets its CPU ops only' in checkout.run()
     assert checkout.wheel.exists()
     assert 'there is a GPU, but DEFORMABLE_VIT_CUDA=0' in checkout.run(DEFORMABLE_VIT_CUDA='0', GPU='1')
 
@@ -118,14 +118,17 @@ def test_missing_disk_space_is_found_before_anything_is_written(checkout: Checko
     [
         (
             "WARNING: Retrying after connection broken by 'NewConnectionError': /simple/torch/",
-            'pip cannot reach the package index for installing torch 2.14.1 and torchvision: check the network',
+            f'pip cannot reach the package index for installing torch {TORCH} and torchvision: check the network',
         ),
         ('OSError: [Errno 28] No space left on device', 'the disk became full while pip was installing torch'),
         (
-            'ERROR: No matching distribution found for torch==2.14.1',
-            'the package index has no torch==2.14.1 for Python 3.11.0 on this machine',
+            f'ERROR: No matching distribution found for torch=={TORCH}',
+            f'the package index has no torch=={TORCH} for Python 3.11.0 on this machine',
         ),
-        ('something else', 'pip failed while installing torch 2.14.1 and torchvision; the whole log is .venv/pip.log'),
+        (
+            'something else',
+            f'pip failed while installing torch {TORCH} and torchvision; the whole log is .venv/pip.log',
+        ),
     ],
     ids=['network', 'disk', 'package', 'other'],
 )
