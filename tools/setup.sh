@@ -39,6 +39,7 @@ torch=${TORCH:-$(pinned torch)}
 case $torch in
   "$(pinned torch)") torchvision="torchvision==$(pinned torchvision)" ;;
   2.12.1) torchvision=torchvision==0.27.1 ;;
+  2.14.1) torchvision=torchvision==0.29.1 ;;
   *) torchvision=torchvision ;;
 esac
 # Without a network, give up in seconds.

@@ -142,3 +142,25 @@ def test_a_wrong_list_is_an_error(key: str, value: Any, kind: str) -> None:
 @pytest.mark.parametrize('content', [None, [], 3, {}, {'images': 1}])
 def test_other_json_is_no_coco_file(content: Any) -> None:
     assert {kind for _, kind, _ in problems(content)} == {'not in COCO format: a list is missing'}
+
+
+def test_what_other_programs_write_is_accepted() -> None:
+    content = copy.deepcopy(GOOD)
+    for entry in (*content['images'], *content['categories']):
+        entry['id'] = float(entry['id'])
+    assert problems(content) == []  # 1.0 and 1 are the same id
+    for annotation in content['annotations']:
+        annotation |= dict(image_id=float(annotation['image_id']), category_id=float(annotation['category_id']))
+    assert problems(content) == []
+    content['categories'].append(dict(id=9, name=None))  # of no class
+    assert [(level, kind) for level, kind, _ in problems(content)] == [
+        ('warning', 'the name of a category is not text')
+    ]
+    content['images'][0]['id'] = 0.5
+    assert ('error', 'an id is neither a whole number nor text', 'image 0.5') in problems(content)
+
+
+def test_a_file_of_images_to_detect_on_has_no_annotations() -> None:
+    content = {key: value for key, value in GOOD.items() if key != 'annotations'}
+    assert [kind for _, kind, _ in problems(content)] == ['not in COCO format: a list is missing']
+    assert list(check_coco(content, 'test-dev.json', False, needs_annotations=False)) == []

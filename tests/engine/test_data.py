@@ -92,6 +92,23 @@ def test_annotation_files_that_are_missing_or_in_another_format(data: Path) -> N
     assert 'train.json does not exist' in message(config(data, 'detection', CLASSES))
 
 
+def test_files_that_mmdet_reads_are_accepted(data: Path) -> None:
+    def remove_category(content: dict[str, Any]) -> None:
+        content['categories'] = [c for c in content['categories'] if c['name'] in CLASSES]
+        assert {a['category_id'] for a in content['annotations']} > {c['id'] for c in content['categories']}
+
+    edit(data / 'train.json', remove_category)  # mmdet leaves out the annotations of others
+    check_data(config(data, 'detection', CLASSES), 'train')
+    # As test-dev. Other formats than COCO's of detection are not read.
+    mine = config(data, 'detection', CLASSES)
+    for key in ('train.json', 'val.json'):
+        edit(data / key, lambda content: content.pop('annotations'))
+    check_data(mine, 'test')
+    for kind in ('CocoPanopticDataset', 'LVISV1Dataset'):
+        mine.merge_from_dict({f'{loader}_dataloader.dataset.type': kind for loader in ('train', 'val')})
+        check_data(mine, 'train')
+
+
 def test_boxes_without_masks_under_a_mask_head(data: Path) -> None:
     edit(data / 'train.json', lambda content: [a.pop('segmentation') for a in content['annotations'][:3]])
     found = message(config(data, 'instance_segmentation', CLASSES, _base_=MASK_RCNN))

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
@@ -61,12 +62,35 @@ def test_another_format_than_the_suffix_is_a_warning(image: Path, tmp_path: Path
     assert (problem.level, problem.detail) == ('warning', 'the file is JPEG')
 
 
+def test_images_that_opencv_reads(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.ones((6, 9, 3), np.float32)
+    cv2.imwrite(str(tmp_path / 'x.hdr'), pixels)
+    cv2.imwrite(str(tmp_path / 'x.tif'), pixels)
+    for decode in (True, False):
+        assert kinds(check_image(tmp_path / 'x.hdr', None, decode=decode)) == []
+    (problem,) = check_image(tmp_path / 'x.tif', None)
+    assert (problem.level, problem.kind) == ('warning', 'a TIFF that OpenCV cannot read')
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 1000)  # Pillow raises at twice as many
+    assert kinds(check_image(image, (90, 60))) == []
+
+
+def test_data_behind_the_end_of_a_jpeg(image: Path, tmp_path: Path) -> None:
+    whole = image.read_bytes()
+    image.write_bytes(whole + b'SEFH\1\2SEFT' + bytes(64))  # as cameras do
+    assert kinds(check_image(image, (90, 60))) == []
+    image.write_bytes(whole[: len(whole) * 9 // 10] + bytes(len(whole) // 10))
+    assert kinds(check_image(image, (90, 60))) == ['the image is truncated or broken']
+    image.write_bytes(whole + bytes(64))
+    assert kinds(check_image(image, (90, 60))) == []
+
+
 @pytest.mark.parametrize(
     ('array', 'kind'),
     [
         (np.full((60, 90), 2, np.uint8), None),
         (np.full((60, 90, 3), 2, np.uint8), 'the mask does not have one channel'),
-        (np.full((60, 90), 2, np.uint16), 'the mask has more than 8 bits, which mmseg cuts off'),
+        (np.full((60, 90), 2, np.uint16), None),
+        (np.full((60, 90), 258, np.uint16), 'the mask has more than 8 bits, which mmseg cuts off'),
         (np.full((90, 60), 2, np.uint8), 'the mask has another size than the image'),
         (np.full((60, 90), 7, np.uint8), 'the mask has values of no class'),
         (np.full((60, 90), 255, np.uint8), 'the mask has no pixel of a class'),

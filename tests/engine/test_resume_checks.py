@@ -13,7 +13,26 @@ from deformable_vit.checkpoints import CheckpointError, read_checkpoint
 from deformable_vit.engine.resume_checks import CheckpointContentHook
 
 
-def train(work_dir: Path, resume: Path | None = None, by_epoch: bool = True, hook: bool = True) -> Runner:
+class Growing(torch.optim.SGD):
+    """Has an infinite setting, as D-Adaptation and Prodigy do."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__(params, lr)
+        for group in self.param_groups:
+            group['growth_rate'] = float('inf')
+
+
+SCHEDULER = dict(type='LinearLR', start_factor=0.1, begin=0, end=2)
+
+
+def train(
+    work_dir: Path,
+    resume: Path | None = None,
+    by_epoch: bool = True,
+    hook: bool = True,
+    optimizer: str | type = 'AdamW',
+    scheduler: dict[str, Any] = SCHEDULER,
+) -> Runner:
     runner = Runner(
         model=Line(),
         work_dir=str(work_dir),
@@ -21,8 +40,8 @@ def train(work_dir: Path, resume: Path | None = None, by_epoch: bool = True, hoo
             batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False), dataset=Numbers()
         ),
         train_cfg=dict(by_epoch=True, max_epochs=2) if by_epoch else dict(by_epoch=False, max_iters=4),
-        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.1)),
-        param_scheduler=[dict(type='LinearLR', start_factor=0.1, by_epoch=by_epoch, begin=0, end=2)],
+        optim_wrapper=dict(optimizer=dict(type=optimizer, lr=0.1)),
+        param_scheduler=[dict(by_epoch=by_epoch) | scheduler],
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, by_epoch=by_epoch)),
         load_from=str(resume) if resume else None,
         resume=resume is not None,
@@ -117,3 +136,18 @@ def test_a_resumed_training_ends_with_the_same_weights(work_dir: Path, tmp_path:
     logs = [state['message_hub']['log_scalars']['train/loss'].data[0] for state in (found, expected)]
     assert np.array_equal(*logs)
     assert len(logs[0]) == 4
+
+
+@pytest.mark.parametrize(
+    ('optimizer', 'scheduler'),
+    [(Growing, SCHEDULER), ('SGD', dict(type='OneCycleLR', eta_max=0.1, total_steps=8, by_epoch=False))],
+    ids=['infinite settings', 'functions'],
+)
+def test_states_that_are_no_plain_numbers_are_resumed(
+    tmp_path: Path, optimizer: str | type, scheduler: dict[str, Any]
+) -> None:
+    whole = train(tmp_path / 'whole', optimizer=optimizer, scheduler=scheduler)
+    torch.load(tmp_path / 'whole' / 'epoch_1.pth', weights_only=True)
+    resumed = train(tmp_path / 'new', tmp_path / 'whole' / 'epoch_1.pth', optimizer=optimizer, scheduler=scheduler)
+    for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b)

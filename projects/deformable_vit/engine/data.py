@@ -38,7 +38,8 @@ def check_data(config: Config, task: Literal['train', 'test']) -> None:
                 raise UserError(f'{problem.loader}: {problem}')
         return
     for loader in loaders:
-        for dataset in leaf_datasets((config.get(loader) or {}).get('dataset')):
+        datasets = list(leaf_datasets((config.get(loader) or {}).get('dataset')))
+        for dataset in datasets:
             classes = (dataset.get('metainfo') or {}).get('classes')
             if not classes or not is_local(dataset):
                 continue
@@ -46,7 +47,9 @@ def check_data(config: Config, task: Literal['train', 'test']) -> None:
                 raise UserError(f"{loader}: metainfo.classes is the text {classes!r}; write a tuple, such as ('cat',)")
             if config.default_scope == 'mmdet':
                 needs_masks = task == 'train' and has_key(config.model, 'mask_head')
-                _check_boxes(dataset, classes, needs_masks, needs_all=loader == 'train_dataloader')
+                # One of several datasets may lack a class.
+                needs_all = loader == 'train_dataloader' and len(datasets) == 1
+                _check_boxes(dataset, classes, needs_masks, needs_all, is_test=task == 'test')
             else:
                 _check_masks(dataset, classes)
             wrong = {key: number for key, number in numbers_of_classes(config.model, 'model') if number != len(classes)}
@@ -58,7 +61,9 @@ def check_data(config: Config, task: Literal['train', 'test']) -> None:
                 )
 
 
-def _check_boxes(dataset: dict[str, Any], classes: Sequence[str], needs_masks: bool, needs_all: bool) -> None:
+def _check_boxes(
+    dataset: dict[str, Any], classes: Sequence[str], needs_masks: bool, needs_all: bool, is_test: bool
+) -> None:
     from mmdet.datasets import CocoDataset, XMLDataset
     from mmdet.registry import DATASETS
 
@@ -68,8 +73,8 @@ def _check_boxes(dataset: dict[str, Any], classes: Sequence[str], needs_masks: b
     path = joined(dataset, dataset['ann_file'])
     if issubclass(kind, (CocoDataset, XMLDataset)) and not path.is_file():
         raise UserError(f'annotation file {path} does not exist; set data_root and ann_file')
-    if issubclass(kind, CocoDataset):
-        _check_coco(path, classes, needs_masks)
+    if is_coco_format(kind):
+        _check_coco(path, classes, needs_masks, is_test)
     elif issubclass(kind, XMLDataset):
         prefix = (dataset.get('data_prefix') or {}).get('sub_data_root', '')
         _check_xml(path, joined(dataset, prefix) / dataset.get('ann_subdir', 'Annotations'), classes, needs_all)
@@ -97,11 +102,22 @@ def _check_xml(path: Path, directory: Path, classes: Sequence[str], needs_all: b
         )
 
 
-def _check_coco(path: Path, classes: Sequence[str], needs_masks: bool) -> None:
+def is_coco_format(kind: Any) -> bool:
+    """Return whether a dataset class reads COCO's format of detection; those of LVIS and panoptic data differ."""
+    from mmdet.datasets import CocoDataset
+
+    readers = ('load_data_list', 'parse_data_info', 'COCOAPI')
+    return issubclass(kind, CocoDataset) and all(getattr(kind, name) is getattr(CocoDataset, name) for name in readers)
+
+
+def _check_coco(path: Path, classes: Sequence[str], needs_masks: bool, is_test: bool) -> None:
     try:
         content = json.loads(path.read_text())
         names = {category['id']: category['name'] for category in content['categories']}
-        found = [a for a in content['annotations'] if names[a['category_id']] in classes]
+        if is_test and 'annotations' not in content:  # such as test-dev
+            return
+        # mmdet leaves out annotations of other categories.
+        found = [a for a in content['annotations'] if names.get(a['category_id']) in classes]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f'annotation file {path} is not in COCO format: {type(error).__name__}: {error}') from error
     both = f'the config has {listed(classes)}, {path} has {listed(list(names.values()))}'

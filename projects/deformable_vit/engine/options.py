@@ -1,6 +1,7 @@
 """Command-line options that the tools share; an option of ``--cfg-options`` that nothing would read is an error."""
 
 import argparse
+import contextlib
 import difflib
 import importlib
 import inspect
@@ -22,6 +23,18 @@ TOP_LEVEL = {
     *('find_unused_parameters', 'init_weights_for_test_or_val', 'model_wrapper_cfg', 'runner_type', 'strategy'),
     *('sync_bn', 'tta_model', 'tta_pipeline'),
 } - {'self', 'cfg'}
+# Dicts without a type, and what OpenMMLab reads in them.
+KNOWN_KEYS = {
+    'auto_scale_lr': {'enable', 'base_batch_size'},
+    'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
+    'env_cfg.mp_cfg': {'mp_start_method', 'opencv_num_threads'},
+    # Of mmengine, and of the layer decay of mmdet, mmseg and mmpretrain.
+    'optim_wrapper.paramwise_cfg': {
+        *('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult'),
+        *('dcn_offset_lr_mult', 'bypass_duplicate', 'num_layers', 'decay_rate', 'decay_type', 'layer_decay_rate'),
+        'force_default_settings',
+    },
+}
 # `dict(...)` or `{'key': ...}` at the beginning of a value or of an element of a list; `{}.pth` is a file name.
 _DICT = re.compile(r"""(^|[\[(,])\s*(dict\(|\{\s*(['"]|\w+\s*:))""")
 
@@ -41,7 +54,9 @@ class ConfigOptions(DictAction):
             key, equals, value = option.partition('=')
             if not key or not equals:
                 raise UserError(f'--cfg-options: {option!r} is not KEY=VALUE')
-            if value.count('(') != value.count(')') or value.count('[') != value.count(']'):
+            # mmengine reads brackets where a list begins or is continued; run(1).pth is a file name.
+            is_list = value.startswith(('(', '[')) or ',' in value
+            if is_list and (value.count('(') != value.count(')') or value.count('[') != value.count(']')):
                 raise UserError(f'--cfg-options {key}: unbalanced brackets in {value!r}; write lists as KEY="[a,b]"')
             options[key] = value if _is_dict(value) else self._parse_iterable(value)
         setattr(namespace, self.dest, options)
@@ -97,7 +112,7 @@ def check_option(key: str, value: Any, config: Config, path: str) -> None:
     if top not in config:
         check_top_level(top, '--cfg-options')
     # mmengine's Runner reads data_preprocessor only where the model has none.
-    is_variable = top not in TOP_LEVEL or (top == 'data_preprocessor' and top in config.model)
+    is_variable = top not in TOP_LEVEL or (top == 'data_preprocessor' and top in (config.get('model') or {}))
     readers = [reader + dot + rest for reader in _readers(config, top)] if is_variable else []
     if isinstance(value, str) and _is_dict(value):
         target = readers[0] if readers else key
@@ -109,36 +124,72 @@ def check_option(key: str, value: Any, config: Config, path: str) -> None:
         shown = ', '.join(readers[:3]) + (f' and {len(readers) - 3} more' if len(readers) > 3 else '')
         hint = f'set {shown}' if readers else 'set the keys that were made from it'
         raise UserError(f'--cfg-options {key}: {top!r} is a variable of {path} that nothing reads; {hint}')
-    _check_spelling(key, value, config)
 
 
-def _check_spelling(key: str, value: Any, config: Config) -> None:
-    """Check that a key is no misspelling of one beside it, and that a type exists.
+def check_spelling(options: dict[str, Any], before: Config, after: Config) -> None:
+    """Check that no option misspells a key of the config, or names a type that does not exist.
 
     Many dicts, such as ``test_cfg``, and classes with ``**kwargs`` ignore what they do not know.
+
+    Args:
+        options: Of ``--cfg-options``.
+        before: The config without the options, whose keys are suggested.
+        after: The config with them, whose types say what may be added.
+
+    Raises:
+        UserError: A new key resembles one beside it and is no parameter of the type, or a type does not exist.
     """
-    parent, _, last = key.rpartition('.')
-    if not parent or 'custom_keys' in key:  # any part of a parameter's name
-        return
+    for key, value in options.items():
+        parent, last = _first_new_part(key, before)
+        # Keys of custom_keys are parts of parameters' names; check_settings knows the others.
+        if not parent or 'custom_keys' in key or parent in KNOWN_KEYS:
+            continue
+        node, merged = _node(before, parent), _node(after, parent)
+        if not isinstance(node, dict) or not isinstance(merged, dict):
+            continue
+        if f'{parent}.{last}' != key and f'{parent}.{last}.type' in options:  # a new hook, for example
+            continue
+        if last == 'type':
+            if isinstance(node.get(last), str) and parent != 'optim_wrapper.optimizer':  # see check_settings
+                _check_type(key, value, after.default_scope)
+        elif last not in node and not {f'{parent}.type', f'{parent}._delete_'} & options.keys():
+            # --amp exchanges the wrapper of the optimizer later.
+            kinds = [merged.get('type'), *(['AmpOptimWrapper'] if parent == 'optim_wrapper' else [])]
+            if any(last in _parameters(kind, after.default_scope) for kind in kinds):
+                continue
+            if close := difflib.get_close_matches(last, [str(name) for name in node if name != 'type'], 1, 0.75):
+                raise UserError(f'--cfg-options {key}: unknown key {last!r}; did you mean {close[0]!r}?')
+
+
+def _first_new_part(key: str, config: Config) -> tuple[str, str]:
+    """Split a key before the first part that a dict of the config does not have, or before its last part."""
+    parts = key.split('.')
+    for i in range(1, len(parts) - 1):
+        parent = '.'.join(parts[:i])
+        if isinstance(node := _node(config, parent), dict) and parts[i] not in node:
+            return parent, parts[i]
+    return '.'.join(parts[:-1]), parts[-1]
+
+
+def _node(config: Config, key: str) -> Any:
     node: Any = config._cfg_dict
-    for part in parent.split('.'):
+    for part in key.split('.'):
         if isinstance(node, dict):
             node = node.get(part)
         else:
             node = node[int(part)] if isinstance(node, list) and part.isdigit() and int(part) < len(node) else None
-    if not isinstance(node, dict):
+    return node
+
+
+def _check_type(key: str, value: Any, scope: str) -> None:
+    if not isinstance(value, str) or '.' in value:  # its own scope and a path to import have a dot
         return
-    if last not in node and last not in _parameters(node.get('type'), config.default_scope):
-        if close := difflib.get_close_matches(last, map(str, node), 1, 0.75):
-            raise UserError(f'--cfg-options {key}: unknown key {last!r}; did you mean {close[0]!r}?')
-    # Its own scope and a path to import have a dot.
-    elif last == 'type' and isinstance(value, str) and isinstance(node.get(last), str) and '.' not in value:
-        kinds = _registries(config.default_scope)
-        if not any(kind.get(value) for kind in kinds) and not hasattr(mmcv.ops, value):
-            names = {name for kind in kinds for name in (*kind.module_dict, *(kind.parent or kind).module_dict)}
-            close = difflib.get_close_matches(value, names | set(dir(mmcv.ops)), 1)
-            hint = f'; did you mean {close[0]!r}?' if close else ''
-            raise UserError(f'--cfg-options {key}: there is no {value!r} in the registries of OpenMMLab{hint}')
+    kinds = _registries(scope)
+    if not any(kind.get(value) for kind in kinds) and not hasattr(mmcv.ops, value):
+        names = {name for kind in kinds for name in (*kind.module_dict, *(kind.parent or kind).module_dict)}
+        close = difflib.get_close_matches(value, names | set(dir(mmcv.ops)), 1)
+        hint = f'; did you mean {close[0]!r}?' if close else ''
+        raise UserError(f'--cfg-options {key}: there is no {value!r} in the registries of OpenMMLab{hint}')
 
 
 def _registries(scope: str) -> list[Registry]:
@@ -147,14 +198,27 @@ def _registries(scope: str) -> list[Registry]:
 
 
 def _parameters(kind: Any, scope: str) -> set[str]:
-    """Return the names that the constructor of a registered class takes, with those of its base classes."""
-    found = next(filter(None, (registry.get(kind) for registry in _registries(scope))), None) if kind else None
-    classes = inspect.getmro(found) if inspect.isclass(found) else [found] if found is not None else []
-    return {name for cls in classes if cls is not object for name in inspect.signature(cls).parameters}
+    """Return the names that a constructor takes, with those of its base classes.
+
+    Args:
+        kind: The ``type`` of a dict: a registered name, or the class itself.
+        scope: The default scope of the config.
+    """
+    found = kind
+    if isinstance(kind, str):
+        found = next(filter(None, (registry.get(kind) for registry in _registries(scope))), None)
+    classes = inspect.getmro(found) if inspect.isclass(found) else [found] if callable(found) else []
+    names = set()
+    for cls in classes:
+        with contextlib.suppress(ValueError):  # a class of C without a signature
+            names |= set(inspect.signature(cls).parameters)
+    return names
 
 
 def _readers(config: Config, name: str) -> list[str]:
     """Return the keys with the value of the variable ``name``, those with its name first."""
+    if name not in config:  # a setting of the model, written without `model.`
+        return [f'model.{name}']
     value = config[name]
     found = [
         (key, _named_alike(name, key), other == value)

@@ -27,8 +27,12 @@ def capture() -> dict[str, Any]:
     return state
 
 
-def restore(state: dict[str, Any]) -> None:
+def restore(state: dict[str, Any], set_cuda: bool = True) -> None:
     """Set all generators to what :func:`capture` returned, in this process or in another.
+
+    Args:
+        state: The states.
+        set_cuda: Whether to set CUDA's generator, or only to check its state.
 
     Raises:
         KeyError, TypeError, ValueError, RuntimeError: It is not such a state.
@@ -38,8 +42,12 @@ def restore(state: dict[str, Any]) -> None:
     keys = numpy['keys'].cpu().numpy().astype(np.uint32)
     np.random.set_state((numpy['kind'], keys, numpy['position'], numpy['has_gauss'], numpy['cached']))
     torch.set_rng_state(state['torch'].cpu())
-    if 'cuda' in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state['cuda'].cpu())
+    if 'cuda' in state:
+        cuda = state['cuda'].cpu()
+        if cuda.dtype != torch.uint8 or cuda.ndim != 1:  # torch looks when it initializes CUDA, which is too late
+            raise ValueError(f'a CUDA state of {cuda.dtype} and shape {tuple(cuda.shape)}')
+        if set_cuda and torch.cuda.is_available():
+            torch.cuda.set_rng_state(cuda)
 
 
 def check(state: Any) -> None:
@@ -50,11 +58,12 @@ def check(state: Any) -> None:
     """
     before = capture()
     try:
-        restore(state)
+        # Setting CUDA's generator before CUDA is initialized could not be taken back.
+        restore(state, set_cuda=False)
     except Exception as error:  # of any form: it comes from a file
         raise ValueError(f'{type(error).__name__}: {error}') from error
     finally:
-        restore(before)
+        restore(before, set_cuda=False)
 
 
 def seed_all(entropy: tuple[int, ...]) -> None:

@@ -30,10 +30,19 @@ class CheckpointContentHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         checkpoint.update({key: plain(value) for key, value in checkpoint.items() if key not in _WEIGHTS})
+        if 'param_schedulers' in checkpoint:
+            checkpoint['param_schedulers'] = _without_functions(checkpoint['param_schedulers'])
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         if runner.cfg.get('resume'):
             check_resume(runner, checkpoint)
+
+
+def _without_functions(state: Any) -> Any:
+    """Drop the functions of schedulers, which every scheduler has already when it resumes (OneCycleLR)."""
+    if isinstance(state, dict):
+        return {key: _without_functions(value) for key, value in state.items() if not callable(value)}
+    return [_without_functions(value) for value in state] if isinstance(state, list) else state
 
 
 def check_resume(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
@@ -145,7 +154,8 @@ def _unlike(found: Any, own: Any, where: str) -> Iterator[str]:
     elif isinstance(own, (int, float)):
         is_number = isinstance(found, (int, float)) and not isinstance(found, bool)
         is_number = is_number or (isinstance(found, Tensor) and found.numel() == 1)
-        expected = None if is_number and math.isfinite(found) else 'a finite number'
+        # D-Adaptation and Prodigy begin with an infinite growth rate.
+        expected = None if is_number and (math.isfinite(found) or found == own) else 'a finite number'
     elif isinstance(own, str):
         expected = None if isinstance(found, str) else 'text'
     elif isinstance(own, (list, tuple)):

@@ -11,6 +11,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
 from .cli import UserError
+from .options import KNOWN_KEYS
 
 _SAVED_WITH = set(inspect.signature(Runner.save_checkpoint).parameters) - {'self', 'out_dir', 'filename', 'by_epoch'}
 _CHECKPOINT_KEYS = {
@@ -18,22 +19,14 @@ _CHECKPOINT_KEYS = {
     *(_SAVED_WITH - {'save_optimizer', 'save_param_scheduler', 'meta'}),
     *('type', 'priority'),
 }
-# mmengine, and the layer decay of mmdet, mmseg and mmpretrain.
+# Of mmengine, and the layer decay of mmdet, mmseg and mmpretrain.
 _CONSTRUCTORS = (
     *(None, 'DefaultOptimWrapperConstructor', 'LayerDecayOptimizerConstructor'),
     *('LearningRateDecayOptimizerConstructor', 'LearningRateDecayOptimWrapperConstructor'),
     'ForceDefaultOptimWrapperConstructor',
 )
-_PARAMWISE_KEYS = {
-    *('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'flat_decay_mult', 'dwconv_decay_mult'),
-    *('dcn_offset_lr_mult', 'bypass_duplicate', 'num_layers', 'decay_rate', 'decay_type', 'layer_decay_rate'),
-    'force_default_settings',
-}
-_NESTED_KEYS = {
-    'auto_scale_lr': {'enable', 'base_batch_size'},
-    'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
-    'env_cfg.mp_cfg': {'mp_start_method', 'opencv_num_threads'},
-}
+# mmengine registers optimizers whose names begin so if a package is installed.
+_OPTIMIZER_PACKAGES = {'DAdapt': 'dadaptation', 'Lion': 'lion-pytorch', 'bnb_': 'bitsandbytes'}
 # Metrics that save_best may name, of the evaluators whose names are fixed.
 _COCO = [f'mAP{suffix}' for suffix in ('', '_50', '_75', '_s', '_m', '_l')] + ['AR@100', 'AR@300', 'AR@1000']
 _IOU = ('aAcc', 'mIoU', 'mAcc', 'mDice', 'mFscore', 'mPrecision', 'mRecall')
@@ -45,10 +38,10 @@ def check_settings(config: Config) -> None:
     Raises:
         UserError: A setting would fail later, or nobody reads it.
     """
-    for key, known in _NESTED_KEYS.items():
-        _check_keys(key, _at(config, key) or {}, known)
-    if _at(config, 'optim_wrapper.constructor') in _CONSTRUCTORS:  # others have keys of their own
-        _check_keys('optim_wrapper.paramwise_cfg', _at(config, 'optim_wrapper.paramwise_cfg') or {}, _PARAMWISE_KEYS)
+    for key, known in KNOWN_KEYS.items():
+        # Other constructors of the optimizer have keys of their own.
+        if not key.startswith('optim_wrapper') or _at(config, 'optim_wrapper.constructor') in _CONSTRUCTORS:
+            _check_keys(key, _at(config, key) or {}, known)
     for name, entry in (_at(config, 'optim_wrapper.paramwise_cfg.custom_keys') or {}).items():
         if not isinstance(entry, dict):
             raise UserError(f'optim_wrapper.paramwise_cfg.custom_keys.{name} must be a dict, such as lr_mult=0.1')
@@ -92,6 +85,8 @@ def _check_optimizer(config: Config) -> None:
     if isinstance(name, str) and known.get(name) is None:  # mmengine says: None is not a callable object
         close = difflib.get_close_matches(name, [*known.module_dict, *known.parent.module_dict], 1)
         hint = f'; did you mean {close[0]!r}?' if close else ''
+        package = next((package for start, package in _OPTIMIZER_PACKAGES.items() if name.startswith(start)), None)
+        hint = f'; install {package}, which has it' if package else hint
         raise UserError(f'optim_wrapper.optimizer.type: there is no optimizer {name!r}{hint}')
 
 

@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..cli import UserError, first_line, is_first_process
-from ..data import check_data
+from ..data import check_data, is_coco_format
 from . import directories
 from .coco import check_coco
 from .configs import has_key, is_local, joined, leaf_datasets
@@ -155,7 +155,7 @@ def _jobs(dataset: dict[str, Any], config: Config, loader: str, quick: bool, rep
         return
     kind = _dataset_class(config.default_scope, dataset)
     names = {base.__name__ for base in inspect.getmro(kind)} if kind else set()
-    if 'CocoDataset' in names and dataset.get('ann_file'):
+    if config.default_scope == 'mmdet' and kind and is_coco_format(kind) and dataset.get('ann_file'):
         yield from _coco(dataset, config, loader, quick, report)
     elif 'XMLDataset' in names and dataset.get('ann_file'):
         yield from _voc(dataset, decode, report)
@@ -188,7 +188,12 @@ def _coco(dataset: dict[str, Any], config: Config, loader: str, quick: bool, rep
         report.add([Problem('the annotation file is not JSON', str(path), '', first_line(error), loader=loader)])
         return
     needs_masks = has_key(config.model, 'mask_head') and loader == 'train_dataloader'
-    report.add(_of(problem, loader) for problem in check_coco(content, str(path), needs_masks))
+    evaluators = config.get('test_evaluator') if loader == 'test_dataloader' else None
+    evaluators = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
+    # Files of images to detect on, such as test-dev, have no annotations.
+    is_unlabeled = all(isinstance(e, dict) and e.get('format_only') for e in evaluators)
+    found = check_coco(content, str(path), needs_masks, needs_annotations=not is_unlabeled)
+    report.add(_of(problem, loader) for problem in found)
     report.checked['annotation files'] += 1
     prefix = joined(dataset, (dataset.get('data_prefix') or {}).get('img', ''))
     images = content.get('images') if isinstance(content, dict) else None
@@ -236,7 +241,7 @@ def _segmentation(dataset: dict[str, Any], kind: Any, loader: str, report: Repor
         stems = [line.strip() for line in listing.read_text().splitlines() if line.strip()]
     else:
         stems = _stems(images, suffix)
-        for stem in sorted(set(_stems(masks, mask_suffix)) - set(stems)):
+        for stem in sorted(set(_stems(masks, mask_suffix)) - set(stems)) if prefix.get('seg_map_path') else ():
             problem = Problem(
                 'the mask has no image', str(masks / f'{stem}{mask_suffix}'), level='warning', loader=loader
             )

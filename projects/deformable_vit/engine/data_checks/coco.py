@@ -16,19 +16,22 @@ _MOST_DROPPED = 0.1
 _TOLERANCE = 2.0
 
 
-def check_coco(content: Any, file: str, needs_masks: bool) -> Iterator[Problem]:
+def check_coco(content: Any, file: str, needs_masks: bool, needs_annotations: bool = True) -> Iterator[Problem]:
     """Yield the problems of the content of an annotation file.
 
     Args:
         content: The JSON.
         file: Its path, for the problems.
         needs_masks: Whether the model trains on masks; then wrong segmentations are errors, else warnings.
+        needs_annotations: Whether the file must have annotations.
     """
     lists = {
         key: content.get(key) if isinstance(content, dict) else None for key in ('images', 'annotations', 'categories')
     }
     for key, value in lists.items():
-        if not isinstance(value, list):
+        if key == 'annotations' and not value and not needs_annotations:
+            lists[key] = None
+        elif not isinstance(value, list):
             yield Problem('not in COCO format: a list is missing', file, '', repr(key))
             lists[key] = None
         elif not value:
@@ -42,7 +45,8 @@ def check_coco(content: Any, file: str, needs_masks: bool) -> Iterator[Problem]:
     names = Counter(str(category.get('name')) for category in categories)
     for category in categories:
         if not isinstance(category.get('name'), str):
-            yield Problem('the name of a category is not text', file, f'category {category.get("id")!r}')
+            # An error of the class that it should name, if there is one.
+            yield Problem('the name of a category is not text', file, f'category {category.get("id")!r}', '', 'warning')
     for name in (name for name, number in names.items() if number > 1):
         yield Problem('two categories have one name', file, '', repr(name))
     for image in images:
@@ -51,8 +55,8 @@ def check_coco(content: Any, file: str, needs_masks: bool) -> Iterator[Problem]:
     for name in (name for name, number in files.items() if number > 1):
         yield Problem('two images have one file', file, '', repr(name), 'warning')
 
-    sizes = {i.get('id'): _size(i) for i in images if isinstance(i.get('id'), (int, str))}
-    known = {category.get('id') for category in categories if isinstance(category.get('id'), (int, str))}
+    sizes = {i.get('id'): _size(i) for i in images if _is_id(i.get('id'))}
+    known = {category.get('id') for category in categories if _is_id(category.get('id'))}
     boxes: list[tuple[list[float], tuple[float, float]]] = []
     dropped = 0
     for annotation in annotations:
@@ -79,7 +83,7 @@ def check_coco(content: Any, file: str, needs_masks: bool) -> Iterator[Problem]:
     if dropped > _MOST_DROPPED * len(annotations):
         yield Problem('too many annotations are dropped by mmdet', file, '', f'{dropped} of {len(annotations)}')
     yield from _format(boxes, file)
-    used = {i for i in (annotation.get('image_id') for annotation in annotations) if isinstance(i, (int, str))}
+    used = {i for i in (annotation.get('image_id') for annotation in annotations) if _is_id(i)}
     if annotations and (without := sum(i not in used for i in sizes)):
         yield Problem('images without annotations', file, '', f'{without} of {len(sizes)}', 'warning')
 
@@ -93,10 +97,16 @@ def _references(
             yield Problem(f'unknown {key}', file, record, repr(annotation.get(key)), 'warning')
 
 
+def _is_id(value: Any) -> bool:
+    """Return whether a value may be an id: a whole number, which other programs write as 1.0, or text."""
+    is_number = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return (is_number and not isinstance(value, bool)) or isinstance(value, str)
+
+
 def _ids(key: str, entries: list[dict[str, Any]], file: str) -> Iterator[Problem]:
     values = [entry['id'] for entry in entries if entry.get('id') is not None]
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, (int, str)):
+        if not _is_id(value):
             yield Problem('an id is neither a whole number nor text', file, f'{key} {value!r}')
     if (number := sum(isinstance(value, str) for value in values)) not in (0, len(values)):
         yield Problem(f'some ids of {key} are text', file, '', f'{number} of {len(values)}', 'warning')

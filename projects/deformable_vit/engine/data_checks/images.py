@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -57,8 +58,16 @@ def check_image(path: Path, size: tuple[int, int] | None, record: str = '', deco
                 if decode:
                     image.draft('RGB', (max(found[0] // 8, 1), max(found[1] // 8, 1)))  # JPEG: an eighth of the time
                     image.load()
-    except UnidentifiedImageError:
-        yield Problem('not an image', name, record, f'begins with {_head(path)}')
+    except (UnidentifiedImageError, Image.DecompressionBombError):
+        # OpenCV, with which OpenMMLab reads images, knows other formats, and larger images.
+        if not cv2.haveImageReader(name):
+            yield Problem('not an image', name, record, f'begins with {_head(path)!r}')
+        elif decode and cv2.imread(name) is None:
+            if _head(path).startswith((b'II*\0', b'MM\0*')):
+                detail = "load it with imdecode_backend='tifffile'"
+                yield Problem('a TIFF that OpenCV cannot read', name, record, detail, 'warning')
+            else:
+                yield Problem('the image is truncated or broken', name, record, 'OpenCV cannot read it')
         return
     except Exception as error:  # a damaged file can raise anything
         yield Problem('the image is truncated or broken', name, record, first_line(error))
@@ -106,12 +115,13 @@ def check_mask(path: Path, image: Path, lowest: int, highest: int) -> Iterator[P
     if values.ndim != 2:
         yield Problem('the mask does not have one channel', name, '', f'{mode}; save the class of each pixel as gray')
         return
-    if values.dtype == np.bool_:
-        values = values.astype(np.uint8)
     if values.dtype != np.uint8:
-        kind = 'the mask has more than 8 bits, which mmseg cuts off'
-        yield Problem(kind, name, '', f'{mode}, values up to {values.max()}')
-        return
+        small = values.astype(np.uint8)  # as mmseg does
+        if not np.array_equal(small, values):
+            kind = 'the mask has more than 8 bits, which mmseg cuts off'
+            yield Problem(kind, name, '', f'{mode}, values up to {values.max()}')
+            return
+        values = small
     shown = image_size(image)
     if shown is not None and size != shown:
         detail = f'{size[0]} x {size[1]}, the image is {shown[0]} x {shown[1]}'
@@ -136,9 +146,11 @@ def _ends_with_zeros(path: Path) -> bool:
         file.seek(-min(path.stat().st_size, 32), os.SEEK_END)
         if file.read().strip(b'\0'):
             return False
-    return not path.read_bytes().rstrip(b'\0').endswith(b'\xff\xd9')
+    # Behind the end of the last scan may be anything, such as data of a camera.
+    content = path.read_bytes()
+    return b'\xff\xd9' not in content[content.rfind(b'\xff\xda') :]
 
 
-def _head(path: Path) -> str:
+def _head(path: Path) -> bytes:
     with path.open('rb') as file:
-        return repr(file.read(16))
+        return file.read(16)
