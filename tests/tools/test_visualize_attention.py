@@ -15,6 +15,7 @@ from _attention_outputs import check_outputs, printable, write
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader
+from official_names import official_names
 from PIL import Image
 from running import ROOT
 
@@ -174,3 +175,23 @@ def test_outputs_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(UserError, match='cannot be written: Is a directory'):
         write(str(tmp_path), b'')
     assert printable(os.fsdecode(b'caf\xe9')) == 'caf\ufffd'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('family', ['pvt', 'pvtv2', 'dpt', 'dat', 'datpp'])
+def test_official_checkpoints_give_the_same_view(visualize: Visualize, arguments: list[str], family: str) -> None:
+    """Parameters with the names of the official implementations are loaded as they are."""
+    config = ROOT / 'configs' / 'demo' / f'retinanet_{family}_shapes.py'
+    loaded = Config.fromfile(config)
+    init_default_scope(loaded.default_scope)
+    model = MODELS.build(loaded.model)
+    model.init_weights()
+    own = model.state_dict()
+    views = []
+    for file, state_dict in (('own.pth', own), ('official.pth', official_names(own, family))):
+        torch.save(dict(state_dict=state_dict), file)
+        status, _, err = visualize(config, file, arguments[2], '--json', f'{file}.json')
+        assert status == 0, err
+        views.append(json.loads(Path(f'{file}.json').read_text()))
+    assert set(torch.load('official.pth')['state_dict']) != set(own)
+    assert views[0]['layers'] == views[1]['layers']
