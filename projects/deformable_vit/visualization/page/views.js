@@ -29,7 +29,7 @@
     if (state.head !== 'all') return `head ${state.head + 1} of ${layer.heads}`;
     const per = layer.heads / layer.groups;
     if (layer.groups === 1) return layer.heads === 1 ? 'the only head' : `mean of ${layer.heads} heads`;
-    if (state.group === 'all') return `mean of the ${per === 1 ? '1 head' : `${per} heads`} of each group`;
+    if (state.group === 'all') return per === 1 ? 'mean of the groups, which have one head each' : `mean of the ${per} heads of each group`;
     return `mean of the ${per} heads of group ${state.group + 1}`;
   }
 
