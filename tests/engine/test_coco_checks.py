@@ -152,10 +152,10 @@ def test_what_other_programs_write_is_accepted() -> None:
     for annotation in content['annotations']:
         annotation |= dict(image_id=float(annotation['image_id']), category_id=float(annotation['category_id']))
     assert problems(content) == []
-    content['categories'].append(dict(id=9, name=None))  # of no class
-    assert [(level, kind) for level, kind, _ in problems(content)] == [
-        ('warning', 'the name of a category is not text')
-    ]
+    content['categories'].append(dict(id=9, name=None))
+    for classes, level in ((('cat', 'dog'), 'warning'), (('cat', 'dog', 'cow'), 'error'), ((), 'error')):
+        (problem,) = check_coco(content, 'train.json', True, classes=classes)  # of no class, or perhaps of a class
+        assert (problem.level, problem.kind) == (level, 'the name of a category is not text')
     content['images'][0]['id'] = 0.5
     assert ('error', 'an id is neither a whole number nor text', 'image 0.5') in problems(content)
 

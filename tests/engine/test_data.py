@@ -9,13 +9,14 @@ from typing import Any
 
 import cv2
 import pytest
+from mmdet.registry import DATASETS
 from mmengine.config import Config
 from own_data import CLASSES, SEG_CLASSES, fill_in, write_coco, write_masks, write_voc
 from PIL import Image
 
 from deformable_vit.datasets import ShapesSettings, write_shapes
 from deformable_vit.engine import UserError
-from deformable_vit.engine.data import check_data
+from deformable_vit.engine.data import check_data, is_coco_format
 
 MASK_RCNN = 'dat/mask-rcnn_dat-t_fpn_1x_coco.py'
 
@@ -104,9 +105,26 @@ def test_files_that_mmdet_reads_are_accepted(data: Path) -> None:
     for key in ('train.json', 'val.json'):
         edit(data / key, lambda content: content.pop('annotations'))
     check_data(mine, 'test')
-    for kind in ('CocoPanopticDataset', 'LVISV1Dataset'):
-        mine.merge_from_dict({f'{loader}_dataloader.dataset.type': kind for loader in ('train', 'val')})
-        check_data(mine, 'train')
+    mine.merge_from_dict({f'{loader}_dataloader.dataset.type': 'CocoPanopticDataset' for loader in ('train', 'val')})
+    check_data(mine, 'train')
+    assert [is_coco_format(DATASETS.get(f'{name}Dataset')) for name in ('Coco', 'CocoPanoptic', 'LVISV1')] == [
+        *(True, False, False)
+    ]
+
+
+def test_several_voc_datasets_have_every_class_together(data: Path) -> None:
+    mine = config(data, 'voc', CLASSES)
+    whole = mine.train_dataloader.dataset
+    half = whole.ann_file.replace('train', 'half')
+    stems = [file.stem for file in (data / 'Annotations').glob('*.xml') if 'roof' not in file.read_text()][:1]
+    (data / half).write_text('\n'.join(stems))
+    mine.train_dataloader.dataset = whole | dict(ann_file=half)
+    assert "classes 'roof'" in message(mine)
+    mine.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[whole, whole | dict(ann_file=half)])
+    check_data(mine, 'train')
+    assert "classes 'tyre' are in no annotation file" in message(
+        mine, **{f'train_dataloader.dataset.datasets.{i}.metainfo.classes': ('wheel', 'roof', 'tyre') for i in range(2)}
+    )
 
 
 def test_boxes_without_masks_under_a_mask_head(data: Path) -> None:

@@ -38,8 +38,9 @@ def check_data(config: Config, task: Literal['train', 'test']) -> None:
                 raise UserError(f'{problem.loader}: {problem}')
         return
     for loader in loaders:
-        datasets = list(leaf_datasets((config.get(loader) or {}).get('dataset')))
-        for dataset in datasets:
+        in_voc_files: set[str] = set()
+        voc_classes: Sequence[str] = ()
+        for dataset in leaf_datasets((config.get(loader) or {}).get('dataset')):
             classes = (dataset.get('metainfo') or {}).get('classes')
             if not classes or not is_local(dataset):
                 continue
@@ -47,9 +48,9 @@ def check_data(config: Config, task: Literal['train', 'test']) -> None:
                 raise UserError(f"{loader}: metainfo.classes is the text {classes!r}; write a tuple, such as ('cat',)")
             if config.default_scope == 'mmdet':
                 needs_masks = task == 'train' and has_key(config.model, 'mask_head')
-                # One of several datasets may lack a class.
-                needs_all = loader == 'train_dataloader' and len(datasets) == 1
-                _check_boxes(dataset, classes, needs_masks, needs_all, is_test=task == 'test')
+                if found := _check_boxes(dataset, classes, needs_masks, is_test=task == 'test'):
+                    in_voc_files |= found
+                    voc_classes = classes
             else:
                 _check_masks(dataset, classes)
             wrong = {key: number for key, number in numbers_of_classes(config.model, 'model') if number != len(classes)}
@@ -59,31 +60,40 @@ def check_data(config: Config, task: Literal['train', 'test']) -> None:
                     f'{len(classes)} classes ({listed(classes)}); set '
                     + ' '.join(f'{key}={len(classes)}' for key in wrong)
                 )
+        # All datasets of a training together need every class; test data may lack rare ones.
+        unknown = [name for name in voc_classes if name not in in_voc_files]
+        if unknown and loader == 'train_dataloader':
+            raise UserError(
+                f'classes {listed(unknown)} are in no annotation file: the config has {listed(voc_classes)}, the files '
+                f'of {loader} have {listed(sorted(in_voc_files))}'
+            )
 
 
-def _check_boxes(
-    dataset: dict[str, Any], classes: Sequence[str], needs_masks: bool, needs_all: bool, is_test: bool
-) -> None:
+def _check_boxes(dataset: dict[str, Any], classes: Sequence[str], needs_masks: bool, is_test: bool) -> set[str] | None:
+    """Check a dataset of mmdet; return the class names in the files of a Pascal VOC dataset."""
     from mmdet.datasets import CocoDataset, XMLDataset
     from mmdet.registry import DATASETS
 
     kind = DATASETS.get(dataset['type'])
     if kind is None or not dataset.get('ann_file'):
-        return
+        return None
     path = joined(dataset, dataset['ann_file'])
     if issubclass(kind, (CocoDataset, XMLDataset)) and not path.is_file():
         raise UserError(f'annotation file {path} does not exist; set data_root and ann_file')
-    if is_coco_format(kind):
+    # Panoptic files have another form and another API.
+    if issubclass(kind, CocoDataset) and kind.COCOAPI is CocoDataset.COCOAPI:
         _check_coco(path, classes, needs_masks, is_test)
     elif issubclass(kind, XMLDataset):
         prefix = (dataset.get('data_prefix') or {}).get('sub_data_root', '')
-        _check_xml(path, joined(dataset, prefix) / dataset.get('ann_subdir', 'Annotations'), classes, needs_all)
+        return _check_xml(path, joined(dataset, prefix) / dataset.get('ann_subdir', 'Annotations'), classes)
+    return None
 
 
-def _check_xml(path: Path, directory: Path, classes: Sequence[str], needs_all: bool) -> None:
-    """Compare classes with Pascal VOC's XML files in ``directory``, whose names are the lines of the file ``path``.
+def _check_xml(path: Path, directory: Path, classes: Sequence[str]) -> set[str]:
+    """Return the class names in Pascal VOC's XML files in ``directory``, which the lines of the file ``path`` name.
 
-    Training data needs every class; test data may lack rare ones.
+    Raises:
+        UserError: A file cannot be read, or none has one of the classes.
     """
     found: set[str] = set()
     for name in path.read_text().splitlines():
@@ -94,19 +104,19 @@ def _check_xml(path: Path, directory: Path, classes: Sequence[str], needs_all: b
             found |= {element.text or '' for element in ElementTree.parse(file).getroot().findall('object/name')}
         except (OSError, ElementTree.ParseError) as error:
             raise UserError(f'{file}, which {path} lists, cannot be read: {error}') from error
-    unknown = [name for name in classes if name not in found]
-    if len(unknown) == len(classes) or (unknown and needs_all):
+    if not found & set(classes):
         raise UserError(
-            f'classes {listed(unknown)} are in no annotation file: the config has {listed(classes)}, {directory} has '
+            f'classes {listed(classes)} are in no annotation file: the config has {listed(classes)}, {directory} has '
             f'{listed(sorted(found))}'
         )
+    return found
 
 
 def is_coco_format(kind: Any) -> bool:
     """Return whether a dataset class reads COCO's format of detection; those of LVIS and panoptic data differ."""
     from mmdet.datasets import CocoDataset
 
-    readers = ('load_data_list', 'parse_data_info', 'COCOAPI')
+    readers = ('load_data_list', 'COCOAPI')
     return issubclass(kind, CocoDataset) and all(getattr(kind, name) is getattr(CocoDataset, name) for name in readers)
 
 

@@ -156,7 +156,8 @@ def _jobs(dataset: dict[str, Any], config: Config, loader: str, quick: bool, rep
     kind = _dataset_class(config.default_scope, dataset)
     names = {base.__name__ for base in inspect.getmro(kind)} if kind else set()
     if config.default_scope == 'mmdet' and kind and is_coco_format(kind) and dataset.get('ann_file'):
-        yield from _coco(dataset, config, loader, quick, report)
+        classes = (dataset.get('metainfo') or {}).get('classes') or kind.METAINFO.get('classes') or ()
+        yield from _coco(dataset, config, loader, quick, report, classes)
     elif 'XMLDataset' in names and dataset.get('ann_file'):
         yield from _voc(dataset, decode, report)
     elif 'BaseSegDataset' in names:
@@ -172,7 +173,9 @@ def _dataset_class(scope: str, dataset: dict[str, Any]) -> Any:
     return importlib.import_module(f'{scope}.registry').DATASETS.get(dataset['type'])
 
 
-def _coco(dataset: dict[str, Any], config: Config, loader: str, quick: bool, report: Report) -> Iterator[Job]:
+def _coco(
+    dataset: dict[str, Any], config: Config, loader: str, quick: bool, report: Report, classes: Sequence[str]
+) -> Iterator[Job]:
     path = joined(dataset, dataset['ann_file'])
     if not path.is_file():
         problem = Problem('the annotation file does not exist; set data_root and ann_file', str(path), loader=loader)
@@ -192,7 +195,7 @@ def _coco(dataset: dict[str, Any], config: Config, loader: str, quick: bool, rep
     evaluators = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
     # Files of images to detect on, such as test-dev, have no annotations.
     is_unlabeled = all(isinstance(e, dict) and e.get('format_only') for e in evaluators)
-    found = check_coco(content, str(path), needs_masks, needs_annotations=not is_unlabeled)
+    found = check_coco(content, str(path), needs_masks, not is_unlabeled, classes)
     report.add(_of(problem, loader) for problem in found)
     report.checked['annotation files'] += 1
     prefix = joined(dataset, (dataset.get('data_prefix') or {}).get('img', ''))

@@ -2,10 +2,10 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .report import Problem
+from .report import Level, Problem
 
 # A box may leave its image by rounding.
 _INVERTED, _OUTSIDE = 'an inverted box: width or height is negative', 'a box is outside of its image'
@@ -16,7 +16,9 @@ _MOST_DROPPED = 0.1
 _TOLERANCE = 2.0
 
 
-def check_coco(content: Any, file: str, needs_masks: bool, needs_annotations: bool = True) -> Iterator[Problem]:
+def check_coco(
+    content: Any, file: str, needs_masks: bool, needs_annotations: bool = True, classes: Sequence[str] = ()
+) -> Iterator[Problem]:
     """Yield the problems of the content of an annotation file.
 
     Args:
@@ -24,6 +26,7 @@ def check_coco(content: Any, file: str, needs_masks: bool, needs_annotations: bo
         file: Its path, for the problems.
         needs_masks: Whether the model trains on masks; then wrong segmentations are errors, else warnings.
         needs_annotations: Whether the file must have annotations.
+        classes: Names of the dataset; where the file has all of them, another category may have any name.
     """
     lists = {
         key: content.get(key) if isinstance(content, dict) else None for key in ('images', 'annotations', 'categories')
@@ -43,10 +46,11 @@ def check_coco(content: Any, file: str, needs_masks: bool, needs_annotations: bo
     for key, entries in (('image', images), ('annotation', annotations), ('category', categories)):
         yield from _ids(key, entries, file)
     names = Counter(str(category.get('name')) for category in categories)
+    # Without the name of a class mmdet shifts the labels of those behind it.
+    unnamed: Level = 'warning' if classes and set(classes) <= names.keys() else 'error'
     for category in categories:
         if not isinstance(category.get('name'), str):
-            # An error of the class that it should name, if there is one.
-            yield Problem('the name of a category is not text', file, f'category {category.get("id")!r}', '', 'warning')
+            yield Problem('the name of a category is not text', file, f'category {category.get("id")!r}', '', unnamed)
     for name in (name for name, number in names.items() if number > 1):
         yield Problem('two categories have one name', file, '', repr(name))
     for image in images:
