@@ -12,7 +12,7 @@ from mmengine.dataset import DefaultSampler, InfiniteSampler
 from torch.utils.data import BatchSampler, DataLoader
 
 from deformable_vit.engine import latest_checkpoint
-from deformable_vit.engine.random_state import capture, restore
+from deformable_vit.engine.random_state import capture, check, restore
 from deformable_vit.engine.seeded_batches import SeededBatch, SeededBatchSampler
 from deformable_vit.engine.stopping import command_to_continue
 
@@ -28,6 +28,21 @@ def test_latest_checkpoint_is_found_also_in_a_moved_directory(tmp_path: Path) ->
 
 def draw() -> list[float]:
     return [random.random(), random.gauss(), np.random.rand(), np.random.randn(), torch.rand(()).item()]
+
+
+def test_a_state_is_checked_and_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    state, before = capture() | dict(cuda=torch.zeros(16, dtype=torch.uint8)), torch.get_rng_state()
+    state['torch'] = torch.Generator().manual_seed(5).get_state()
+    calls: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'set_rng_state', calls.append)
+    check(state)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert calls == []  # CUDA's generator could not be set back before CUDA is initialized
+    with pytest.raises(ValueError, match='CUDA state of torch.float32'):
+        check(state | dict(cuda=torch.zeros(16)))
+    restore(state)
+    assert len(calls) == 1
 
 
 def test_random_state_survives_a_file_that_loads_safely() -> None:
