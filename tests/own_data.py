@@ -31,6 +31,16 @@ def fill_in(path: Path, template: str, data_root: Path, **variables: object) -> 
     return path
 
 
+def fill_in_mask2former(path: Path, template: str, data_root: Path, **variables: object) -> Path:
+    """Fill in a template and append the lines that configs/own_data/README.md gives for Mask2Former."""
+    fill_in(path, template, data_root, **variables)
+    section = (ROOT / 'configs' / 'own_data' / 'README.md').read_text().split('## Mask2Former')[1].split('\n## ')[0]
+    blocks = re.findall(r'```python\n(.*?)```', section, re.DOTALL)
+    lines = dict(zip(('instance_segmentation', 'segmentation'), blocks, strict=True))
+    path.write_text(path.read_text() + lines[template])
+    return path
+
+
 def write_coco(shapes: Path, root: Path) -> None:
     """Write images in train/ and val/, and train.json and val.json with other class names."""
     for part in ('train', 'val'):

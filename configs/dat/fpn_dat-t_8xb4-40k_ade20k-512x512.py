@@ -1,4 +1,4 @@
-# As in the official code, images are tested without resizing to multiples of 32; the model pads them.
+# As in the official code, images are tested without resizing or padding to multiples of 32.
 _base_ = [
     '../_base_/models/semantic_fpn.py',
     '../_base_/datasets/ade20k.py',
@@ -8,6 +8,7 @@ _base_ = [
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
 model = dict(
+    data_preprocessor=dict(test_cfg=None),
     backbone=dict(
         _delete_=True,
         type='DAT',

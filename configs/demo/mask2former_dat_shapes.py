@@ -4,7 +4,7 @@ _base_ = 'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py'
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
 model = dict(
-    # The images are of one size, so that no augmentation pads them.
+    # Not padded to 1024 x 1024, but to the largest image of a batch.
     data_preprocessor=dict(batch_augments=None),
     backbone=dict(
         _delete_=True,
@@ -30,7 +30,7 @@ model = dict(
         loss_cls=dict(class_weight=[1.0, 1.0, 1.0, 1.0, 1.0, 0.1]),
     ),
     panoptic_fusion_head=dict(num_things_classes=5),
-    # masks of 32 x 32 pixels: no more points than pixels
+    # masks of at most 32 x 32 pixels: no more points than pixels
     train_cfg=dict(num_points=1024),
     test_cfg=dict(max_per_image=30),
 )
@@ -43,8 +43,16 @@ metainfo = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(type='Resize', scale=(128, 128), keep_ratio=True),
-    dict(type='RandomFlip', prob=0.5, direction=['horizontal', 'vertical']),
+    dict(type='RandomResize', scale=(128, 128), ratio_range=(0.7, 1.5), keep_ratio=True),
+    dict(
+        type='RandomCrop',
+        crop_size=(128, 128),
+        crop_type='absolute',
+        recompute_bbox=True,
+        allow_negative_crop=True,
+    ),
+    dict(type='RandomFlip', prob=[0.25] * 3, direction=['horizontal', 'vertical', 'diagonal']),
+    dict(type='FilterAnnotations', min_gt_bbox_wh=(1e-5, 1e-5), by_mask=True),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
@@ -69,7 +77,7 @@ val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
 # The backbone is trained from scratch like the rest, at the same learning rate.
-max_epochs = 18
+max_epochs = 28
 train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=5)
 optim_wrapper = dict(
     _delete_=True,

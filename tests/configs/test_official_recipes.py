@@ -86,7 +86,8 @@ def schedule(config: Config) -> str:
         assert (decay.gamma, decay.by_epoch) == (0.1, True)
         return f'{",".join(map(str, decay.milestones))}/{length}'
     if decay.type == 'PolyLR':
-        assert (decay.eta_min, decay.end) == (0.0, config.train_cfg.max_iters)
+        # From the first iteration on: mmcv 1 multiplies the warm-up with it.
+        assert (decay.eta_min, decay.begin, decay.end) == (0.0, 0, config.train_cfg.max_iters)
         return f'poly{decay.power}/{length}'
     assert (decay.type, decay.get('begin', 0)) == ('CosineAnnealingLR', 0)  # timm's includes the warm-up
     return f'cos{decay.eta_min:g}/{length}'.replace('e-0', 'e-')
@@ -130,6 +131,8 @@ def evaluation(config: Config) -> str:
     if config.default_scope == 'mmseg':
         assert (transforms['Resize'].scale, transforms['Resize'].keep_ratio) == ((2048, 512), True)
         divisor = transforms.get('ResizeToMultiple', {}).get('size_divisor')
+        padding = (config.model.data_preprocessor.get('test_cfg') or {}).get('size_divisor')
+        assert padding in (None, divisor)
         return f'512/{divisor}' if divisor else '512'
     resize = transforms.get('Resize') or transforms['ResizeEdge']
     assert (resize.backend, resize.interpolation) == ('pillow', 'bicubic')

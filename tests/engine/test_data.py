@@ -11,12 +11,13 @@ import cv2
 import pytest
 from mmdet.registry import DATASETS
 from mmengine.config import Config
-from own_data import CLASSES, SEG_CLASSES, fill_in, write_coco, write_masks, write_voc
+from own_data import CLASSES, SEG_CLASSES, fill_in, fill_in_mask2former, write_coco, write_masks, write_voc
 from PIL import Image
 
 from deformable_vit.datasets import ShapesSettings, write_shapes
 from deformable_vit.engine import UserError
 from deformable_vit.engine.data import check_data, is_coco_format
+from deformable_vit.engine.data_checks.check import check_datasets
 
 MASK_RCNN = 'dat/mask-rcnn_dat-t_fpn_1x_coco.py'
 
@@ -153,6 +154,49 @@ def test_all_heads_with_another_number_of_classes_are_named(data: Path) -> None:
         "has 3 classes ('wheel', 'roof', 'tire'); set model.roi_head.bbox_head.num_classes=3 "
         'model.roi_head.mask_head.num_classes=3'
     )
+
+
+MASK2FORMER = {
+    'instance_segmentation': 'dat/mask2former_dat-t_8xb2-lsj-50e_coco.py',
+    'segmentation': 'dat/mask2former_dat-t_8xb2-160k_ade20k-512x512.py',
+}
+
+
+def mask2former(data: Path, template: str, classes: tuple[str, ...]) -> Config:
+    path = data.parent / 'mine.py'
+    return Config.fromfile(fill_in_mask2former(path, template, data, _base_=MASK2FORMER[template], classes=classes))
+
+
+def test_mask2former_of_mmdet_with_another_number_of_classes(data: Path) -> None:
+    config = mask2former(data, 'instance_segmentation', CLASSES)
+    check_data(config, 'train')
+    heads = ('panoptic_head', 'panoptic_fusion_head')
+    edits = {f'model.{head}.num_things_classes': 2 for head in heads}
+    found = message(config, **edits, **{'model.panoptic_head.loss_cls.class_weight': [1.0, 1.0, 0.1]})
+    for head in heads:
+        assert f'model.{head}.num_things_classes is 2' in found
+        assert f'model.{head}.num_things_classes=3' in found
+    assert 'model.panoptic_head.loss_cls.class_weight is a list of 3' in found
+    assert 'model.panoptic_head.loss_cls.class_weight=[1.0,1.0,1.0,0.1]' in found
+
+
+def test_mask2former_of_mmseg_with_another_number_of_class_weights(data: Path) -> None:
+    config = mask2former(data, 'segmentation', SEG_CLASSES)
+    check_data(config, 'train')
+    assert message(config, **{'model.decode_head.loss_cls.class_weight': [1.0] * 150 + [0.1]}) == (
+        'model.decode_head.loss_cls.class_weight is a list of 151, but train_dataloader has 6 classes '
+        f'({", ".join(map(repr, SEG_CLASSES))}); set '
+        'model.decode_head.loss_cls.class_weight=[1.0,1.0,1.0,1.0,1.0,1.0,0.1]'
+    )
+
+
+def test_mask2former_needs_masks(data: Path) -> None:
+    config = mask2former(data, 'instance_segmentation', CLASSES)
+    check_data(config, 'train')
+    edit(data / 'train.json', lambda content: [a.pop('segmentation') for a in content['annotations'][:3]])
+    assert 'have no "segmentation"' in message(config)
+    kinds = [problem.kind for problem in check_datasets(config).problems]
+    assert any('segmentation' in kind for kind in kinds)
 
 
 def test_upernet_without_its_second_head(data: Path) -> None:

@@ -83,6 +83,7 @@ def test_several_optimizers_are_named() -> None:
         ),
         ([dict(type='Resize', scale=(384, 384), interpolation='bicubic')], 'Resize 384 x 384 (bicubic)'),
         ([dict(type='Resize', scale=(1333, 800), keep_ratio=True)], 'Resize 1333 x 800 (keeps the aspect ratio)'),
+        ([dict(type='Resize', scale=384)], 'Resize 384 x 384'),
         ([dict(type='Resize', scale_factor=0.5)], 'Resize 0.5'),
         ([dict(type='LoadImageFromFile')], 'images at their own size'),
     ],

@@ -17,7 +17,17 @@ from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
-from own_data import CLASSES, NAMES, SEG_CLASSES, fill_in, write_cityscapes, write_coco, write_masks, write_voc
+from own_data import (
+    CLASSES,
+    NAMES,
+    SEG_CLASSES,
+    fill_in,
+    fill_in_mask2former,
+    write_cityscapes,
+    write_coco,
+    write_masks,
+    write_voc,
+)
 from running import ENVIRONMENT, ROOT
 
 from deformable_vit.engine import read_metrics
@@ -217,6 +227,16 @@ def test_training_a_detector(tool, tmp_path: Path, coco: Path, template: str, ba
 
 
 @pytest.mark.slow
+def test_training_mask2former(tool, tmp_path: Path, coco: Path) -> None:
+    base = 'pvtv2/mask2former_pvtv2-b1_8xb2-lsj-50e_coco.py'
+    path = fill_in_mask2former(tmp_path / 'mine.py', 'instance_segmentation', coco, _base_=base, classes=CLASSES)
+    detector_of_small_images(path, with_mask=True)
+    small = ['model.data_preprocessor.batch_augments=None', 'model.train_cfg.num_points=256']
+    tool('train.py', path, '--work-dir', 'run', '--cfg-options', *FAST, *small)
+    assert trained_classes(tmp_path / 'run' / 'epoch_1.pth') == CLASSES
+
+
+@pytest.mark.slow
 def test_training_a_detector_on_voc(tool, tmp_path: Path, shapes: Path) -> None:
     write_voc(shapes, tmp_path / 'voc')
     path = fill_in(tmp_path / 'mine.py', 'voc', tmp_path / 'voc', classes=CLASSES)
@@ -228,16 +248,23 @@ def test_training_a_detector_on_voc(tool, tmp_path: Path, shapes: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', ['own', 'cityscapes'])
+@pytest.mark.parametrize('kind', ['own', 'mask2former', 'cityscapes'])
 def test_training_a_segmentor(tool, tmp_path: Path, shapes: Path, kind: str) -> None:
     options = [*FAST[1:], 'train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'train_dataloader.batch_size=2']
     options += ['train_dataloader.dataset.pipeline.2.scale=(256,64)']
     options += ['train_dataloader.dataset.pipeline.3.crop_size=(64,64)', 'model.data_preprocessor.size=(64,64)']
     options += ['val_dataloader.dataset.pipeline.1.scale=(256,64)']
-    if kind == 'own':
+    if kind != 'cityscapes':
         write_masks(shapes, tmp_path / 'data')
+    if kind == 'own':
         base = 'dpt/fpn_dpt-t_8xb4-40k_ade20k-512x512.py'
         path = fill_in(tmp_path / 'mine.py', 'segmentation', tmp_path / 'data', _base_=base, classes=SEG_CLASSES)
+    elif kind == 'mask2former':
+        base = 'dat/mask2former_dat-t_8xb2-160k_ade20k-512x512.py'
+        path = fill_in_mask2former(
+            tmp_path / 'mine.py', 'segmentation', tmp_path / 'data', _base_=base, classes=SEG_CLASSES
+        )
+        options.append('model.decode_head.train_cfg.num_points=256')
     else:
         write_cityscapes(shapes, tmp_path / 'data')
         path = ROOT / 'configs' / 'own_data' / 'cityscapes.py'

@@ -2,7 +2,7 @@
 _base_ = 'mmseg::_base_/models/fpn_r50.py'
 
 model = dict(
-    # Padded to multiples of 32 in testing: only then do the feature maps of all strides align exactly.
+    # Padded to multiples of 32 in testing, also with --tta: only then do the feature maps of all strides align exactly.
     data_preprocessor=dict(size=(512, 512), test_cfg=dict(size_divisor=32)),
     pretrained=None,
     decode_head=dict(num_classes=150),

@@ -1,5 +1,5 @@
 # UPerNet as Swin Transformer and DAT++ train it: AdamW, 160k iterations of 8 GPUs x 2 images, the first 1500 of them
-# warm-up, then linear decay to 0; no weight decay for norms and position bias tables.
+# warm-up, with a linear decay to 0 from the first one on, as in mmcv 1; no weight decay for norms and position bias tables.
 _base_ = 'mmseg::_base_/schedules/schedule_160k.py'
 
 optim_wrapper = dict(
@@ -17,6 +17,6 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1500),
-    dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=1500, end=160000),
+    dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=0, end=160000),
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=16)

@@ -53,8 +53,9 @@ class TransformerStage(nn.Module):
 
         The stage runs at each of the four offsets of its grid, and the outputs are interleaved. For convolutions, that
         is a stride of 1 and a dilation of 2 of all later kernels (FCN, CVPR 2015, https://arxiv.org/abs/1411.4038,
-        section 3.2). Windows, position embeddings and sampling locations keep their sizes in image pixels, too. Pixels
-        of even row and column are those of :meth:`forward`. In training, drop path draws for each offset.
+        section 3.2), except at the upper and left borders of a padded one. Windows, position embeddings and sampling
+        locations keep their sizes in image pixels, too. Pixels of even row and column are those of :meth:`forward`. In
+        training, drop path draws for each offset.
         """
         parts = [[self(x[..., top:, left:]) for left in (0, 1)] for top in (0, 1)]
         return interleave(parts, (x.shape[-2], x.shape[-1]))

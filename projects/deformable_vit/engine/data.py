@@ -12,7 +12,7 @@ import numpy as np
 from mmengine.config import Config
 
 from .cli import UserError, first_line
-from .data_checks.configs import has_key, is_local, joined, leaf_datasets, listed, numbers_of_classes
+from .data_checks.configs import is_local, joined, leaf_datasets, listed, trains_masks, wrong_heads
 from .data_checks.directories import check_directories
 
 # How many masks of a dataset are read.
@@ -47,18 +47,17 @@ def check_data(config: Config, task: Literal['train', 'test']) -> None:
             if isinstance(classes, str):
                 raise UserError(f"{loader}: metainfo.classes is the text {classes!r}; write a tuple, such as ('cat',)")
             if config.default_scope == 'mmdet':
-                needs_masks = task == 'train' and has_key(config.model, 'mask_head')
+                needs_masks = task == 'train' and trains_masks(config.model)
                 if found := _check_boxes(dataset, classes, needs_masks, is_test=task == 'test'):
                     in_voc_files |= found
                     voc_classes = classes
             else:
                 _check_masks(dataset, classes)
-            wrong = {key: number for key, number in numbers_of_classes(config.model, 'model') if number != len(classes)}
-            if wrong:
+            if wrong := list(wrong_heads(config.model, len(classes))):
                 raise UserError(
-                    f'{", ".join(f"{key} is {number}" for key, number in wrong.items())}, but {loader} has '
+                    f'{", ".join(f"{key} is {value}" for key, value, _ in wrong)}, but {loader} has '
                     f'{len(classes)} classes ({listed(classes)}); set '
-                    + ' '.join(f'{key}={len(classes)}' for key in wrong)
+                    + ' '.join(f'{key}={expected}' for key, _, expected in wrong)
                 )
         # All datasets of a training together need every class; test data may lack rare ones.
         unknown = [name for name in voc_classes if name not in in_voc_files]

@@ -89,6 +89,8 @@ def _sizing(step: dict[str, Any]) -> str:
     if not any(word in step['type'] for word in ('Resize', 'Crop', 'Pad')):
         return ''
     size = next((step[key] for key in _SIZES if key in step), '')
+    if step['type'] == 'Resize' and isinstance(step.get('scale'), int):  # a square, unlike in torchvision
+        size = (step['scale'],) * 2
     size = ' x '.join(map(str, size)) if isinstance(size, (list, tuple)) else str(size)
     details = [f'{step["edge"]} edge'] if 'edge' in step else []
     details += ['keeps the aspect ratio'] if step.get('keep_ratio') else []

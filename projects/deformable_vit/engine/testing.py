@@ -9,6 +9,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 from .cli import UserError
+from .data_checks.configs import trains_masks
 
 
 def add_out(config: Config, out: str) -> None:
@@ -66,7 +67,7 @@ def add_tta(config: Config) -> None:
             whose masks mmdet cannot merge.
     """
     scope = config.default_scope
-    if 'mask_head' in (config.model.get('roi_head') or {}) or 'mask_head' in config.model:
+    if trains_masks(config.model):
         raise UserError(f'--tta: mmdet merges boxes only, and {config.model.type} also predicts masks; test without it')
     dataset = config.test_dataloader.dataset
     while 'dataset' in dataset:  # wrappers such as RepeatDataset

@@ -18,7 +18,7 @@ from ..cli import UserError, first_line, is_first_process
 from ..data import check_data, is_coco_format
 from . import directories
 from .coco import check_coco
-from .configs import has_key, is_local, joined, leaf_datasets
+from .configs import is_local, joined, leaf_datasets, trains_masks
 from .images import check_image, check_mask
 from .report import Problem, Report
 from .voc import check_voc
@@ -190,7 +190,7 @@ def _coco(
     except (ValueError, RecursionError, OSError) as error:
         report.add([Problem('the annotation file is not JSON', str(path), '', first_line(error), loader=loader)])
         return
-    needs_masks = has_key(config.model, 'mask_head') and loader == 'train_dataloader'
+    needs_masks = trains_masks(config.model) and loader == 'train_dataloader'
     evaluators = config.get('test_evaluator') if loader == 'test_dataloader' else None
     evaluators = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
     # Files of images to detect on, such as test-dev, have no annotations.

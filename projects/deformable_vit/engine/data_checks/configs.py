@@ -32,9 +32,39 @@ def has_key(node: Any, key: str) -> bool:
     return any(name.endswith(f'.{key}') for name, _ in walk(node, ''))
 
 
+def trains_masks(model: Any) -> bool:
+    """Return whether a detector of mmdet trains on masks: that of Mask R-CNN and its like, or Mask2Former."""
+    return has_key(model, 'mask_head') or has_key(model, 'panoptic_head')
+
+
 def numbers_of_classes(node: Any, key: str) -> Iterator[tuple[str, int]]:
-    """Yield key and value of every ``num_classes`` below ``node``."""
-    return ((name, n) for name, n in walk(node, key) if name.endswith('.num_classes') and isinstance(n, int))
+    """Yield key and value of every ``num_classes`` below ``node``.
+
+    In mmdet's Mask2Former for instance segmentation it is ``num_things_classes``.
+    """
+    for name, part in walk(node, key):
+        if isinstance(part, dict):
+            # mmdet's default is 53, for panoptic segmentation
+            is_panoptic = part.get('num_stuff_classes') != 0
+            keys = ('num_classes',) if is_panoptic else ('num_classes', 'num_things_classes')
+            yield from ((f'{name}.{k}', part[k]) for k in keys if isinstance(part.get(k), int))
+
+
+def wrong_heads(model: Any, classes: int) -> Iterator[tuple[str, str, str]]:
+    """Yield the settings of a model that do not fit a number of classes: key, value, and what to set it to.
+
+    Mask2Former also has a class weight for each class and a last one for "no object".
+    """
+    for key, number in numbers_of_classes(model, 'model'):
+        if number != classes:
+            yield key, str(number), str(classes)
+    for key, node in walk(model, 'model'):
+        if not isinstance(node, dict) or 'num_queries' not in node or node.get('num_stuff_classes'):
+            continue
+        weights = (node.get('loss_cls') or {}).get('class_weight')
+        if isinstance(weights, (list, tuple)) and len(weights) != classes + 1:
+            expected = [*[weights[0]] * classes, weights[-1]]
+            yield f'{key}.loss_cls.class_weight', f'a list of {len(weights)}', str(expected).replace(' ', '')
 
 
 def listed(names: Sequence[str]) -> str:
