@@ -45,8 +45,8 @@ HEADS = (
     Head('gfl', 'GFL', 'coco/bbox_mAP_50', 0.70, ('pvtv2',)),
     Head('sparse-rcnn', 'Sparse R-CNN', 'coco/bbox_mAP_50', 0.60, ('pvtv2',)),
     Head('deformable-detr-single-scale-dc5', 'Deformable DETR, single-scale DC5', 'coco/bbox_mAP_50', 0.60),
-    Head('mask2former', 'Mask2Former, instances', 'coco/segm_mAP_50', 0.60),
-    Head('mask2former-semantic', 'Mask2Former, semantic', 'mIoU', 70.0),
+    Head('mask2former', 'Mask2Former, instances', 'coco/segm_mAP_50', 0.60, ('datpp',)),
+    Head('mask2former-semantic', 'Mask2Former, semantic', 'mIoU', 70.0, ('datpp',)),
 )
 
 

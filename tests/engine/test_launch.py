@@ -73,8 +73,8 @@ def test_detectors_are_flipped_with_tta() -> None:
     assert [t.prob for t in last.transforms[0]] == [1.0, 0.0]
 
 
-@pytest.mark.parametrize('head', ['mask-rcnn', 'mask2former'])
-def test_masks_are_not_merged_with_tta(head: str) -> None:
-    config = Config.fromfile(ROOT / 'configs' / 'demo' / f'{head}_dat_shapes.py')
+@pytest.mark.parametrize('name', ['mask-rcnn_dat', 'mask2former_datpp'])
+def test_masks_are_not_merged_with_tta(name: str) -> None:
+    config = Config.fromfile(ROOT / 'configs' / 'demo' / f'{name}_shapes.py')
     with pytest.raises(UserError, match=r'--tta: mmdet merges boxes only, and \w+ also predicts masks'):
         add_tta(config)

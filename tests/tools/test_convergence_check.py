@@ -90,7 +90,7 @@ def test_read_config_ignores_the_variables_of_a_config() -> None:
 
 
 def test_configs_with_bases_of_other_packages_are_read_in_several_threads() -> None:
-    names = ['mask2former_dat_shapes', 'mask2former-semantic_dat_shapes', 'atss_pvtv2_shapes', 'gfl_pvtv2_shapes']
+    names = ['mask2former_datpp_shapes', 'mask2former-semantic_datpp_shapes', 'atss_pvtv2_shapes', 'gfl_pvtv2_shapes']
     with ThreadPoolExecutor(4) as pool:
         assert all('model' in config for config in pool.map(read_config, names * 3))
 

@@ -10,12 +10,12 @@ model = dict(
         _delete_=True,
         type='DAT',
         arch=dict(
-            like='tiny',
+            like='tiny++',
             embed_dims=(64, 96, 128, 160),
             depths=(1, 2, 2, 1),
             num_heads=(1, 2, 4, 5),
             mlp_ratios=(4, 4, 4, 4),
-            blocks=('L', 'LS', 'LD', 'D'),
+            blocks=('N', 'ND', 'ND', 'D'),
             groups=(1, 1, 2, 5),
             strides=(4, 2, 1, 1),
         ),
@@ -43,7 +43,7 @@ metainfo = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(type='RandomResize', scale=(128, 128), ratio_range=(0.7, 1.5), keep_ratio=True),
+    dict(type='RandomResize', scale=(128, 128), ratio_range=(0.8, 1.3), keep_ratio=True),
     dict(
         type='RandomCrop',
         crop_size=(128, 128),
@@ -76,8 +76,8 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
-# The backbone is trained from scratch like the rest, at the same learning rate.
-max_epochs = 28
+# The backbone is trained from scratch, at five times the learning rate of the head; a pretrained one takes a tenth.
+max_epochs = 22
 train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=5)
 optim_wrapper = dict(
     _delete_=True,
@@ -85,7 +85,10 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=2e-4, weight_decay=0.05),
     paramwise_cfg=dict(
         custom_keys=dict(
-            query_embed=dict(decay_mult=0.0), query_feat=dict(decay_mult=0.0), level_embed=dict(decay_mult=0.0)
+            backbone=dict(lr_mult=5.0),
+            query_embed=dict(decay_mult=0.0),
+            query_feat=dict(decay_mult=0.0),
+            level_embed=dict(decay_mult=0.0),
         ),
         norm_decay_mult=0.0,
         bias_decay_mult=0.0,

@@ -1,4 +1,4 @@
-# mmseg's Mask2Former, reduced as mask2former_dat_shapes.py, for small images, a CPU and training from scratch.
+# mmseg's Mask2Former, reduced as mask2former_datpp_shapes.py, for small images, a CPU and training from scratch.
 _base_ = 'mmseg::mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py'
 custom_imports = dict(imports=['deformable_vit', 'mmdet.models'], allow_failed_imports=False)
 
@@ -8,12 +8,12 @@ model = dict(
         _delete_=True,
         type='DAT',
         arch=dict(
-            like='tiny',
+            like='tiny++',
             embed_dims=(64, 96, 128, 160),
             depths=(1, 2, 2, 1),
             num_heads=(1, 2, 4, 5),
             mlp_ratios=(4, 4, 4, 4),
-            blocks=('L', 'LS', 'LD', 'D'),
+            blocks=('N', 'ND', 'ND', 'D'),
             groups=(1, 1, 2, 5),
             strides=(4, 2, 1, 1),
         ),
@@ -29,6 +29,20 @@ model = dict(
         # masks of 32 x 32 pixels: no more points than pixels
         train_cfg=dict(num_points=1024),
     ),
+    # UPerNet's auxiliary head, which supervises every pixel: the backbone is trained from scratch.
+    auxiliary_head=dict(
+        type='FCNHead',
+        in_channels=128,
+        in_index=2,
+        channels=64,
+        num_convs=1,
+        concat_input=False,
+        num_classes=6,
+        dropout_ratio=0.0,
+        norm_cfg=dict(type='BN', requires_grad=True),
+        align_corners=False,
+        loss_decode=dict(type='CrossEntropyLoss', loss_weight=0.4),
+    ),
 )
 
 dataset_type = 'BaseSegDataset'
@@ -42,7 +56,7 @@ crop_size = (128, 128)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', reduce_zero_label=True),
-    dict(type='RandomResize', scale=crop_size, ratio_range=(0.7, 1.5), keep_ratio=True),
+    dict(type='RandomResize', scale=crop_size, ratio_range=(0.8, 1.3), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=1.0),
     dict(type='RandomFlip', prob=[0.25] * 3, direction=['horizontal', 'vertical', 'diagonal']),
     dict(type='PackSegInputs'),
@@ -75,7 +89,7 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-max_iters = 4000
+max_iters = 3000
 train_cfg = dict(max_iters=max_iters, val_interval=500)
 optim_wrapper = dict(
     _delete_=True,
@@ -83,7 +97,10 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=2e-4, weight_decay=0.05),
     paramwise_cfg=dict(
         custom_keys=dict(
-            query_embed=dict(decay_mult=0.0), query_feat=dict(decay_mult=0.0), level_embed=dict(decay_mult=0.0)
+            backbone=dict(lr_mult=5.0),
+            query_embed=dict(decay_mult=0.0),
+            query_feat=dict(decay_mult=0.0),
+            level_embed=dict(decay_mult=0.0),
         ),
         norm_decay_mult=0.0,
         bias_decay_mult=0.0,
