@@ -178,6 +178,8 @@ def test_mask2former_of_mmdet_with_another_number_of_classes(data: Path) -> None
         assert f'model.{head}.num_things_classes=3' in found
     assert 'model.panoptic_head.loss_cls.class_weight is a list of 3' in found
     assert 'model.panoptic_head.loss_cls.class_weight=[1.0,1.0,1.0,0.1]' in found
+    empty = {'model.panoptic_head.loss_cls.class_weight': []}
+    assert 'class_weight is a list of 0' in message(mask2former(data, 'instance_segmentation', CLASSES), **empty)
 
 
 def test_mask2former_of_mmseg_with_another_number_of_class_weights(data: Path) -> None:

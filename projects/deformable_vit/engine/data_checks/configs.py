@@ -63,7 +63,8 @@ def wrong_heads(model: Any, classes: int) -> Iterator[tuple[str, str, str]]:
             continue
         weights = (node.get('loss_cls') or {}).get('class_weight')
         if isinstance(weights, (list, tuple)) and len(weights) != classes + 1:
-            expected = [*[weights[0]] * classes, weights[-1]]
+            first, last = (weights[0], weights[-1]) if weights else (1.0, 0.1)
+            expected = [*[first] * classes, last]
             yield f'{key}.loss_cls.class_weight', f'a list of {len(weights)}', str(expected).replace(' ', '')
 
 
