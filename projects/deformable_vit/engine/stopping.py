@@ -54,9 +54,11 @@ class StopHook(Hook):
             yield
             return
         before = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        _handled.update(before)
         try:
             yield
         finally:
+            _handled.clear()
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -136,6 +138,32 @@ class StopHook(Hook):
         saved = f'the last checkpoint is {last.read_text()}' if last and last.exists() else 'there is no checkpoint'
         name = signal.Signals(self.received).name
         return f'stopped by {name} {how}; {saved}; continue with: {command_to_continue(sys.argv, os.environ)}'
+
+
+# Forked processes, such as the workers of mmdet's evaluation, inherit the handlers. One that does not end on SIGTERM
+# makes its ``multiprocessing.Pool`` wait forever, and Python discards a signal that arrives before the new process
+# runs. Signals are blocked until it has handlers of its own.
+_handled: set[signal.Signals] = set()
+_masks = threading.local()
+
+
+def _before_fork() -> None:
+    _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, _handled)
+
+
+def _after_fork_in_parent() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
+
+
+def _after_fork_in_child() -> None:
+    if _handled:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the training decides when to end
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
+
+
+if hasattr(os, 'register_at_fork'):  # not on Windows
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 def interrupted_name(runner: Runner, epoch: int, iteration: int) -> str:
