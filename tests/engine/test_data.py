@@ -135,6 +135,14 @@ def test_boxes_without_masks_under_a_mask_head(data: Path) -> None:
     check_data(config(data, 'detection', CLASSES), 'train')
 
 
+def test_a_mask_head_that_a_config_removes_needs_no_masks(data: Path) -> None:
+    edit(data / 'train.json', lambda content: [a.pop('segmentation') for a in content['annotations']])
+    boxes_only = config(data, 'instance_segmentation', CLASSES, _base_=MASK_RCNN)
+    assert 'have no "segmentation"' in message(boxes_only)
+    boxes_only.model.roi_head.mask_head = None
+    check_data(boxes_only, 'train')
+
+
 def test_single_class_without_its_comma(data: Path) -> None:
     edits = {'train_dataloader.dataset.metainfo.classes': 'roof'}
     assert "metainfo.classes is the text 'roof'; write a tuple" in message(config(data, 'detection', CLASSES), **edits)

@@ -27,14 +27,10 @@ def joined(dataset: dict[str, Any], name: str) -> Path:
     return Path(dataset.get('data_root') or '', name)
 
 
-def has_key(node: Any, key: str) -> bool:
-    """Return whether ``key`` occurs anywhere below ``node``."""
-    return any(name.endswith(f'.{key}') for name, _ in walk(node, ''))
-
-
 def trains_masks(model: Any) -> bool:
     """Return whether a detector of mmdet trains on masks: that of Mask R-CNN and its like, or Mask2Former."""
-    return has_key(model, 'mask_head') or has_key(model, 'panoptic_head')
+    # A config removes a head of its base with None.
+    return any(name.endswith(('.mask_head', '.panoptic_head')) and head is not None for name, head in walk(model, ''))
 
 
 def numbers_of_classes(node: Any, key: str) -> Iterator[tuple[str, int]]:
