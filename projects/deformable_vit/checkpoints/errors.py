@@ -1,25 +1,12 @@
-"""Errors of checkpoint files, on one line whatever the file is called and contains."""
+"""Errors about the content of checkpoint files."""
 
-# A name in a message is cut after this many characters.
-_LONGEST = 200
+from ..errors import CheckpointError, shown
 
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message names the file and the reason, on one line."""
+__all__ = ['CheckpointError', 'ContentError', 'damaged', 'refused', 'shown']
 
 
 class ContentError(ValueError):
     """What is wrong with a checkpoint, without its name: "is damaged: ...". A :class:`CheckpointError` follows."""
-
-
-def shown(name: object) -> str:
-    """Return a name of a file or from a file, for a message: with ``repr`` if it could change the terminal or the log.
-
-    Line breaks, escape codes, lone surrogates and marks of the writing direction are not printable.
-    """
-    text = str(name) if isinstance(name, str) else repr(name)
-    text = text if len(text) <= _LONGEST else text[:_LONGEST] + '...'
-    return text if text.isprintable() else ascii(text)
 
 
 def damaged(reason: object) -> ContentError:

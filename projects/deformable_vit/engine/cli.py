@@ -12,20 +12,20 @@ from typing import NoReturn
 
 import torch
 
-from ..checkpoints import CheckpointError
+from ..errors import UserError, first_line
 from ..ops import current_backend
 
+__all__ = [
+    'TRACEBACK',
+    'Interrupted',
+    'UserError',
+    'first_line',
+    'is_first_process',
+    'one_line_errors',
+    'set_local_rank',
+]
+
 TRACEBACK = 'DEFORMABLE_VIT_TRACEBACK'
-
-
-class UserError(Exception):
-    """An error that the user can fix; the message names the value and the fix, on one line.
-
-    Attributes:
-        of_one_process: Whether other processes of a distributed run may not have it.
-    """
-
-    of_one_process = False
 
 
 class Interrupted(BaseException):
@@ -41,13 +41,6 @@ class Interrupted(BaseException):
         self.status = 128 + number
 
 
-def first_line(error: BaseException) -> str:
-    """Return the type and the message of an exception on one line."""
-    text = ' '.join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
-    text = text if len(text) <= 400 else text[:400] + ' ...'
-    return f'{type(error).__name__}: {text}' if text else type(error).__name__
-
-
 def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
     """Print a :class:`UserError` as ``PROGRAM: error: MESSAGE`` and exit with status 2, like argparse.
 
@@ -59,7 +52,7 @@ def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
         try:
             _check_environment()
             main()
-        except (UserError, CheckpointError) as error:
+        except UserError as error:
             if os.environ.get(TRACEBACK):
                 raise
             # Once, not once per process.
