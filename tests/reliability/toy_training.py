@@ -20,7 +20,9 @@ from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, METRICS, MODELS
 from torch import Tensor, nn
 
-from deformable_vit.engine import latest_checkpoint, one_line_errors, quiet_console, run
+from deformable_vit.apis.command_line import one_line_errors
+from deformable_vit.apis.train import make_reliable
+from deformable_vit.apis.train import train as train_config
 
 ITERATIONS = 24  # in epochs of 6
 
@@ -123,10 +125,10 @@ def toy_config(
 
 
 def train(config: Config, resume: bool = True, grace: float = 30) -> None:
-    """Train like ``tools/train.py``."""
-    if resume and (checkpoint := latest_checkpoint(config.work_dir)):
-        config.load_from, config.resume = checkpoint, True
-    run(config, 'toy.py', 'train', grace)
+    """Train like ``tools/train.py --resume``."""
+    config.resume = resume
+    make_reliable(config, grace)
+    train_config(config, 'toy.py')
 
 
 def start(function: Callable[[], None], log: Path) -> int:
@@ -144,7 +146,7 @@ def start(function: Callable[[], None], log: Path) -> int:
         sys.stdout, sys.stderr = (os.fdopen(n, 'w', buffering=1, closefd=False) for n in (1, 2))
         sys.argv = ['train.py', 'toy.py']
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        one_line_errors(quiet_console()(function))()
+        one_line_errors(function)()
         status = 0
     except SystemExit as error:
         status = int(error.code or 0)

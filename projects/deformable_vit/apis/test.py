@@ -1,15 +1,51 @@
-"""Add the options of ``tools/test.py`` to a config; mmdet, mmseg and mmpretrain have different names for them."""
+"""Test the model of a config; mmdet, mmseg and mmpretrain have different names for the options."""
 
-import json
 import os
 import sys
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.hooks import Hook
+from mmengine.registry import RUNNERS
+from mmengine.runner import FlexibleRunner, Runner
 
-from .cli import UserError
-from .data_checks.configs import trains_masks
+from ..checks import trains_masks
+from ..errors import UserError
+from .command_line import config_errors
+from .console import quiet_log
+
+
+class _StartHook(Hook):
+    """Notice that the weights are loaded and the test begins."""
+
+    has_started = False
+
+    def before_test(self, runner: Runner) -> None:
+        self.has_started = True
+
+
+def test(config: Config, path: str) -> None:
+    """Test the checkpoint of ``load_from`` with the evaluators of a config.
+
+    Args:
+        config: Complete, with a work directory.
+        path: Its file, for messages.
+
+    Raises:
+        UserError: Something in the config does not fit, or the checkpoint belongs to another model.
+    """
+    start = _StartHook()
+    hooks = [hook for hook in config.get('custom_hooks') or [] if 'CheckpointMatchHook' not in str(hook.get('type'))]
+    config.custom_hooks = [*hooks, dict(type='deformable_vit.engine.CheckpointMatchHook', strict=True)]
+    with config_errors(path, lambda: start.has_started):
+        runner: Any = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+        quiet_log()
+        runner.register_hook(start)
+        if isinstance(runner, FlexibleRunner):  # it would build the model later, and then keeps this one
+            runner.model = runner.strategy.build_model(runner.model)
+        runner.test()
 
 
 def add_out(config: Config, out: str) -> None:
@@ -89,17 +125,3 @@ def add_tta(config: Config) -> None:
         config.tta_pipeline = [*before, dict(type='TestTimeAug', transforms=[flips, [pack]])]
     dataset.pipeline = config.tta_pipeline
     config.model = ConfigDict(**config.tta_model, module=config.model)
-
-
-def read_metrics(work_dir: str | Path) -> dict[str, float]:
-    """Return the metrics of the last test in a work directory, which mmengine writes as a line of JSON.
-
-    Raises:
-        FileNotFoundError: There are none.
-    """
-    files = list(Path(work_dir).glob('*/*.json'))
-    if not files:
-        raise FileNotFoundError(f'{work_dir} has no results of tools/test.py')
-    newest = max(files, key=lambda path: path.stat().st_mtime)
-    metrics: dict[str, float] = json.loads(newest.read_text().splitlines()[-1])
-    return metrics
