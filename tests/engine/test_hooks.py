@@ -128,7 +128,7 @@ def test_random_numbers_follow_from_the_iteration(tmp_path: Path) -> None:
 def test_loops_need_seeded_batches(tmp_path: Path) -> None:
     runner = build(tmp_path, [])
     with pytest.raises(UserError, match='needs train_dataloader.batch_sampler=dict.*got BatchSampler'):
-        ResumableEpochBasedTrainLoop(runner, runner.cfg.train_dataloader, max_epochs=1)
+        ResumableEpochBasedTrainLoop(runner, runner.train_dataloader, max_epochs=1)
 
 
 def test_only_complete_checkpoints_of_the_model_are_resumed(tmp_path: Path) -> None:
