@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from ..errors import UserError
 from .samples import SeededBatchSampler
+from .workers import protect_workers
 
 
 def _build(runner: Runner, dataloader: DataLoader | dict[str, Any], loop: str) -> DataLoader:
@@ -94,6 +95,7 @@ class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
         self.built_seed = runner.seed
         built = _build(runner, dataloader, type(self).__name__)
         built.batch_sampler.wait()
+        protect_workers(built)  # mmengine starts them now
         super().__init__(runner, built, *args, **kwargs)
 
     def run(self) -> nn.Module:

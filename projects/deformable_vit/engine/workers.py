@@ -44,5 +44,23 @@ def protect_workers(loader: DataLoader) -> None:
 
 def restart_workers(loop: Any) -> None:
     """Apply changes to the dataloader of mmengine's ``IterBasedTrainLoop``, which has started the workers already."""
-    if type(loop) is IterBasedTrainLoop and loop.dataloader.num_workers:
-        loop.dataloader_iterator = type(loop.dataloader_iterator)(loop.dataloader)
+    old = loop.dataloader
+    if type(loop) is not IterBasedTrainLoop or not old.num_workers:
+        return
+    if old.batch_size is None:
+        batches = dict(batch_sampler=old.batch_sampler)
+    else:
+        batches = dict(batch_size=old.batch_size, sampler=old.sampler, drop_last=old.drop_last)
+    # A new one, because persistent workers stay those of the old one.
+    loop.dataloader = DataLoader(
+        old.dataset,
+        **batches,
+        num_workers=old.num_workers,
+        collate_fn=old.collate_fn,
+        pin_memory=old.pin_memory,
+        timeout=old.timeout,
+        worker_init_fn=old.worker_init_fn,
+        prefetch_factor=old.prefetch_factor,
+        persistent_workers=old.persistent_workers,
+    )
+    loop.dataloader_iterator = type(loop.dataloader_iterator)(loop.dataloader)

@@ -54,7 +54,7 @@ class StopHook(Hook):
         self.runner, self.process = runner, os.getpid()
         for loop in filter(None, (runner.train_loop, runner.val_loop)):
             protect_workers(loop.dataloader)
-        restart_workers(runner.train_loop)
+            restart_workers(loop)
         if threading.current_thread() is threading.main_thread():  # only there Python handles signals
             self.before = {number: signal.signal(number, self._receive) for number in _SIGNALS}
 
