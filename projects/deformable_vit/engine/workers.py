@@ -42,25 +42,27 @@ def protect_workers(loader: DataLoader) -> None:
         loader.worker_init_fn = SignalProofWorker(loader.worker_init_fn)
 
 
+def without_workers(loader: DataLoader) -> DataLoader:
+    """Return a copy of a dataloader that has not started its workers; persistent ones stay those of a dataloader."""
+    if loader.batch_size is None:
+        batches = dict(batch_sampler=loader.batch_sampler)
+    else:
+        batches = dict(batch_size=loader.batch_size, sampler=loader.sampler, drop_last=loader.drop_last)
+    return DataLoader(
+        loader.dataset,
+        **batches,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        prefetch_factor=loader.prefetch_factor,
+        persistent_workers=loader.persistent_workers,
+    )
+
+
 def restart_workers(loop: Any) -> None:
     """Apply changes to the dataloader of mmengine's ``IterBasedTrainLoop``, which has started the workers already."""
-    old = loop.dataloader
-    if type(loop) is not IterBasedTrainLoop or not old.num_workers:
-        return
-    if old.batch_size is None:
-        batches = dict(batch_sampler=old.batch_sampler)
-    else:
-        batches = dict(batch_size=old.batch_size, sampler=old.sampler, drop_last=old.drop_last)
-    # A new one, because persistent workers stay those of the old one.
-    loop.dataloader = DataLoader(
-        old.dataset,
-        **batches,
-        num_workers=old.num_workers,
-        collate_fn=old.collate_fn,
-        pin_memory=old.pin_memory,
-        timeout=old.timeout,
-        worker_init_fn=old.worker_init_fn,
-        prefetch_factor=old.prefetch_factor,
-        persistent_workers=old.persistent_workers,
-    )
-    loop.dataloader_iterator = type(loop.dataloader_iterator)(loop.dataloader)
+    if type(loop) is IterBasedTrainLoop and loop.dataloader.num_workers:
+        loop.dataloader = without_workers(loop.dataloader)
+        loop.dataloader_iterator = type(loop.dataloader_iterator)(loop.dataloader)
