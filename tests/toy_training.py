@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from deformable_vit.apis.command_line import one_line_errors
 from deformable_vit.apis.train import make_reliable
 from deformable_vit.apis.train import train as train_config
+from deformable_vit.checkpoints import read_checkpoint
 
 ITERATIONS = 24  # in epochs of 6
 
@@ -167,7 +168,7 @@ def wait(pid: int) -> int:
 
 def final_weights(work_dir: Path, iterations: int = ITERATIONS) -> dict[str, Tensor]:
     """Return the weights of a complete training."""
-    checkpoint = torch.load(Path(work_dir, 'last_checkpoint').read_text(), weights_only=True)
+    checkpoint = read_checkpoint(Path(work_dir, 'last_checkpoint').read_text())
     assert checkpoint['meta']['iter'] == iterations
     return checkpoint['state_dict']
 
