@@ -177,7 +177,7 @@ def test_every_combination_of_the_papers_has_a_config() -> None:
         ),
         *(f'cascade-mask-rcnn_dat-{s}_fpn_ms-3x_coco' for s in ('t', 's', 'b', 't-pp', 's-pp', 'b-pp')),
         *(f'cascade-mask-rcnn_pvtv2-{s}_fpn_ms-3x_coco' for s in ('b2', 'b2-li')),
-        'cascade-mask-rcnn_dat-t-pp_fpn_1x_coco',
+        'cascade-mask-rcnn_dat-t-pp_fpn_32xb2-ms-crop-1x_coco',
         'retinanet-640_pvt-s_fpn_1x_coco',
         *(f'detr_{f}-s_8xb2-50e_coco' for f in ('pvt', 'dpt')),
         *(
@@ -225,11 +225,11 @@ def names(config: str) -> set[str]:
 
 def test_detectors_have_the_parameters_of_official_checkpoints() -> None:
     """The parameters beyond mmdet's own models, according to the official configs."""
-    assert 'neck.fpn_convs.4.conv.weight' in names('dat/mask-rcnn_dat-t-pp_fpn_ms-3x_coco.py')
+    assert 'neck.fpn_convs.4.conv.weight' in names('dat/mask-rcnn_dat-t-pp_fpn_32xb2-ms-crop-3x_coco.py')
     assert 'neck.fpn_convs.4.conv.weight' not in names('pvtv2/mask-rcnn_pvtv2-b2_fpn_1x_coco.py')
     for config in (
-        'dat/cascade-mask-rcnn_dat-t-pp_fpn_ms-3x_coco.py',
-        'pvtv2/cascade-mask-rcnn_pvtv2-b2_fpn_ms-3x_coco.py',
+        'dat/cascade-mask-rcnn_dat-t-pp_fpn_32xb2-ms-crop-3x_coco.py',
+        'pvtv2/cascade-mask-rcnn_pvtv2-b2_fpn_ms-crop-3x_coco.py',
     ):
         found = names(config)
         assert {f'roi_head.bbox_head.{i}.shared_convs.3.bn.weight' for i in range(3)} <= found

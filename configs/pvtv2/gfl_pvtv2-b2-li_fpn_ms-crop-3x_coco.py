@@ -1,4 +1,5 @@
-_base_ = './retinanet_pvtv2-b1_fpn_ms-3x_coco.py'
+# The official training is in half precision: add --amp.
+_base_ = './gfl_pvtv2-b2_fpn_ms-crop-3x_coco.py'
 
 model = dict(
     backbone=dict(

@@ -1,4 +1,4 @@
-_base_ = './cascade-mask-rcnn_dat-t_fpn_ms-3x_coco.py'
+_base_ = './cascade-mask-rcnn_dat-t_fpn_ms-crop-3x_coco.py'
 
 model = dict(
     backbone=dict(arch='base', drop_path_rate=0.3, init_cfg=dict(checkpoint='checkpoints/dat-base_in1k.pth')),

@@ -1,4 +1,4 @@
-_base_ = './retinanet_pvtv2-b1_fpn_ms-3x_coco.py'
+_base_ = './mask-rcnn_pvtv2-b1_fpn_ms-crop-3x_coco.py'
 
 model = dict(
     backbone=dict(

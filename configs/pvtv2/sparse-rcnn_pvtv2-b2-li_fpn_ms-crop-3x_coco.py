@@ -1,4 +1,4 @@
-_base_ = './sparse-rcnn_pvtv2-b2_fpn_ms-3x_coco.py'
+_base_ = './sparse-rcnn_pvtv2-b2_fpn_8xb1-ms-crop-3x_coco.py'
 
 model = dict(
     backbone=dict(

@@ -1,5 +1,5 @@
 # The official training is in half precision: add --amp.
-_base_ = './gfl_pvtv2-b2_fpn_ms-3x_coco.py'
+_base_ = './cascade-mask-rcnn_pvtv2-b2_fpn_ms-crop-3x_coco.py'
 
 model = dict(
     backbone=dict(

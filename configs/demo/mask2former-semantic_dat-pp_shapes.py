@@ -1,4 +1,4 @@
-# mmseg's Mask2Former, reduced as mask2former_datpp_shapes.py, for small images, a CPU and training from scratch.
+# mmseg's Mask2Former, reduced as mask2former_dat-pp_shapes.py, for small images, a CPU and training from scratch.
 _base_ = 'mmseg::mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py'
 custom_imports = dict(imports=['deformable_vit', 'mmdet.models'], allow_failed_imports=False)
 

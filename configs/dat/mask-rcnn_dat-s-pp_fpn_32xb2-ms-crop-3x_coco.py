@@ -1,4 +1,5 @@
-_base_ = './cascade-mask-rcnn_dat-t-pp_fpn_ms-3x_coco.py'
+# The official training is in half precision: add --amp.
+_base_ = './mask-rcnn_dat-t-pp_fpn_32xb2-ms-crop-3x_coco.py'
 
 model = dict(
     backbone=dict(arch='small++', drop_path_rate=0.5, init_cfg=dict(checkpoint='checkpoints/dat-small-pp_in1k.pth')),
