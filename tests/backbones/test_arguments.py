@@ -14,7 +14,7 @@ from deformable_vit import DAT, DPT, PVT, PVTv2
 from deformable_vit.backbones import PyramidBackbone
 from deformable_vit.backbones.dpt import DeformablePatchEmbed
 
-SMALL_PVT = SMALL_BACKBONES['PVT']['arch']
+SMALL_PVT = PVT.arch_zoo['test']
 
 
 def signature(backbone: type[PyramidBackbone]) -> dict[str, inspect.Parameter]:
@@ -99,8 +99,8 @@ def test_linear_layers_start_as_in_the_official_implementation(backbone: Pyramid
 def test_class_token_is_the_normalized_output_of_the_last_stage() -> None:
     backbone = build_small('PVT', out_type='cls_token', out_indices=(2, 3)).eval()
     third, token = backbone(torch.randn(2, 3, 64, 64))
-    assert third.shape == (2, 40, 4, 4)
-    assert token.shape == (2, 64)
+    assert third.shape == (2, 128, 4, 4)
+    assert token.shape == (2, 160)
     # Normalized: with unit weight and no bias its channels have mean 0 and variance 1.
     torch.testing.assert_close(token.mean(1), torch.zeros(2), atol=1e-4, rtol=0)
     torch.testing.assert_close(token.var(1, correction=0), torch.ones(2), atol=1e-3, rtol=0)
@@ -114,8 +114,8 @@ def test_class_token_is_the_normalized_output_of_the_last_stage() -> None:
         (dict(type='PVT', arch=dict(depths=(1, 1, 1, 1))), r"missing=\['embed_dims'"),
         (dict(SMALL_BACKBONES['PVT'], arch=dict(SMALL_PVT, depths=(1, 1, 1))), r"arch\['depths'\] needs 4 values"),
         (
-            dict(SMALL_BACKBONES['PVT'], arch=dict(SMALL_PVT, num_heads=(1, 2, 3, 8))),
-            '3 heads do not divide 40 channels',
+            dict(SMALL_BACKBONES['PVT'], arch=dict(SMALL_PVT, num_heads=(1, 2, 3, 5))),
+            '3 heads do not divide 128 channels',
         ),
         (dict(type='PVT', out_type='tokens'), "out_type must be .* got 'tokens'"),
         (dict(type='PVT', out_indices=(0, 4)), r'out_indices must be some of 0, 1, 2, 3, got \(0, 4\)'),

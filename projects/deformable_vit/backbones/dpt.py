@@ -86,9 +86,9 @@ class DPT(PVT):
     It differs from :class:`PVT` in the patch embeddings of stages 2 to 4.
 
     Args:
-        arch: ``tiny``, ``small``, ``medium``, or a dict with the keys of a row of ``arch_zoo``, or with ``like``, a
-            name, and what differs. ``points`` is the number of sampling locations along each axis of a patch; 0 is
-            PVT's plain patch embedding.
+        arch: ``tiny``, ``small``, ``medium``, ``test`` (small, for tests and demos), or a dict with the keys of a row
+            of ``arch_zoo``, or with ``like``, a name, and what differs. ``points`` is the number of sampling locations
+            along each axis of a patch; 0 is PVT's plain patch embedding.
         in_channels: Number of image channels.
         pretrain_img_size: Size, or (height, width), in pixels of the images that the position embeddings are trained
             on.

@@ -70,8 +70,8 @@ class PVT(PyramidBackbone):
     """Pyramid Vision Transformer, with the parameters, outputs and gradients of the official implementation.
 
     Args:
-        arch: ``tiny``, ``small``, ``medium``, ``large``, or a dict with the keys of a row of ``arch_zoo``, or with
-            ``like``, a name, and what differs.
+        arch: ``tiny``, ``small``, ``medium``, ``large``, ``test`` (small, for tests and demos), or a dict with the keys
+            of a row of ``arch_zoo``, or with ``like``, a name, and what differs.
         in_channels: Number of image channels.
         pretrain_img_size: Size, or (height, width), in pixels of the images that the position embeddings are trained
             on. They are resized to other inputs.
@@ -95,6 +95,13 @@ class PVT(PyramidBackbone):
         'small': dict(_COMMON, depths=(3, 4, 6, 3)),
         'medium': dict(_COMMON, depths=(3, 4, 18, 3)),
         'large': dict(_COMMON, depths=(3, 8, 27, 3)),
+        'test': dict(
+            embed_dims=(64, 96, 128, 160),
+            depths=(1, 2, 2, 1),
+            num_heads=(1, 2, 4, 5),
+            mlp_ratios=(4, 4, 4, 4),
+            sr_ratios=(4, 2, 1, 1),
+        ),
     }
 
     def __init__(

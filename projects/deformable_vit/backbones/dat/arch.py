@@ -35,6 +35,13 @@ _DAT_PP = dict(_DAT_P, conv_mlp=True, conv_stem=True, lpu=True)
 _TINY: dict[str, Any] = dict(
     embed_dims=(64, 128, 256, 512), num_heads=(2, 4, 8, 16), depths=(2, 4, 18, 2), groups=(1, 2, 4, 8)
 )
+_TEST: dict[str, Any] = dict(
+    embed_dims=(64, 96, 128, 160),
+    num_heads=(1, 2, 4, 5),
+    depths=(1, 2, 2, 1),
+    groups=(1, 1, 2, 5),
+    strides=(4, 2, 1, 1),
+)
 _BASE: dict[str, Any] = dict(embed_dims=(128, 256, 512, 1024), num_heads=(4, 8, 16, 32))
 
 ARCH_ZOO: Mapping[str, Mapping[str, Any]] = {
@@ -45,6 +52,8 @@ ARCH_ZOO: Mapping[str, Mapping[str, Any]] = {
     'tiny++': {**_DAT_PP, **_TINY},
     'small++': dict(_DAT_PP, depths=(2, 4, 18, 2)),
     'base++': {**_DAT_PP, **_BASE, 'depths': (2, 4, 18, 2), 'groups': (2, 4, 8, 16)},
+    'test': {**_DAT, **_TEST, 'blocks': ('L', 'LS', 'LD', 'D')},
+    'test++': {**_DAT_PP, **_TEST, 'blocks': ('N', 'ND', 'ND', 'D')},
 }
 
 

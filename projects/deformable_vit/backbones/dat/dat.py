@@ -205,11 +205,12 @@ class DAT(PyramidBackbone):
     For classification, use mmpretrain's ``GlobalAveragePooling`` and ``LinearClsHead``.
 
     Args:
-        arch: ``tiny``, ``small``, ``base`` (DAT), ``tiny+`` (DAT+), ``tiny++``, ``small++``, ``base++`` (DAT++), or a
-            dict with the keys of a row of ``arch_zoo``, or with ``like``, a name, and what differs. ``blocks`` has a
-            pattern of attention types for each stage, repeated to its depth: L within windows, S within shifted
-            windows, N within neighborhoods, D deformable. ``groups``, ``strides``, ``offset_kernels``,
-            ``offset_ranges`` and ``position_bias`` apply to D; see :class:`DeformableAttention`.
+        arch: ``tiny``, ``small``, ``base`` (DAT), ``tiny+`` (DAT+), ``tiny++``, ``small++``, ``base++`` (DAT++),
+            ``test``, ``test++`` (small, for tests and demos), or a dict with the keys of a row of ``arch_zoo``, or with
+            ``like``, a name, and what differs. ``blocks`` has a pattern of attention types for each stage, repeated to
+            its depth: L within windows, S within shifted windows, N within neighborhoods, D deformable. ``groups``,
+            ``strides``, ``offset_kernels``, ``offset_ranges`` and ``position_bias`` apply to D; see
+            :class:`DeformableAttention`.
         in_channels: Number of image channels.
         pretrain_img_size: Size, or (height, width), in pixels of the images that the model is pretrained on; determines
             the size of the relative position bias tables of deformable attention.
