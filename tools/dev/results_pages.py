@@ -99,6 +99,7 @@ def zoo(models: list[dict]) -> str:
                 *found,
             ]
         )
+    rows.sort(key=lambda row: (row[0].split(',')[0], '+' in row[0], float(row[1])))
     return table(['backbone', 'params (M)', 'FLOPs (G)', 'ImageNet', *(title for title, *_ in HEADS)], rows)
 
 
