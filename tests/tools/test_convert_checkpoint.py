@@ -31,29 +31,27 @@ def classifier(path: Path) -> torch.nn.Module:
     return registry.build(dict(config.model, data_preprocessor=config.data_preprocessor)).eval()
 
 
+SLOW = [('dpt-tiny', 'dpt/dpt-tiny'), ('pvt-tiny', 'pvt/pvt-tiny'), ('dat-tiny', 'dat/dat-tiny')]
+SLOW += [('datpp-tiny', 'dat/dat-tiny-pp')]
+
+
 @pytest.mark.parametrize(
     ('name', 'config'),
-    [
-        ('pvtv2-b0_in1k', 'pvtv2/pvtv2-b0_8xb128_in1k.py'),
-        pytest.param('dpt-tiny_in1k', 'dpt/dpt-tiny_8xb128_in1k.py', marks=pytest.mark.slow),
-        pytest.param('pvt-tiny_in1k', 'pvt/pvt-tiny_8xb128_in1k.py', marks=pytest.mark.slow),
-        pytest.param('dat-tiny_in1k', 'dat/dat-tiny_8xb128_in1k.py', marks=pytest.mark.slow),
-        pytest.param('datpp-tiny_in1k', 'dat/dat-tiny-pp_8xb128_in1k.py', marks=pytest.mark.slow),
-    ],
+    [('pvtv2-b0', 'pvtv2/pvtv2-b0'), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in SLOW)],
 )
 def test_converted_classifiers_compute_the_official_logits(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path, name: str, config: str
 ) -> None:
-    torch.save({'model': official_state_dict(name)}, tmp_path / 'official.pth')
+    torch.save({'model': official_state_dict(f'{name}_in1k')}, tmp_path / 'official.pth')
     converted = tmp_path / 'out' / 'converted.pth'
     convert(monkeypatch, tmp_path / 'official.pth', converted)
     state_dict = torch.load(converted, weights_only=True)
     assert capsys.readouterr().out.splitlines()[-1].startswith(f'{converted}: {len(state_dict)} tensors, ')
     assert list(converted.parent.iterdir()) == [converted]
 
-    model = classifier(ROOT / 'configs' / config)
+    model = classifier(ROOT / 'configs' / f'{config}_8xb128_in1k.py')
     model.load_state_dict(state_dict, strict=True)
-    (case,) = reference_values(name)['cases']
+    (case,) = reference_values(f'{name}_in1k')['cases']
     with torch.no_grad():
         logits = model(image(case['input']))
     expected = torch.tensor(case['outputs']['logits']['probe'])
