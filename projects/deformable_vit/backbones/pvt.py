@@ -79,12 +79,12 @@ class PVT(PyramidBackbone):
             final norm, and returns the token (B, C) for the last stage, as mmpretrain's heads expect.
         out_indices: Stages whose outputs are returned.
         drop_path_rate: Stochastic depth rate of the last block, growing linearly from 0 at the first.
-        with_cp: Gradient checkpointing of each block: less memory, one more forward.
+        with_cp: Recompute each block in backward: less memory, one more forward.
         frozen_stages: -1: none; 0: the first patch embedding; n: also stages 1 to n.
         recompute_activation: Recompute the MLPs' activations in backward; see :class:`deformable_vit.layers.MLP`.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` loads an official or converted checkpoint.
         output_stride: Stride of the last stage: 32, or 16 as for DC5 in DETR; see
-            :meth:`TransformerStage.without_stride`.
+            :meth:`PyramidBackbone.without_stride`.
 
     Raises:
         ValueError: ``arch`` is unknown or inconsistent, or another argument is out of range.

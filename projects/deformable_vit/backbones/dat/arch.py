@@ -16,7 +16,7 @@ _DAT: dict[str, Any] = dict(
     offset_kernels=(9, 7, 5, 3),
     offset_ranges=(2, 2, 2, 2),
     position_bias=(True, True, True, True),
-    coordinates='centers',
+    convention='centers',
     mlp_ratios=(4, 4, 4, 4),
     conv_mlp=False,
     conv_stem=False,
@@ -29,7 +29,7 @@ _DAT_P = dict(
     blocks=('ND', 'ND', 'ND', 'DD'),
     strides=(8, 4, 2, 1),
     offset_ranges=(-1, -1, -1, -1),
-    coordinates='corners',
+    convention='corners',
 )
 _DAT_PP = dict(_DAT_P, conv_mlp=True, conv_stem=True, lpu=True)
 _TINY: dict[str, Any] = dict(
@@ -63,8 +63,8 @@ def check_blocks(arch: Mapping[str, Any]) -> None:
     Raises:
         ValueError: A value is out of range, or values contradict each other.
     """
-    if arch['coordinates'] not in CONVENTIONS:
-        raise ValueError(f'DAT: coordinates must be one of {CONVENTIONS}, got {arch["coordinates"]!r}')
+    if arch['convention'] not in CONVENTIONS:
+        raise ValueError(f'DAT: convention must be one of {CONVENTIONS}, got {arch["convention"]!r}')
     for i, (pattern, depth) in enumerate(zip(arch['blocks'], arch['depths'], strict=True)):
         stage = f'DAT, stage {i + 1}'
         if not pattern or set(pattern) - set('LSDN'):
