@@ -3,7 +3,6 @@
 import argparse
 
 import torch
-from _machine import OtherProcesses
 from _processes import exit_distributed
 from mmengine.logging import print_log
 
@@ -63,7 +62,6 @@ def parse_args() -> argparse.Namespace:
 @quiet_console()
 def main() -> None:
     args = parse_args()
-    others = OtherProcesses()
     set_local_rank(args)
     config = load_config(args.config, args.cfg_options)
     set_work_dir(config, args.config, args.work_dir)
@@ -95,10 +93,6 @@ def main() -> None:
     if not args.no_check:
         quick_check(config, args.config)
     adapt_to_device(config, args.launcher)
-    # With several processes, each of them would take the others for a load.
-    alone = args.launcher == 'none' and not torch.cuda.is_available()
-    if alone and (busy := others.warning(torch.get_num_threads())):
-        print_log(busy)
     run(config, args.config, 'train', args.grace)
     exit_distributed()
 
