@@ -1,4 +1,4 @@
-"""Tests that try something many times: a few times in the suite, often in ``make reliability`` (``RELIABILITY=long``).
+"""Tests that try something many times: a few times in ``make test``, often in ``make test-all`` (``RELIABILITY=long``).
 
 Such a test has the marker ``campaign(WHAT, short=N, long=M)``. Its argument ``attempt`` is a number from 0, from which
 it draws what it tries. The long form ends with a table of what was tried, what held and what failed.

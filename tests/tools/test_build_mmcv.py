@@ -7,12 +7,13 @@ import pytest
 from build_mmcv import (
     CUDA_GROUPS,
     OPS,
-    Progress,
     has_compiled_ops,
     patch_setup,
     split_unity_files,
     write_unity_files,
 )
+
+pytestmark = pytest.mark.nightly
 
 SETUP = """
 def get_version():
@@ -99,15 +100,3 @@ def test_unity_file_that_fails_is_split_into_its_sources(source: Path) -> None:
     assert len(split_unity_files(source, 'undefined reference')) == len(CUDA_GROUPS) - 1 + 2
     assert sources(source) == before
     assert split_unity_files(source, 'undefined reference') == []
-
-
-@pytest.mark.parametrize(
-    ('log', 'expected'),
-    [
-        ('', 'compiling, 40 s'),
-        ('  [1/31] g++\n  [12/31] nvcc [5/6]\n', 'built 12 of 31 objects, 40 s, about 63 s left'),
-        ('[31/31] nvcc\n', 'built 31 of 31 objects, 40 s, linking'),
-    ],
-)
-def test_progress_names_what_is_built_and_the_time_left(log: str, expected: str) -> None:
-    assert Progress.describe(log, 40) == expected
