@@ -83,9 +83,11 @@ def checkout(tmp_path: Path) -> Checkout:
 
 
 def test_demo_trains_tests_and_shows_both_models(checkout: Checkout) -> None:
-    output = checkout.run('demo.py', '--seed', 3)
+    (checkout.tools / 'metrics').write_text(json.dumps(METRICS | {'mIoU': 69.9}))
+    output = checkout.run('demo.py', '--seed', 3, status=1)
     assert 'Mask R-CNN: box AP50 0.9 (at least 0.8), mask AP50 0.8 (at least 0.75)' in output
-    assert 'Semantic FPN: mIoU 91 (at least 70)' in output
+    assert 'Semantic FPN: mIoU 69.9 (at least 70)' in output
+    assert output.splitlines()[-1] == 'error: expected higher metrics: Semantic FPN mIoU'
     for name in ('mask-rcnn_dat_shapes', 'fpn_datpp_shapes'):
         trained, tested = (checkout.out / name / 'log.txt').read_text().splitlines()
         assert trained.startswith(f'trained with configs/demo/{name}.py --work-dir {checkout.out / name} ')
@@ -94,13 +96,6 @@ def test_demo_trains_tests_and_shows_both_models(checkout: Checkout) -> None:
         assert (checkout.out / f'{name}.png').is_file()
     page = checkout.out / 'mask-rcnn_dat_shapes' / 'attention.html'
     assert page.read_text() == str(page.with_name('epoch_1.pth'))
-
-
-def test_demo_reports_a_metric_that_is_too_low(checkout: Checkout) -> None:
-    (checkout.tools / 'metrics').write_text(json.dumps(METRICS | {'mIoU': 69.9}))
-    output = checkout.run('demo.py', status=1)
-    assert 'mIoU 69.9 (at least 70)' in output
-    assert output.splitlines()[-1] == 'error: expected higher metrics: Semantic FPN mIoU'
 
 
 def test_demo_ends_with_the_log_of_a_tool_that_failed(checkout: Checkout) -> None:
@@ -115,11 +110,11 @@ def test_sigterm_ends_the_trainings(checkout: Checkout) -> None:
     (checkout.tools / 'hang').touch()
     process = checkout.start('demo.py')
     deadline = time.monotonic() + 60
-    while len(list(checkout.out.glob('*_shapes/log.txt'))) < 2:
+    while not list(checkout.out.glob('*_shapes/log.txt')):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 143  # far less than the trainings take
+    assert process.wait(30) == 143  # the trainings would take a minute
 
 
 def test_convergence_check_goes_on_after_a_failure_and_trains_only_once(checkout: Checkout) -> None:
@@ -166,10 +161,7 @@ def test_real_images_are_overfit(checkout: Checkout) -> None:
     assert 'segmentation: mIoU 91, at least 90' in output
     detector = Config.fromfile(checkout.out / 'detection.py')
     assert detector.train_dataloader.dataset.ann_file == str(data / 'coco' / 'instances.json')
-    assert detector.train_cfg.max_iters == detector.param_scheduler[-1].end == 400
-    segmentor = Config.fromfile(checkout.out / 'segmentation.py')
-    assert segmentor.model.decode_head.loss_decode[1].type == 'LovaszLoss'
-    assert segmentor.train_cfg.max_iters == 1200
+    assert Config.fromfile(checkout.out / 'segmentation.py').train_cfg.max_iters == 1200
 
 
 @pytest.mark.skipif(not (ROOT / '.git').exists(), reason='the images are written into the checkout')

@@ -49,8 +49,9 @@ def test_killed_installation_starts_again(checkout: Checkout) -> None:
     assert (checkout.root / '.venv' / '.ready').exists()
 
 
-def test_killed_build_continues(checkout: Checkout) -> None:
+def test_build_continues_after_a_kill_and_a_failure(checkout: Checkout) -> None:
     checkout.kill_when('build', HANG_BUILD='1')
+    assert 'mmcv was not built' in checkout.error(FAIL_BUILD='1')
     assert not checkout.wheel.exists()
     # What is compiled is kept, and the next call continues in the same directory.
     build = checkout.wheel.parent / 'build-mmcv-2.1.0'
@@ -58,11 +59,6 @@ def test_killed_build_continues(checkout: Checkout) -> None:
     checkout.run()
     assert checkout.wheel.exists()
     assert not build.exists()
-
-
-def test_failed_build_stops_the_set_up(checkout: Checkout) -> None:
-    assert 'mmcv was not built' in checkout.error(FAIL_BUILD='1')
-    assert not checkout.wheel.exists()
 
 
 def test_another_torch_is_installed_on_request(checkout: Checkout) -> None:
@@ -76,16 +72,7 @@ def test_another_torch_is_installed_on_request(checkout: Checkout) -> None:
     assert f'torch=={TORCH} torchvision=={TORCHVISION}' in checkout.steps[0]
 
 
-def test_another_python_replaces_the_environment(checkout: Checkout) -> None:
-    checkout.run()
-    (checkout.root / '.venv' / 'old').touch()
-    other = checkout.bin / 'python3.12'
-    shutil.copy(checkout.env['PYTHON'], other)
-    assert 'PYTHON has changed' in checkout.run(PYTHON=str(other))
-    assert not (checkout.root / '.venv' / 'old').exists()
-
-
-def test_another_stack_replaces_the_environment(checkout: Checkout) -> None:
+def test_another_python_or_stack_replaces_the_environment(checkout: Checkout) -> None:
     checkout.run()
     (checkout.root / '.venv' / 'old').touch()
     assert 'STACK has changed' in checkout.run(STACK='onedl', MMCV='onedl_mmcv-2.3.6')
@@ -95,10 +82,10 @@ def test_another_stack_replaces_the_environment(checkout: Checkout) -> None:
     requirements = (checkout.root / '.venv' / 'requirements.txt').read_text().split('\n')
     assert 'onedl-mmdetection==3.5.1' in requirements
     assert not any(line.startswith(('mm', 'torch')) for line in requirements)
-    assert any(line.startswith('pycocotools') for line in requirements)
     assert checkout.run() == ''  # .venv keeps its settings
     assert 'STACK has changed' in checkout.run(STACK='openmmlab')
-    assert checkout.run() == ''
+    other = shutil.copy(checkout.env['PYTHON'], checkout.bin / 'python3.12')
+    assert 'PYTHON has changed' in checkout.run(PYTHON=str(other))
     assert 'use openmmlab (the default) or onedl' in checkout.error(STACK='other')
 
 
@@ -160,18 +147,13 @@ def test_gpu_that_torch_cannot_use_gives_cpu_ops_and_a_note(checkout: Checkout) 
 # --- what a machine lacks --------------------------------------------------------------------------------------------
 
 
-def test_missing_python_names_the_package_to_install(checkout: Checkout) -> None:
-    message = checkout.error(PYTHON='no-such-python')
-    assert 'no Python 3.11, 3.12 or 3.13 among: no-such-python' in message
-    assert 'apt-get install' in message
-    assert not (checkout.root / '.venv').exists()
-
-
-def test_missing_headers_name_the_package_to_install(checkout: Checkout) -> None:
+def test_missing_python_or_headers_name_the_package_to_install(checkout: Checkout) -> None:
+    assert 'no Python 3.11, 3.12 or 3.13 among: no-such-python. On Debian' in checkout.error(PYTHON='no-such-python')
     name = f'python{sys.version_info[0]}.{sys.version_info[1]}'
     message = checkout.error(NO_HEADERS='1')
     assert f'{name} has no C headers (Python.h)' in message
     assert f'apt-get install {name}-dev; or name another Python: make setup PYTHON=' in message
+    assert not (checkout.root / '.venv').exists()
 
 
 def test_missing_or_old_compiler_is_found_before_anything_is_installed(checkout: Checkout) -> None:

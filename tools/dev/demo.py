@@ -75,15 +75,15 @@ def main() -> None:
     with Trainings(min(len(JOBS), CORES)) as trainings:
         trainings.run('make_shapes.py', 'data/shapes', log=out / 'make_shapes.log')
         for job, future in trainings.results(train_and_test, JOBS, seconds=60):
-            results[job] = future.result()  # the first failure ends the others
+            results[job.title] = future.result()  # the first failure ends the others
             print(f'{job.title}: done in {(time.monotonic() - start) / 60:.1f} minutes', flush=True)
         page = out / JOBS[0].name / 'attention.html'
-        image, checkpoint = 'data/shapes/coco/val2017/000001.jpg', results[JOBS[0]][1]
+        image, checkpoint = 'data/shapes/coco/val2017/000001.jpg', results[JOBS[0].title][1]
         shown = (JOBS[0].config, checkpoint, image, '--out', page, '--overwrite')
         trainings.run('visualize_attention.py', *shown, log=out / 'visualize_attention.log')
 
     for job in JOBS:
-        metrics, checkpoint = results[job]
+        metrics, checkpoint = results[job.title]
         found = {key: metrics.get(key, 0.0) for key in job.minimum}  # mmdet reports none without detections
         missed += [f'{job.title} {METRICS[key]}' for key, value in found.items() if not value >= job.minimum[key]]
         images = sorted(p for p in (out / job.name / 'images').rglob('*') if p.suffix in ('.jpg', '.png'))
