@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from deformable_vit.engine import adapt_to_device, load_config, one_line_errors
 from deformable_vit.errors import UserError
-from deformable_vit.ops import deformable_attention, query_coordinates, use_backend
+from deformable_vit.ops import BACKENDS, deformable_attention, query_coordinates, use_backend
 
 DEFAULT = ('dat-t', 'dat-t:reference', 'swin-t', 'dat-t-pp', 'dat-t-pp:reference', 'pvt-t', 'mmdet-pvt-t', 'dpt-t')
 DTYPES = ('float32', 'float16', 'bfloat16')
@@ -42,14 +42,6 @@ ZOO = {
     # mmdet's, without stochastic depth, so that training runs all blocks.
     'mmdet-pvt-t': dict(type='mmdet.PyramidVisionTransformer', num_layers=[2, 2, 2, 2], drop_path_rate=0.0),
     'swin-t': dict(type='mmdet.SwinTransformer', depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), drop_path_rate=0.0),
-}
-# Backends besides `auto` that make a difference, by type.
-BACKENDS_OF = {
-    'PVT': ('reference',),
-    'PVTv2': ('reference',),
-    'DPT': ('reference', 'grid_sample', 'mmcv'),
-    'DAT': ('reference', 'chunked', 'separable', 'grid_sample', 'mmcv'),
-    'attention': ('reference', 'chunked', 'separable'),
 }
 
 
@@ -71,7 +63,6 @@ class Case:
     batch: int
     dtype: str
     device: str
-    threads: int
     seconds: list[float] = field(default_factory=list)
     peak: float | None = None
     error: str = ''
@@ -120,9 +111,9 @@ def parse_model(text: str) -> tuple[str, str]:
     name, _, backend = text.partition(':')
     if name not in ZOO and not name.endswith('.py'):
         raise UserError(f'{name} is neither a config file nor one of {", ".join(ZOO)}')
-    available = ('auto', *BACKENDS_OF.get(scope_and_backbone(name)[1]['type'], ()))
-    if backend and backend not in available:
-        raise UserError(f'{text}: the backend must be one of {", ".join(available)}')
+    if backend and backend not in BACKENDS:
+        raise UserError(f'{text}: the backend must be one of {", ".join(BACKENDS)}')
+    scope_and_backbone(name)
     return name, backend or 'auto'
 
 
@@ -180,7 +171,6 @@ def measure_peak(case: Case) -> float:
     On CUDA this is the memory that torch allocates. On a CPU it is the resident memory of this process, which has to be
     a new one that is forked: a program that is started inherits the peak of the one that starts it.
     """
-    torch.set_num_threads(case.threads)
     if case.device == 'cuda':
         step = stepper(case)
         step()  # allocates the workspaces of the libraries
@@ -230,14 +220,13 @@ def parse_args() -> argparse.Namespace:
     add('--dtype', nargs='+', choices=DTYPES, default=['float32'], help='below float32 by autocast')
     add('--mode', nargs='+', choices=('forward', 'training'), default=['forward', 'training'])
     add('--device', default='cuda' if torch.cuda.is_available() else 'cpu', choices=('cpu', 'cuda'))
-    add('--threads', type=int, default=torch.get_num_threads(), help='on the CPU (default here: %(default)s)')
     add('--warmup', type=int, default=1, help='turns that do not count, before the others (default: 1)')
     add('--repeats', type=int, default=5, help='turns that count (default: 5)')
     add('--no-memory', action='store_true', help='do not measure the peak memory')
     add('--json', metavar='FILE', help='write all results to a file')
     args = parser.parse_args()
-    if min(*args.batch, args.threads, args.repeats) < 1 or args.warmup < 0:
-        parser.error('--batch, --threads and --repeats must be at least 1, and --warmup at least 0')
+    if min(*args.batch, args.repeats) < 1 or args.warmup < 0:
+        parser.error('--batch and --repeats must be at least 1, and --warmup at least 0')
     if args.device == 'cuda' and not torch.cuda.is_available():
         parser.error('--device cuda: torch sees no CUDA device')
     if args.json and not Path(args.json).absolute().parent.is_dir():
@@ -253,13 +242,12 @@ def main() -> None:
         return
     models = [parse_model(text) for text in args.models]
     groups = [
-        [Case(*model, mode, *size, batch, dtype, args.device, args.threads) for model in models]
+        [Case(*model, mode, *size, batch, dtype, args.device) for model in models]
         for size in args.shape
         for batch in args.batch
         for dtype in args.dtype
         for mode in args.mode
     ]
-    torch.set_num_threads(args.threads)
     load = os.getloadavg()[0]  # before this process adds to it
     cases: list[Case] = []
     runs = args.warmup + args.repeats + (not args.no_memory)
@@ -276,7 +264,7 @@ def main() -> None:
                         case.peak = pool.submit(measure_peak, case).result()
                 except (RuntimeError, BrokenProcessPool) as error:
                     case.error = case.error or f'no peak memory: {error}'
-    device = torch.cuda.get_device_name() if args.device == 'cuda' else f'{args.threads} threads'
+    device = torch.cuda.get_device_name() if args.device == 'cuda' else f'{torch.get_num_threads()} threads'
     print(f'{device}; torch {torch.__version__}; medians of {args.repeats}; load average before: {load:.2f}')
     print(f'\n{table(cases)}')
     if args.json:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from deformable_vit.ops import current_backend
 
-CASE = dict(mode='training', height=64, width=96, batch=2, dtype='float32', device='cpu', threads=1)
+CASE = dict(mode='training', height=64, width=96, batch=2, dtype='float32', device='cpu')
 recorded: list = []
 
 
@@ -101,10 +101,10 @@ def test_invalid_arguments_are_one_line_errors(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     for args, words in (
         (['resnet'], 'resnet is neither a config file nor one of pvt-t, '),
-        (['pvt-t:chunked'], 'pvt-t:chunked: the backend must be one of auto, reference'),
+        (['pvt-t:fast'], 'pvt-t:fast: the backend must be one of auto, reference'),
         (['gone.py'], 'config gone.py does not exist'),
         (['--shape', '20'], 'must be a height and a width of at least 32 such as 800x1344, got 20'),
-        (['--repeats', '0'], '--repeats must be at least 1'),
+        (['--repeats', '0'], '--batch and --repeats must be at least 1'),
         (['--device', 'cuda'], '--device cuda: torch sees no CUDA device'),
         (['--json', 'gone/all.json'], '--json gone/all.json: its directory does not exist'),
     ):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -34,7 +35,7 @@ class Trainings:
         self.pool = ThreadPoolExecutor(jobs)
         self.threads = max(1, CORES // jobs)
         self.lock = threading.Lock()
-        self.running: dict[subprocess.Popen, str] = {}
+        self.running: dict[subprocess.Popen, Path] = {}
         self.stopped = False
 
     def __enter__(self) -> Self:
@@ -49,7 +50,7 @@ class Trainings:
                 process.terminate()
         self.pool.shutdown()
 
-    def run(self, tool: str, *args: object, log: Path, title: str = '') -> None:
+    def run(self, tool: str, *args: object, log: Path) -> None:
         """Run ``tools/<tool>`` in the repository root, and append its output to a log.
 
         Raises:
@@ -60,9 +61,9 @@ class Trainings:
         env = os.environ | {'OMP_NUM_THREADS': str(self.threads)}
         with self.lock, log.open('a') as opened:
             if self.stopped:
-                raise ToolError(f'{title or tool} was stopped')
+                raise ToolError(f'tools/{tool} was stopped')
             process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=opened, stderr=subprocess.STDOUT)
-            self.running[process] = title
+            self.running[process] = log
         status = process.wait()
         with self.lock:
             del self.running[process]
@@ -72,7 +73,6 @@ class Trainings:
 
     def train_and_test(
         self,
-        title: str,
         config: str | Path,
         work_dir: Path,
         train_options: Iterable[object] = (),
@@ -87,10 +87,10 @@ class Trainings:
             ToolError: A tool failed, or the context has ended.
         """
         log = work_dir / 'log.txt'
-        self.run('train.py', config, '--work-dir', work_dir, *train_options, log=log, title=f'training {title}')
+        self.run('train.py', config, '--work-dir', work_dir, *train_options, log=log)
         checkpoint = Path((work_dir / 'last_checkpoint').read_text().strip())
         tested = work_dir / 'test'
-        self.run('test.py', config, checkpoint, '--work-dir', tested, *test_options, log=log, title=f'testing {title}')
+        self.run('test.py', config, checkpoint, '--work-dir', tested, *test_options, log=log)
         newest = max(tested.glob('*/*.json'), key=lambda file: file.stat().st_mtime)
         metrics: dict[str, float] = json.loads(newest.read_text().splitlines()[-1])
         return metrics, checkpoint
@@ -98,7 +98,7 @@ class Trainings:
     def results(self, function: Callable[[T], R], items: Iterable[T], seconds: float) -> Iterator[tuple[T, Future[R]]]:
         """Call a function for each item; yield item and future as they are done.
 
-        Every so many seconds, print what runs.
+        Every so many seconds, print how long what runs will take.
         """
         futures = {self.pool.submit(function, item): item for item in items}
         start = time.monotonic()
@@ -108,8 +108,14 @@ class Trainings:
                 yield futures.pop(future), future
             if not done:
                 with self.lock:
-                    running = ', '.join(self.running.values())
-                print(f'  {(time.monotonic() - start) / 60:.0f} minutes: {running}', flush=True)
+                    running = [f'{log.parent.name} {remaining(log)}' for log in self.running.values()]
+                print(f'  {(time.monotonic() - start) / 60:.0f} minutes: {", ".join(running)}', flush=True)
+
+
+def remaining(log: Path) -> str:
+    """Return the last estimate of a log of mmengine."""
+    found = re.findall(r'eta: [\d:]+', log.read_text(errors='replace'))
+    return found[-1] if found else 'starting'
 
 
 def call(main: Callable[[], None]) -> None:

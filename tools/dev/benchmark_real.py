@@ -127,7 +127,7 @@ def main() -> None:
             config = out / f'{name}.py'
             config.write_text(CONFIGS[name].format(**fields[name], annotations=annotations[0]))
             show = ('--show-dir', out / name / 'images')
-            return trainings.train_and_test(name, config, out / name, test_options=show)[0]
+            return trainings.train_and_test(config, out / name, test_options=show)[0]
 
         for name, future in trainings.results(overfit, [args.only] if args.only else CONFIGS, seconds=60):
             for key, least in MINIMUM.items():

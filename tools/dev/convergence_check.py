@@ -8,57 +8,43 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from _training import CORES, ROOT, ToolError, Trainings, call
 from mmengine.config import Config
 
-BACKBONES = {'pvt': 'PVT', 'pvtv2': 'PVT v2', 'dpt': 'DPT', 'dat': 'DAT', 'datpp': 'DAT++'}
-
-
-@dataclass(frozen=True)
-class Head:
-    """A head, its backbones, and the minimum of its metric; ``None`` requires an improvement during training only."""
-
-    name: str
-    title: str
-    metric: str
-    minimum: float | None
-    backbones: tuple[str, ...] = ('dat',)
-
-
-_ALL = tuple(BACKBONES)
-HEADS = (
-    Head('retinanet', 'RetinaNet', 'coco/bbox_mAP_50', 0.70, _ALL),
-    Head('mask-rcnn', 'Mask R-CNN', 'coco/bbox_mAP_50', 0.80, _ALL),
-    Head('fpn', 'Semantic FPN', 'mIoU', 70.0, _ALL),
-    Head('', 'classification', 'accuracy/top1', 90.0, _ALL),
-    Head('deformable-detr', 'Deformable DETR', 'coco/bbox_mAP_50', 0.60, _ALL),
-    Head('deformable-detr-refine', 'Deformable DETR, refinement', 'coco/bbox_mAP_50', 0.60),
-    Head('deformable-detr-refine-twostage', 'Deformable DETR, two-stage', 'coco/bbox_mAP_50', 0.60),
-    Head('dino', 'DINO', 'coco/bbox_mAP_50', 0.60),
-    Head('detr', 'DETR', 'coco/bbox_mAP_50', None),
-    Head('cascade-mask-rcnn', 'Cascade Mask R-CNN', 'coco/bbox_mAP_50', 0.80),
-    Head('upernet', 'UPerNet', 'mIoU', 70.0),
-    Head('atss', 'ATSS', 'coco/bbox_mAP_50', 0.70, ('pvtv2',)),
-    Head('gfl', 'GFL', 'coco/bbox_mAP_50', 0.70, ('pvtv2',)),
-    Head('sparse-rcnn', 'Sparse R-CNN', 'coco/bbox_mAP_50', 0.60, ('pvtv2',)),
-    Head('deformable-detr-single-scale-dc5', 'Deformable DETR, single-scale DC5', 'coco/bbox_mAP_50', 0.60),
-    Head('mask2former', 'Mask2Former, instances', 'coco/segm_mAP_50', 0.60, ('datpp',)),
-    Head('mask2former-semantic', 'Mask2Former, semantic', 'mIoU', 70.0, ('datpp',)),
-)
-# By the name of the demo config.
+CONFIGS = ROOT / 'configs' / 'demo'
+# Metric and minimum by the head, as the configs are named, HEAD_BACKBONE_shapes; None requires an improvement only.
+HEADS = {
+    'retinanet': ('coco/bbox_mAP_50', 0.70),
+    'mask-rcnn': ('coco/bbox_mAP_50', 0.80),
+    'fpn': ('mIoU', 70.0),
+    '': ('accuracy/top1', 90.0),  # classification
+    'deformable-detr': ('coco/bbox_mAP_50', 0.60),
+    'deformable-detr-refine': ('coco/bbox_mAP_50', 0.60),
+    'deformable-detr-refine-twostage': ('coco/bbox_mAP_50', 0.60),
+    'deformable-detr-single-scale-dc5': ('coco/bbox_mAP_50', 0.60),
+    'dino': ('coco/bbox_mAP_50', 0.60),
+    'detr': ('coco/bbox_mAP_50', None),
+    'cascade-mask-rcnn': ('coco/bbox_mAP_50', 0.80),
+    'upernet': ('mIoU', 70.0),
+    'atss': ('coco/bbox_mAP_50', 0.70),
+    'gfl': ('coco/bbox_mAP_50', 0.70),
+    'sparse-rcnn': ('coco/bbox_mAP_50', 0.60),
+    'mask2former': ('coco/segm_mAP_50', 0.60),
+    'mask2former-semantic': ('mIoU', 70.0),
+}
 COMBINATIONS = {
-    f'{head.name}_{backbone}_shapes'.lstrip('_'): (head, backbone) for head in HEADS for backbone in head.backbones
+    name: HEADS[name.removesuffix('_shapes').rpartition('_')[0]]
+    for name in sorted(file.stem for file in CONFIGS.glob('*.py'))
 }
 
 
 def converges(name: str, result: dict) -> bool:
     """Return whether a combination reaches its minimum; without one, whether its test beats its first validation."""
-    head = COMBINATIONS[name][0]
-    reached: float = result['metrics'][head.metric]
-    return reached > result['first_validation'] if head.minimum is None else reached >= head.minimum
+    metric, minimum = COMBINATIONS[name]
+    reached: float = result['metrics'][metric]
+    return reached > result['first_validation'] if minimum is None else reached >= minimum
 
 
 def first_validation(work_dir: Path, metric: str) -> float:
@@ -72,16 +58,16 @@ def first_validation(work_dir: Path, metric: str) -> float:
 
 def train(trainings: Trainings, name: str, out: Path) -> dict:
     """Train one combination, or resume it, test it, and write its result."""
-    (head, backbone), work_dir, start = COMBINATIONS[name], out / name, time.monotonic()
+    (metric, minimum), work_dir, start = COMBINATIONS[name], out / name, time.monotonic()
     options = ['randomness.seed=0', 'default_hooks.checkpoint.max_keep_ckpts=1']
-    if head.minimum is not None:  # only the test after training counts
+    if minimum is not None:  # only the test after training counts
         options.append('train_cfg.val_interval=1000000')
-    title, config = f'{head.title}, {BACKBONES[backbone]}', f'configs/demo/{name}.py'
-    tested, _ = trainings.train_and_test(title, config, work_dir, ('--resume', '--cfg-options', *options))
+    options = ['--resume', '--cfg-options', *options]
+    tested, _ = trainings.train_and_test(CONFIGS / f'{name}.py', work_dir, options)
     metrics = {k: v for k, v in tested.items() if k.startswith(('coco/', 'mIoU', 'aAcc', 'accuracy/'))}
-    metrics.setdefault(head.metric, 0.0)  # mmdet reports no metric for a detector without detections
+    metrics.setdefault(metric, 0.0)  # mmdet reports no metric for a detector without detections
     minutes = (time.monotonic() - start) / 60  # of the last run, if it was resumed
-    result = dict(metrics=metrics, first_validation=first_validation(work_dir, head.metric), minutes=minutes)
+    result = dict(metrics=metrics, first_validation=first_validation(work_dir, metric), minutes=minutes)
     (work_dir / 'result.json').write_text(json.dumps(result))
     return result
 
@@ -104,16 +90,15 @@ def read_results(out: Path) -> dict[str, dict]:
 def table(results: dict[str, dict]) -> str:
     """Return the results as a Markdown table."""
     lines = [
-        '| head | backbone | box AP50 | mask AP50 | mIoU | top-1 | at least | minutes | |',
-        '| --- | --- | --- | --- | --- | --- | --- | --- | --- |',
+        '| config | box AP50 | mask AP50 | mIoU | top-1 | at least | minutes | |',
+        '| --- | --- | --- | --- | --- | --- | --- | --- |',
     ]
     columns = (('coco/bbox_mAP_50', '.3f'), ('coco/segm_mAP_50', '.3f'), ('mIoU', '.1f'), ('accuracy/top1', '.1f'))
     for name, result in results.items():
-        head, backbone = COMBINATIONS[name]
         metrics = [format(result['metrics'][k], f) if k in result['metrics'] else '' for k, f in columns]
-        minimum = 'improving' if head.minimum is None else f'{head.minimum:g}'
+        minimum = COMBINATIONS[name][1] or 'improving'
         verdict = 'converges' if converges(name, result) else '**does not converge**'
-        cells = [head.title, BACKBONES[backbone], *metrics, minimum, f'{result["minutes"]:.1f}', verdict]
+        cells = [name, *metrics, str(minimum), f'{result["minutes"]:.1f}', verdict]
         lines.append('| ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines) + '\n'
 
@@ -136,7 +121,7 @@ def main() -> None:
     out = Path(args.out).resolve()
     chosen = args.only or list(COMBINATIONS)
     for name in chosen:
-        config = Config.fromfile(ROOT / 'configs' / 'demo' / f'{name}.py').pretty_text
+        config = Config.fromfile(CONFIGS / f'{name}.py').pretty_text
         set_aside(out / name, config, args.again)
     waiting = [name for name in chosen if not (out / name / 'result.json').exists()]
     errors = []
@@ -146,8 +131,8 @@ def main() -> None:
             if isinstance(error := future.exception(), ToolError):
                 errors.append(str(error))  # the others go on
                 continue
-            head, result = COMBINATIONS[name][0], future.result()
-            print(f'{name}: {head.metric} {result["metrics"][head.metric]:.3g} in {result["minutes"]:.1f} minutes')
+            metric, result = COMBINATIONS[name][0], future.result()
+            print(f'{name}: {metric} {result["metrics"][metric]:.3g} in {result["minutes"]:.1f} minutes')
             (out / 'table.md').write_text(table(read_results(out)))
     results = read_results(out)
     errors += [f'{name} does not converge' for name in chosen if name in results and not converges(name, results[name])]

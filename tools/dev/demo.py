@@ -37,7 +37,7 @@ JOBS = (
         {'coco/bbox_mAP_50': 0.80, 'coco/segm_mAP_50': 0.75},
         ('--cfg-options', 'default_hooks.visualization.score_thr=0.5'),
     ),
-    Job('Semantic FPN', 'configs/demo/fpn_datpp_shapes.py', {'mIoU': 70.0}),
+    Job('Semantic FPN', 'configs/demo/fpn_dat-pp_shapes.py', {'mIoU': 70.0}),
 )
 
 
@@ -64,7 +64,7 @@ def main() -> None:
         # No validation during training: the test that follows takes the last checkpoint.
         options = ('--cfg-options', f'randomness.seed={args.seed}', 'train_cfg.val_interval=100000')
         show = ('--show-dir', out / job.name / 'images', *job.test_options)
-        return trainings.train_and_test(job.title, job.config, out / job.name, options, show)
+        return trainings.train_and_test(job.config, out / job.name, options, show)
 
     print('Training and testing two models on synthetic images in data/shapes; everything they print is in')
     for job in JOBS:
