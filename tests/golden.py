@@ -1,8 +1,8 @@
 """Reference values of the official implementations, and the weights and inputs that they belong to.
 
 Every weight is a function of its name in the official implementation, so that no weight file is needed.
-``data/golden/*.json`` holds outputs and gradient norms of the official float32 code on a CPU for these weights and
-inputs.
+``data/golden/*.json`` holds outputs and gradient norms of the official code on a CPU, computed in float64 for these
+float32 weights and inputs.
 """
 
 import json

@@ -26,7 +26,9 @@ from torch import Tensor, nn
 from torch.utils.benchmark import timer
 from tqdm import tqdm
 
-from deformable_vit.engine import adapt_to_device, load_config, one_line_errors
+from deformable_vit.apis.command_line import one_line_errors
+from deformable_vit.apis.config import load_config
+from deformable_vit.apis.device import adapt_to_device
 from deformable_vit.errors import UserError
 from deformable_vit.ops import BACKENDS, deformable_attention, query_coordinates, use_backend
 

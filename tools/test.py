@@ -3,22 +3,12 @@
 import argparse
 from pathlib import Path
 
-from _processes import exit_distributed
-
-from deformable_vit.engine import (
-    UserError,
-    adapt_to_device,
-    add_out,
-    add_show,
-    add_tta,
-    common_arguments,
-    load_config,
-    one_line_errors,
-    quiet_console,
-    run,
-    set_local_rank,
-    set_work_dir,
-)
+from deformable_vit.apis.command_line import common_arguments, one_line_errors, set_local_rank
+from deformable_vit.apis.config import load_config, set_work_dir
+from deformable_vit.apis.console import quiet_warnings
+from deformable_vit.apis.device import adapt_to_device
+from deformable_vit.apis.test import add_out, add_show, add_tta, test
+from deformable_vit.errors import UserError
 
 
 def parse_args() -> argparse.Namespace:
@@ -44,9 +34,9 @@ def parse_args() -> argparse.Namespace:
 
 
 @one_line_errors
-@quiet_console()
 def main() -> None:
     args = parse_args()
+    quiet_warnings()
     set_local_rank(args)
     config = load_config(args.config, args.cfg_options)
     set_work_dir(config, args.config, args.work_dir)
@@ -64,8 +54,7 @@ def main() -> None:
         add_tta(config)
 
     adapt_to_device(config, args.launcher)
-    run(config, args.config, 'test')
-    exit_distributed()
+    test(config, args.config)
 
 
 if __name__ == '__main__':

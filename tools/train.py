@@ -3,22 +3,13 @@
 import argparse
 
 import torch
-from _processes import exit_distributed
-from mmengine.logging import print_log
 
-from deformable_vit.engine import (
-    UserError,
-    adapt_to_device,
-    common_arguments,
-    latest_checkpoint,
-    load_config,
-    one_line_errors,
-    quick_check,
-    quiet_console,
-    run,
-    set_local_rank,
-    set_work_dir,
-)
+from deformable_vit.apis.command_line import common_arguments, one_line_errors, set_local_rank
+from deformable_vit.apis.config import load_config, set_work_dir
+from deformable_vit.apis.console import quiet_warnings
+from deformable_vit.apis.device import adapt_to_device
+from deformable_vit.apis.train import check_before_training, make_reliable, train
+from deformable_vit.errors import UserError
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,10 +30,10 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help="scale the learning rate to the batch size, by the config's auto_scale_lr.base_batch_size",
     )
+    parser.add_argument('--plain', action='store_true', help="without this project's hooks, loop and batch sampler")
     parser.add_argument(
         '--grace',
         type=float,
-        default=30,
         metavar='SECONDS',
         help='time to end the iteration and save a checkpoint after Ctrl-C or SIGTERM (default: 30)',
     )
@@ -59,42 +50,29 @@ def parse_args() -> argparse.Namespace:
 
 
 @one_line_errors
-@quiet_console()
 def main() -> None:
     args = parse_args()
+    quiet_warnings()
     set_local_rank(args)
     config = load_config(args.config, args.cfg_options)
     set_work_dir(config, args.config, args.work_dir)
-
     if args.amp:
         if not torch.cuda.is_available():
             raise UserError('--amp needs a GPU, and torch.cuda.is_available() is False here; train without it')
-        kind = config.optim_wrapper.get('type', 'OptimWrapper')
-        if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
-            raise UserError(f'--amp works with OptimWrapper; config {args.config} has {kind}')
         config.optim_wrapper.type = 'AmpOptimWrapper'
         config.optim_wrapper.setdefault('loss_scale', 'dynamic')
-
     if args.auto_scale_lr:
         if 'base_batch_size' not in config.get('auto_scale_lr', {}):
             raise UserError(f'--auto-scale-lr: config {args.config} has no auto_scale_lr.base_batch_size to scale from')
         config.auto_scale_lr.enable = True
-
-    if args.resume or (config.get('resume') and not config.get('load_from')):
-        checkpoint = latest_checkpoint(config.work_dir) if args.resume in (None, 'auto') else args.resume
-        if checkpoint:
-            config.load_from, config.resume = checkpoint, True
-        else:
-            config.resume = False
-            print_log(f'--resume: no checkpoint in {config.work_dir}; starting from the beginning')
-
-    if args.on_bad_sample:
-        config.merge_from_dict({'default_hooks.guard.on_bad_sample': args.on_bad_sample})
+    if args.resume:
+        config.resume, config.load_from = True, None if args.resume == 'auto' else args.resume
     if not args.no_check:
-        quick_check(config, args.config)
+        check_before_training(config, args.config)
+    if not args.plain:
+        make_reliable(config, args.grace, args.on_bad_sample)
     adapt_to_device(config, args.launcher)
-    run(config, args.config, 'train', args.grace)
-    exit_distributed()
+    train(config, args.config)
 
 
 if __name__ == '__main__':

@@ -8,6 +8,10 @@ class UserError(Exception):
     """An error that the user can fix; the message names the value and the fix, on one line."""
 
 
+class TrainingError(UserError):
+    """An error in the middle of a training, of one of its processes."""
+
+
 class CheckpointError(UserError, ValueError):
     """A checkpoint that cannot be used; the message names the file and the reason, on one line."""
 

@@ -1,10 +1,11 @@
 """Window and neighborhood attention against the reference, and the reference against masked dense attention."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
-from devices import DEVICES, assert_same_function
+from devices import DEVICES, LOWER_PRECISIONS, assert_same_function
 from functorch.compile import make_boxed_func
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
@@ -12,9 +13,11 @@ from torch._dynamo.backends.common import aot_autograd
 from deformable_vit.ops import neighborhood_attention, reference, window_attention
 from deformable_vit.ops.local_attention import Run, neighborhood_runs, window_runs
 
-SIZES = [(14, 14), (1, 1), (3, 20), (22, 9), (7, 1), (15, 29)]
-each_device = pytest.mark.parametrize('device', DEVICES)
-each_dtype = pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+OPS = {
+    'windows': (partial(window_attention, shift=4), partial(reference.window_attention, shift=4)),
+    'neighborhoods': (neighborhood_attention, reference.neighborhood_attention),
+}
+each_op = pytest.mark.parametrize('name', OPS)
 
 
 def inputs(batch: int, size: tuple[int, int], kernel: int) -> list[Tensor]:
@@ -32,35 +35,17 @@ def masked_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, rows: Tenso
     return (scores.masked_fill(~visible, -torch.inf).softmax(-1) @ v.flatten(2, 3)).view(q.shape)
 
 
-@each_device
-@each_dtype
-@pytest.mark.parametrize('shift', [0, 1, 4])
-@pytest.mark.parametrize('size', SIZES)
-def test_window_attention_equals_reference(size: tuple[int, int], shift: int, dtype: torch.dtype, device: str) -> None:
-    assert_same_function(
-        lambda *a: window_attention(*a, shift=shift),
-        lambda *a: reference.window_attention(*a, shift=shift),
-        inputs(2, size, 7),
-        dtype,
-        device,
-    )
+@each_op
+@pytest.mark.parametrize('device', DEVICES)
+def test_ops_equal_reference(name: str, device: str) -> None:
+    for precision in (torch.float64, *LOWER_PRECISIONS):
+        assert_same_function(*OPS[name], inputs(2, (15, 29), 7), precision, device)
 
 
-@each_device
-@each_dtype
-@pytest.mark.parametrize('kernel', [3, 7, 13])
-@pytest.mark.parametrize('size', SIZES)
-def test_neighborhood_attention_equals_reference(
-    size: tuple[int, int], kernel: int, dtype: torch.dtype, device: str
-) -> None:
-    args = inputs(1 if kernel == 3 else 2, size, kernel)
-    assert_same_function(neighborhood_attention, reference.neighborhood_attention, args, dtype, device)
-
-
-@pytest.mark.parametrize('function', [neighborhood_attention, lambda *a: window_attention(*a, shift=1)])
-def test_gradients_are_numerically_right(function: Callable[..., Tensor]) -> None:
-    args = [t.double().requires_grad_() for t in inputs(1, (4, 5), 3)]
-    assert torch.autograd.gradcheck(function, args)
+@each_op
+def test_gradients_are_numerically_right(name: str) -> None:
+    args = [t.double().requires_grad_() for t in inputs(1, (4, 5), 5)]
+    assert torch.autograd.gradcheck(OPS[name][0], args)
 
 
 def test_neighborhood_is_shifted_inside_at_a_border() -> None:
@@ -136,8 +121,8 @@ def test_tiling_ops_work_with_autograd_and_compile() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('function', [neighborhood_attention, lambda *a: window_attention(*a, shift=3)])
-def test_compiled_graph_has_no_unfold(function: Callable[..., Tensor]) -> None:
+@each_op
+def test_compiled_graph_has_no_unfold(name: str) -> None:
     """Inductor of torch 2.12 generates wrong code for the gradient of nested unfolds."""
     graphs: list[str] = []
 
@@ -147,6 +132,7 @@ def test_compiled_graph_has_no_unfold(function: Callable[..., Tensor]) -> None:
 
     torch._dynamo.reset()
     args = [t.requires_grad_() for t in inputs(1, (30, 31), 7)]
+    function, _ = OPS[name]
     compiled = torch.compile(function, backend=aot_autograd(fw_compiler=record), fullgraph=True)
     results = []
     for attention in (function, compiled):

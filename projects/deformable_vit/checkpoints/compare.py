@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .errors import CheckpointError, shown
+from ..errors import CheckpointError, shown
 
 _KINDS = ('missing', 'unexpected', 'mismatched')
 

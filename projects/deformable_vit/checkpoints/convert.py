@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .errors import CheckpointError, shown
+from ..errors import CheckpointError, shown
 from .names import is_official, translate_names
 from .resize import resize_to_shapes
 

@@ -6,9 +6,9 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import nn
 
+from ..errors import CheckpointError, shown
 from .compare import check_dtypes, compare
 from .convert import convert_state_dict
-from .errors import CheckpointError, shown
 from .safe_loading import read_state_dict
 
 

@@ -1,211 +1,255 @@
-"""Reading of checkpoint files without trust in them.
+"""Loading of checkpoint files without trust in them.
 
-A checkpoint is a pickle, and a pickle can call any function when it is loaded. ``torch.load(weights_only=True)``
-refuses all but tensors and plain containers. mmengine 0.10 does not pass that argument: torch >= 2.6 then assumes True
-for local files, unless an environment variable disagrees, and False for downloads. mmengine's own checkpoints hold a
-class that torch refuses, so that it cannot resume from them. And ``resume`` and the inferencers evaluate text in a
-checkpoint as a program. onedl-mmengine 0.10 passes the argument, loads again without it when torch refuses the file,
-and allows ``getattr`` of anything.
+A checkpoint is a pickle, and a pickle can call any function. mmengine 0.10.7 loads downloads with
+``weights_only=False``, onedl-mmengine falls back to it, and both evaluate configs that they find in a checkpoint.
+:func:`enable_safe_loading` puts the loaders of this module in place of theirs, by ``CheckpointLoader.register_scheme``:
+for ``init_cfg``, ``load_from``, ``resume``, and the tools and inferencers of OpenMMLab.
 
-:func:`enable_safe_loading` closes these gaps for ``init_cfg``, ``load_from`` and ``resume``, also in the tools of
-mmdet, mmseg and mmpretrain. A file passes four steps: :mod:`.archive` compares its checksums, :mod:`.pickle_scan` goes
-through its pickle without making anything, ``torch.load(weights_only=True)`` reads it with the stand-ins of
-:mod:`.values`, and :mod:`.content` checks the result.
+They compare the checksums of the file, call ``torch.load(weights_only=True)``, drop configs, and check that weights and
+the state of the optimizer are finite. How much time and memory a hostile file takes is up to torch.
 """
 
+import io
 import logging
-import os
 import pickle
 import re
-from collections.abc import Callable
+import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlparse
 
-import mmengine.runner.checkpoint
+import numpy as np
 import torch
-from mmengine.dist import barrier, get_dist_info
-from mmengine.logging import print_log
-from mmengine.runner import CheckpointLoader
+from mmengine.dist import barrier, get_rank
+from mmengine.fileio import get_file_backend
+from mmengine.logging import HistoryBuffer, print_log
+from mmengine.runner import (
+    CheckpointLoader,
+    get_deprecated_model_names,
+    get_external_models,
+    get_mmcls_models,
+    get_torchvision_models,
+)
+from torch import Tensor
 from torch.hub import download_url_to_file, get_dir
 
-from .archive import is_archive, read_archive
-from .content import normalize
-from .errors import CheckpointError, ContentError, shown
-from .kept_files import protect_other_files
-from .pickle_scan import scan_archive, scan_legacy
-from .safetensors_file import is_safetensors, read_safetensors
-from .values import allow_stand_ins
+from ..errors import CheckpointError, first_line, shown
 
 
 def enable_safe_loading() -> None:
-    """Make mmengine load checkpoints safely in this process. Importing ``deformable_vit`` calls it.
-
-    It changes:
-
-    - The loaders of mmengine's ``CheckpointLoader`` for local files, HTTP(S) and ``open-mmlab://``, and
-      ``mmengine.runner.checkpoint.load_from_http``, check files before they load them with ``weights_only=True``.
-    - So does ``_safe_torch_load`` of onedl-mmengine, which its other loaders call (``s3://``).
-    - They return checkpoints without the configs in ``meta`` and ``message_hub``, which are programs, and with the
-      weights of ``model`` (official checkpoints) under ``state_dict``.
-    - ``torch.load(weights_only=True)`` also accepts the classes in mmengine's own checkpoints: ``HistoryBuffer``, and
-      numpy's arrays and numbers, of numeric types. None of them runs code when it is unpickled.
-    - ``CheckpointHook`` deletes only its own files after resuming (:mod:`.kept_files`).
-
-    Calling it again has no effect.
-    """
-    protect_other_files()
-    allow_stand_ins()
-    CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
-    CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), loader=load_from_http, force=True)
-    CheckpointLoader.register_scheme(prefixes=('open-mmlab://', 'openmmlab://'), loader=load_from_openmmlab, force=True)
-    # mmengine calls this name for what it resolves to a URL itself, such as torchvision://resnet50.
-    mmengine.runner.checkpoint.load_from_http = load_from_http
-    if hasattr(mmengine.runner.checkpoint, '_safe_torch_load'):
-        mmengine.runner.checkpoint._safe_torch_load = load_weights_only
+    """Make mmengine load checkpoints safely in this process; importing ``deformable_vit`` calls it."""
+    for prefixes, loader in (
+        ('', load_from_local),
+        (('http://', 'https://'), load_from_http),
+        (('open-mmlab://', 'openmmlab://', 'mmcls://', 'torchvision://', 'modelzoo://', 'pavi://'), load_from_zoo),
+        ((r'(\S+\:)?s3://', r'(\S+\:)?petrel://'), load_from_ceph),
+    ):
+        CheckpointLoader.register_scheme(prefixes, loader, force=True)
 
 
-def load_from_local(filename: str, map_location: Any = None) -> Any:
-    """Load a local file for mmengine's ``CheckpointLoader``.
+def read_checkpoint(filename: str | Path, map_location: Any = 'cpu') -> Any:
+    """Return the content of the checkpoint at a path or URL.
 
     Raises:
-        CheckpointError: The file does not exist, is damaged, or holds more than weights and the state of training.
-    """
-    return _load(filename, lambda: _read_path(Path(filename).expanduser(), map_location))
-
-
-def load_from_http(filename: str, map_location: Any = None, model_dir: str | None = None) -> Any:
-    """Download a file into torch's cache and load it, for mmengine's ``CheckpointLoader``.
-
-    Raises:
-        CheckpointError: The URL is a web page, the download fails, or as :func:`load_from_local`.
-    """
-    # torch names the file in its cache after the URL; links to web pages of clouds have no such name.
-    path = Path(urlparse(filename).path)
-    if not path.suffix:
-        raise CheckpointError(
-            f'checkpoint {shown(filename)} has no file name: it is probably a web page; download the file with a '
-            'browser and pass its path, for example as init_cfg=dict(type="Pretrained", checkpoint="FILE")'
-        )
-    cached = Path(model_dir or os.path.join(get_dir(), 'checkpoints')) / path.name
-
-    def load() -> Any:
-        return _load(filename, lambda: _read_download(filename, cached, map_location))
-
-    # One process downloads; the others find the file in torch's cache.
-    rank, world_size = get_dist_info()
-    checkpoint = load() if rank == 0 else None
-    if world_size > 1:
-        barrier()
-    return load() if rank > 0 else checkpoint
-
-
-def load_from_openmmlab(filename: str, map_location: Any = None) -> Any:
-    """Load a model that mmengine knows by name, ``open-mmlab://NAME``, for its ``CheckpointLoader``.
-
-    Raises:
-        CheckpointError: mmengine knows no such name, or as :func:`load_from_local` and :func:`load_from_http`.
-    """
-    name = filename.partition('://')[2]
-    name = mmengine.runner.checkpoint.get_deprecated_model_names().get(name, name)
-    target = mmengine.runner.checkpoint.get_external_models().get(name)
-    if target is None:
-        raise CheckpointError(f'checkpoint {shown(filename)}: mmengine knows no model of this name')
-    if target.startswith(('http://', 'https://')):
-        return load_from_http(target, map_location)
-    return load_from_local(os.path.join(mmengine.runner.checkpoint._get_mmengine_home(), target), map_location)
-
-
-def load_weights_only(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
-    """Load a path or an open file with ``weights_only=True``, for onedl-mmengine, which passes ``None``.
-
-    Raises:
-        CheckpointError: As :func:`load_from_local`.
-    """
-    if isinstance(file, (str, Path)):
-        return load_from_local(str(file), map_location)
-    return _load('in memory', lambda: _read_file(file, 'in memory', map_location))
-
-
-def _read_path(path: Path, map_location: Any) -> Any:
-    if not path.is_file():
-        raise ContentError('is a directory' if path.is_dir() else 'does not exist')
-    if is_safetensors(path):
-        return read_safetensors(path, map_location)
-    with path.open('rb') as file:
-        return _read_file(file, str(path), map_location)
-
-
-def _read_download(url: str, cached: Path, map_location: Any) -> Any:
-    if not cached.exists():
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        print_log(f'downloading {shown(url)} to {cached}', 'current')
-        download_url_to_file(url, str(cached))
-    try:
-        return _read_path(cached, map_location)
-    except ContentError as error:
-        raise ContentError(f'{error}; to download it again, remove {cached}') from error
-
-
-def _read_file(file: BinaryIO, name: str, map_location: Any) -> Any:
-    """Check an open file, then load it."""
-    if is_archive(file):
-        archive = read_archive(file)
-        scan_archive(archive.pickle, archive.storages)
-        unchecked = None if archive.has_checksums else 'it was saved without checksums'
-    else:
-        scan_legacy(file)
-        unchecked = 'it has the format of torch before 1.6, without checksums'
-    if unchecked and name not in _warned:
-        _warned.add(name)
-        print_log(f'{shown(name)}: {unchecked}, so that damage cannot be noticed', 'current', logging.WARNING)
-    file.seek(0)
-    return torch.load(file, map_location=map_location, weights_only=True)
-
-
-_warned: set[str] = set()
-
-
-def _load(filename: str, load: Callable[[], Any]) -> Any:
-    try:
-        return normalize(load())
-    except ContentError as error:
-        raise CheckpointError(f'checkpoint {shown(filename)} {error}') from error
-    except pickle.UnpicklingError as error:
-        # torch's explanation has several lines, and tells to load the file unsafely.
-        found = re.search(r'WeightsUnpickler error:\s*(.+)', str(error))
-        reason = shown(found[1] if found else ' '.join(str(error).split()))
-        raise CheckpointError(f'checkpoint {shown(filename)} is refused: {reason}') from error
-    except OSError as error:  # no permission, no network, no such server or page
-        raise CheckpointError(f'checkpoint {shown(filename)} cannot be read: {error}') from error
-    except Exception as error:  # a damaged file can raise anything
-        reason = str(error).splitlines()[0] if str(error) else ''
-        raise CheckpointError(
-            f'checkpoint {shown(filename)} is damaged or not a checkpoint: '
-            f'{shown(f"{type(error).__name__}: {reason}" if reason else type(error).__name__)}'
-        ) from error
-
-
-def read_checkpoint(filename: str, map_location: Any = 'cpu') -> Any:
-    """Return the contents of the file at a path or URL.
-
-    Raises:
-        CheckpointError: The file is missing or damaged, or holds more than weights and the state of training.
+        CheckpointError: The file is missing or damaged, or holds more than weights and the state of a training.
     """
     return CheckpointLoader.load_checkpoint(str(filename), map_location)
 
 
-def read_state_dict(filename: str, map_location: Any = 'cpu') -> dict[str, torch.Tensor]:
+def read_state_dict(filename: str | Path, map_location: Any = 'cpu') -> dict[str, Tensor]:
     """Return the state dict of a checkpoint: under ``state_dict`` (mmengine), under ``model`` (official), or bare.
 
     Raises:
         CheckpointError: As :func:`read_checkpoint`, or there is no state dict.
     """
     checkpoint = read_checkpoint(filename, map_location)
-    if isinstance(checkpoint, dict):
-        found = checkpoint.get('state_dict', checkpoint)
-        named = {k: v for k, v in found.items() if isinstance(k, str)} if isinstance(found, dict) else {}
-        tensors = {k: v for k, v in named.items() if isinstance(v, torch.Tensor)}
-        if tensors:
-            return {key.removeprefix('module.'): value for key, value in tensors.items()}
-    raise CheckpointError(f'checkpoint {shown(filename)} holds no state dict, bare or under "state_dict" or "model"')
+    found = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
+    named = found.items() if isinstance(found, dict) else ()
+    tensors = {str(name).removeprefix('module.'): value for name, value in named if isinstance(value, Tensor)}
+    if not tensors:
+        raise CheckpointError(f'checkpoint {shown(str(filename))} has no weights, bare or in "state_dict" or "model"')
+    return tensors
+
+
+# mmengine calls the loaders, and names the part of their name after `load_from_` in the log.
+
+
+def load_from_local(filename: str, map_location: Any = None) -> Any:
+    path = Path(filename).expanduser()
+    if not path.exists():
+        raise CheckpointError(f'checkpoint {shown(filename)} does not exist')
+    return _load(path, filename, map_location)
+
+
+def load_from_http(filename: str, map_location: Any = None) -> Any:
+    # torch names the file in its cache after the URL; links to web pages of clouds have no such name.
+    path = Path(urlparse(filename).path)
+    if not path.suffix:
+        raise CheckpointError(
+            f'checkpoint {shown(filename)} has no file name, so it is probably a web page: download the file with a '
+            'browser and pass its path, for example as init_cfg=dict(type="Pretrained", checkpoint="FILE")'
+        )
+    cached = Path(get_dir(), 'checkpoints', path.name)
+    if get_rank() > 0:  # one process downloads; the others find the file in torch's cache
+        barrier()
+    if not cached.exists():
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        print_log(f'downloading {shown(filename)} to {cached}', 'current')
+        try:
+            download_url_to_file(filename, str(cached))
+        except OSError as error:  # no network, no such server or page
+            raise CheckpointError(f'checkpoint {shown(filename)} cannot be downloaded: {first_line(error)}') from error
+    if get_rank() == 0:
+        barrier()
+    try:
+        return load_from_local(str(cached), map_location)
+    except CheckpointError as error:
+        raise CheckpointError(f'{error}; to download it from {shown(filename)} again, remove it') from error
+
+
+def load_from_zoo(filename: str, map_location: Any = None) -> Any:
+    scheme, _, name = filename.partition('://')
+    finders = dict(torchvision=get_torchvision_models, modelzoo=get_torchvision_models, mmcls=get_mmcls_models)
+    urls = finders.get(scheme, get_external_models)()
+    if scheme in ('open-mmlab', 'openmmlab'):
+        name = get_deprecated_model_names().get(name, name)
+    if scheme == 'pavi' or not str(urls.get(name)).startswith('http'):
+        raise CheckpointError(f'checkpoint {shown(filename)} has no known URL: download the file and pass its path')
+    checkpoint = load_from_http(urls[name], map_location)
+    if scheme == 'mmcls':
+        weights, prefix = checkpoint.get('state_dict', checkpoint), 'backbone.'
+        return dict(state_dict={k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+    return checkpoint
+
+
+def load_from_ceph(filename: str, map_location: Any = None) -> Any:
+    content = get_file_backend(filename, backend_args=dict(backend='petrel')).get(filename)
+    return _load(io.BytesIO(content), filename, map_location)
+
+
+def _load(source: Path | BinaryIO, filename: str, map_location: Any) -> Any:
+    name = f'checkpoint {shown(filename)}'
+    try:
+        with source.open('rb') if isinstance(source, Path) else source as file:
+            if filename.endswith('.safetensors'):
+                return _checked(_load_safetensors(file.read(), map_location))
+            if not _has_checksums(file):
+                print_log(f'{name} has no checksums, so damage goes unnoticed', 'current', logging.WARNING)
+            file.seek(0)
+            with torch.serialization.safe_globals(_SAFE_GLOBALS):
+                return _checked(torch.load(file, map_location=map_location, weights_only=True))
+    except CheckpointError as error:
+        raise CheckpointError(f'{name} {error}') from error
+    except OSError as error:
+        raise CheckpointError(f'{name} cannot be read: {first_line(error)}') from error
+    except pickle.UnpicklingError as error:
+        # torch's message has several lines and tells how to load the file unsafely.
+        if found := re.search(r'GLOBAL (\S+)', str(error)):
+            raise CheckpointError(f'{name} is refused: it needs {shown(found[1])}, which could run code') from error
+        found = re.search(r'WeightsUnpickler error:\s*(.+)', str(error))
+        raise CheckpointError(f'{name} is refused: {shown(found[1] if found else first_line(error))}') from error
+    except Exception as error:  # a damaged file can raise anything
+        raise CheckpointError(f'{name} is damaged or not a checkpoint: {shown(first_line(error))}') from error
+
+
+def _has_checksums(file: BinaryIO) -> bool:
+    """Compare the checksums of a file, which ``torch.load`` does not, and return whether it has any."""
+    if file.read(4) != b'PK\x03\x04':  # torch before 1.6
+        return False
+    with zipfile.ZipFile(file) as archive:
+        if not any(record.CRC for record in archive.infolist()):  # torch.serialization.set_crc32_options(False)
+            return False
+        if damaged := archive.testzip():
+            raise CheckpointError(f'is damaged: the checksum of {shown(damaged)} differs; copy or download it again')
+    return True
+
+
+def _load_safetensors(content: bytes, map_location: Any) -> dict[str, Tensor]:
+    try:
+        from safetensors.torch import load
+    except ImportError as error:
+        raise CheckpointError("needs the package safetensors: pip install 'deformable-vit[safetensors]'") from error
+    return {k: v if map_location is None else v.to(map_location) for k, v in load(content).items()}
+
+
+def _checked(checkpoint: Any) -> Any:
+    """Return a checkpoint with its weights in ``state_dict``, and without configs, which mmengine would evaluate."""
+    if not isinstance(checkpoint, dict):
+        return checkpoint
+    if 'state_dict' not in checkpoint and isinstance(checkpoint.get('model'), dict):  # official
+        checkpoint['state_dict'] = checkpoint.pop('model')
+    hub = checkpoint.get('message_hub')
+    parts = [hub.get('runtime_info'), hub.get('resumed_keys')] if isinstance(hub, dict) else []
+    for part in (checkpoint.get('meta'), *parts):
+        if isinstance(part, dict):
+            part.pop('config', None)
+            part.pop('cfg', None)
+    named = {key: checkpoint[key] for key in ('state_dict', 'ema_state_dict', 'optimizer') if key in checkpoint}
+    _check_finite(named or checkpoint)
+    return checkpoint
+
+
+def _check_finite(content: dict[str, Any]) -> None:
+    todo: list[tuple[str, Any]] = [*content.items()]
+    seen = set()  # a container may hold itself
+    while todo:
+        name, value = todo.pop()
+        if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all():
+            # Attention masks hold -inf where nothing is attended to.
+            wrong = ~value.isfinite() & ((value != -torch.inf) | (not name.endswith('mask')))
+            if wrong.any():
+                raise CheckpointError(
+                    f'is refused: {shown(name)} has {int(wrong.sum())} of {value.numel()} values that are NaN or '
+                    'infinite, because the training diverged or the file is damaged'
+                )
+        elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            todo += [(f'{name}.{key}', item) for key, item in items]
+
+
+# mmengine's checkpoints hold log histories and numbers of numpy. numpy trusts a pickle: the state of a dtype can make
+# it follow pointers from the file. These classes replace numpy's during a load, and accept arrays of numbers only.
+
+
+class _Dtype:
+    def __init__(self, code: str, align: bool = False, copy: bool = False) -> None:
+        if not re.fullmatch('[biuf][1248]', code):
+            raise pickle.UnpicklingError(f'array of dtype {code!r}, which is not numeric')
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array(np.ndarray[Any, Any]):
+    def __new__(cls) -> '_Array':
+        return super().__new__(cls, (0,))
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, is_fortran, data = state
+        array = np.frombuffer(data, dtype.dtype).reshape(shape, order='F' if is_fortran else 'C')
+        super().__setstate__(array.__reduce__()[2])
+
+    def __reduce__(self) -> Any:
+        return np.array(self, subok=False).__reduce__()
+
+
+class _History(HistoryBuffer):
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        del state['statistics_methods']  # of the class, for all histories
+        super().__setstate__({k: np.array(v, subok=False) if isinstance(v, _Array) else v for k, v in state.items()})
+        self.__class__ = HistoryBuffer
+
+
+_SAFE_GLOBALS: list[Any] = [
+    (_History, 'mmengine.logging.history_buffer.HistoryBuffer'),
+    (_Array, 'numpy.ndarray'),
+    (_Dtype, 'numpy.dtype'),
+    (lambda *_: None, 'builtins.getattr'),  # in the statistics of histories
+]
+for _module in ('numpy._core.multiarray', 'numpy.core.multiarray'):  # of numpy 2 and 1
+    _SAFE_GLOBALS += [
+        (lambda *_: _Array(), f'{_module}._reconstruct'),
+        (lambda dtype, data: np.frombuffer(data, dtype.dtype)[0], f'{_module}.scalar'),
+    ]

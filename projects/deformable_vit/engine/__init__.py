@@ -1,34 +1,23 @@
-"""From a command line to mmengine's ``Runner``: shared by ``tools/train.py``, ``tools/test.py`` and other tools."""
+"""Hooks, loops and samplers of mmengine for trainings that survive faults, and continue as if nothing had happened.
 
-from .cli import UserError, one_line_errors, set_local_rank
-from .config import check_checkpoint, load_config, set_work_dir
-from .console import quiet_console
-from .data_checks.check import quick_check
-from .launch import adapt_to_device, run
-from .options import add_config_options, common_arguments
-from .progress import PROGRESS, RunProgress, read_progress
-from .resuming import latest_checkpoint
-from .testing import add_out, add_show, add_tta, read_metrics
+All of them are registered and can be named in a config, such as ``dict(type='deformable_vit.engine.StopHook')``; this
+also works in the tools of mmdet, mmseg and mmpretrain. ``configs/_base_/reliable_runtime.py`` names the hooks.
+"""
+
+from .hooks import CheckpointMatchHook, FiniteLossHook, SampleErrorHook, SeedHook, StopHook, WorkDirHook
+from .loops import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop
+from .resuming import resumable_checkpoints
+from .samples import SeededBatchSampler
 
 __all__ = [
-    'PROGRESS',
-    'RunProgress',
-    'UserError',
-    'adapt_to_device',
-    'add_config_options',
-    'add_out',
-    'add_show',
-    'add_tta',
-    'check_checkpoint',
-    'common_arguments',
-    'latest_checkpoint',
-    'load_config',
-    'one_line_errors',
-    'quick_check',
-    'quiet_console',
-    'read_metrics',
-    'read_progress',
-    'run',
-    'set_local_rank',
-    'set_work_dir',
+    'CheckpointMatchHook',
+    'FiniteLossHook',
+    'ResumableEpochBasedTrainLoop',
+    'ResumableIterBasedTrainLoop',
+    'SampleErrorHook',
+    'SeedHook',
+    'SeededBatchSampler',
+    'StopHook',
+    'WorkDirHook',
+    'resumable_checkpoints',
 ]

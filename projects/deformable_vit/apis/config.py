@@ -1,0 +1,61 @@
+"""Read configs, and check what can be checked before anything is built."""
+
+import difflib
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
+
+from ..checks import check_options
+from ..errors import UserError, first_line
+
+
+def load_config(path: str, options: dict[str, Any]) -> Config:
+    """Return the config at ``path`` with ``--cfg-options`` merged in.
+
+    Raises:
+        UserError: The file is missing or invalid, or nothing reads an option.
+    """
+    if not Path(path).is_file():
+        directory = Path(path).parent
+        close = difflib.get_close_matches(Path(path).name, [f.name for f in directory.glob('*.py')], 1, 0.6)
+        hint = f'; did you mean {directory / close[0]}?' if close else ''
+        raise UserError(f'config {path} {"is a directory" if Path(path).is_dir() else "does not exist"}{hint}')
+    _find_forks()
+    try:
+        config = Config.fromfile(path)
+    except Exception as error:  # a config is a program: it can raise anything
+        raise UserError(f'config {path} cannot be read: {first_line(error)}') from error
+    check_options(options, config, path)
+    try:
+        config.merge_from_dict(options)
+    except Exception as error:
+        raise UserError(f'--cfg-options do not fit {path}: {first_line(error)}') from error
+    for key in ('model', 'default_scope'):
+        if config.get(key) is None:
+            raise UserError(f'config {path} has no {key!r}')
+    if config.default_scope not in ('mmdet', 'mmseg', 'mmpretrain'):
+        raise UserError(f'config {path}: default_scope {config.default_scope!r} is not mmdet, mmseg or mmpretrain')
+    return config
+
+
+def set_work_dir(config: Config, path: str, work_dir: str | None) -> None:
+    """Set ``config.work_dir``: ``--work-dir``, else the config's own, else ``work_dirs/CONFIG``."""
+    config.work_dir = work_dir or config.get('work_dir') or str(Path('work_dirs') / Path(path).stem)
+
+
+def _find_forks() -> None:
+    """Let ``_base_ = 'mmseg::...'`` find mmseg under the name of its maintained fork.
+
+    mmengine translates the import name to a distribution, ``mmsegmentation``, which the fork ``onedl-mmsegmentation``
+    is not. For a name that is no distribution mmengine looks for a module.
+    """
+    for module in ('mmdet', 'mmpretrain', 'mmseg'):
+        try:
+            distribution(MODULE2PACKAGE[module])
+        except PackageNotFoundError:
+            if find_spec(module) is not None:
+                MODULE2PACKAGE[module] = module

@@ -1,0 +1,189 @@
+"""Train the model of a config with mmengine's runner."""
+
+import errno
+import logging
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
+from mmengine.runner import FlexibleRunner, Runner
+from torch import nn
+
+from ..checks import check, check_model, warmup_warning
+from ..engine import StopHook, resumable_checkpoints
+from ..engine.hooks.checkpoints import bare_model
+from ..engine.hooks.samples import SampleError
+from ..errors import CheckpointError, TrainingError, UserError
+from .command_line import config_errors, is_first_process
+from .console import quiet_log
+
+_HOOKS = ('WorkDirHook', 'CheckpointMatchHook', 'SeedHook', 'SampleErrorHook', 'FiniteLossHook', 'StopHook')
+_LOOPS = ('EpochBasedTrainLoop', 'IterBasedTrainLoop')
+_PREFIX = 'deformable_vit.engine.'
+_GONE = (errno.ENOENT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ESTALE, errno.EIO)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class _StartHook(Hook):
+    """Notice the first iteration, which is the first to use the losses."""
+
+    has_started = False
+
+    def before_train(self, runner: Runner) -> None:
+        if warning := warmup_warning(runner):
+            print_log(warning, 'current', logging.WARNING)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        self.has_started = True
+
+
+def train(config: Config, path: str) -> None:
+    """Train from the beginning, from the weights of ``load_from``, or with ``resume`` from the checkpoint there.
+
+    ``resume`` without ``load_from`` takes the newest checkpoint of the work directory that is whole.
+
+    Args:
+        config: Complete, with a work directory.
+        path: Its file, for messages.
+
+    Raises:
+        UserError: Something in the config does not fit, a sample cannot be read, a loss is not finite, or the work
+            directory cannot be written any more.
+        SystemExit: A signal has ended the training; see :class:`.StopHook`.
+    """
+    try:
+        Path(config.work_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'work directory {config.work_dir}: {error.strerror}; choose another --work-dir') from error
+    if not config.get('resume') or config.get('load_from'):
+        _train(config, path)
+        return
+    checkpoints = resumable_checkpoints(config.work_dir)
+    if not checkpoints and Path(config.work_dir, 'last_checkpoint').exists():
+        raise UserError(
+            f'--resume: no whole checkpoint in {config.work_dir}; pass --resume FILE, or train without --resume'
+        )
+    if not checkpoints:
+        print_log(f'--resume: no checkpoint in {config.work_dir}; starting from the beginning')
+        config.resume = False
+        _train(config, path)
+    for number, config.load_from in enumerate(map(str, checkpoints), 1):
+        try:
+            _train(config, path)
+            return
+        except CheckpointError as error:  # damaged
+            if number == len(checkpoints):
+                raise
+            print_log(f'--resume: {error}', 'current', logging.WARNING)
+
+
+def _train(config: Config, path: str) -> None:
+    start = _StartHook()
+    with config_errors(path, lambda: start.has_started):
+        try:
+            runner: Any = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+            quiet_log()
+            runner.register_hook(start, priority='VERY_LOW')
+            if isinstance(runner, FlexibleRunner):  # it would build the model later, and then keeps this one
+                runner.model = runner.strategy.build_model(runner.model)
+            if isinstance(runner.model, nn.Module):
+                check_model(bare_model(runner.model), config.default_scope)
+            runner.train()
+        except SampleError as error:
+            raise TrainingError(_bad_sample(runner, error)) from error
+        except OSError as error:
+            if line := _failed_write(error, config.work_dir):
+                raise line from error
+            raise
+
+
+def check_before_training(config: Config, path: str) -> None:
+    """Read the annotation files of a training and some of its images, in the main process only.
+
+    Raises:
+        UserError: Something would stop or spoil the training.
+    """
+    if not is_first_process():
+        return
+    problems = check(config, quick=True, loaders=('train_dataloader', 'val_dataloader'))
+    errors = [problem for problem in problems if problem.level == 'error']
+    advice = f'python tools/check_data.py {path} lists all problems'
+    if errors:
+        more = f', and {len(errors) - 1} more' if len(errors) > 1 else ''
+        raise UserError(f'{errors[0].loader}: {errors[0]}{more}; {advice}, --no-check trains anyway')
+    if problems:
+        print_log(f'{len(problems)} warnings about the data, the first: {problems[0]}; {advice}', level=logging.WARNING)
+
+
+def make_reliable(config: Config, grace: float | None = None, on_bad_sample: str | None = None) -> None:
+    """Add the hooks, the loop and the batch sampler of :mod:`..engine` to a config that does not name them.
+
+    Args:
+        config: Changed in place; it stands so in the work directory.
+        grace: Of :class:`.StopHook`, else its own.
+        on_bad_sample: ``on_error`` of :class:`.SampleErrorHook`, else its own.
+    """
+    hooks = [*(config.get('custom_hooks') or [])]
+    named = {_name(hook.get('type')): hook for hook in hooks if isinstance(hook, dict)}
+    for name in _HOOKS:
+        if name not in named:
+            named[name] = dict(type=_PREFIX + name)
+            hooks.append(named[name])
+    if grace is not None:
+        named['StopHook']['grace'] = grace
+    if on_bad_sample is not None:
+        named['SampleErrorHook']['on_error'] = on_bad_sample
+    config.custom_hooks = hooks
+    loop, loader = config.get('train_cfg'), config.get('train_dataloader')
+    if not isinstance(loop, dict) or not isinstance(loader, dict) or not isinstance(loader.get('sampler'), dict):
+        return
+    kind = _name(loop.get('type')) or _LOOPS[0 if loop.get('by_epoch') else 1]
+    sampler = loader.get('batch_sampler')
+    if kind not in _LOOPS or not isinstance(sampler, (dict, type(None))) or 'batch_size' not in loader:
+        return
+    loop.pop('by_epoch', None)
+    loop['type'] = f'{_PREFIX}Resumable{kind}'
+    if _name((sampler or {}).get('type')) != 'SeededBatchSampler':
+        loader['batch_sampler'] = dict(
+            type=f'{_PREFIX}SeededBatchSampler', drop_last=loader.pop('drop_last', False), batch_sampler=sampler
+        )
+
+
+def _name(kind: Any) -> str | None:
+    """Return the name of a type, which a config gives as a class, a name, or a name with its module or scope."""
+    return kind.rpartition('.')[2] if isinstance(kind, str) else getattr(kind, '__name__', None)
+
+
+def _hooks_of(runner: Any, kind: type) -> Iterable[Any]:
+    return (hook for hook in runner.hooks if isinstance(hook, kind))
+
+
+def _bad_sample(runner: Any, error: SampleError) -> str:
+    """Save a checkpoint of the iterations before a bad sample, and return the line about it."""
+    # An error of a worker process has its traceback in the message.
+    line = (re.findall(r'SampleError: (.*)', str(error)) or [' '.join(str(error).split())])[-1]
+    for hook in _hooks_of(runner, StopHook):
+        if runner.iter:
+            hook.save(runner, runner.iter)
+            line += f'; a checkpoint has the {runner.iter} iterations before, --resume continues from there'
+    return line
+
+
+def _failed_write(error: OSError, work_dir: str) -> UserError | None:
+    """Return the line for an error of the operating system while a training writes, ``None`` for all others."""
+    inside = error.filename and Path(str(error.filename)).absolute().is_relative_to(Path(work_dir).absolute())
+    if error.errno not in _FULL and not (error.errno in _GONE and inside):
+        return None
+    gone = '' if Path(work_dir).is_dir() else ' (the directory is gone)'
+    return TrainingError(
+        f'work directory {work_dir}: {os.strerror(error.errno)}{gone}; earlier checkpoints are whole: make it writable '
+        'again and go on with --resume'
+    )

@@ -1,0 +1,53 @@
+"""Stop a training whose loss is not finite before it changes the weights."""
+
+import math
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from ...errors import TrainingError
+
+
+@HOOKS.register_module()
+class FiniteLossHook(Hook):
+    """Raise an error when a term of the loss is NaN or infinite.
+
+    The terms are checked as the model returns them, before the backward pass, so that no checkpoint can hold what they
+    would do to the weights.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def before_train(self, runner: Runner) -> None:
+        model: Any = runner.model
+        model = model.module if is_model_wrapper(model) else model
+        self.runner = runner
+        self.handle = model.register_forward_hook(self._check)
+
+    def after_train(self, runner: Runner) -> None:
+        self.handle.remove()
+
+    def _check(self, model: nn.Module, _inputs: Any, output: Any) -> None:
+        if not model.training or not isinstance(output, dict):
+            return
+        terms = {name: _total(value) for name, value in output.items() if 'loss' in name}  # as mmengine sums them
+        # One value to wait for on a GPU.
+        if not terms or bool(torch.isfinite(sum(terms.values()))):  # type: ignore[arg-type]
+            return
+        values = {name: float(value) for name, value in terms.items()}
+        ordered = sorted(values.items(), key=lambda item: math.isfinite(item[1]))
+        listed = ', '.join(f'{name}={value:.4g}' for name, value in ordered)
+        raise TrainingError(
+            f'iteration {self.runner.iter + 1}: the loss is not finite ({listed}); lower the learning rate or check the '
+            'data, and continue from a checkpoint before it'
+        )
+
+
+def _total(value: Tensor | list[Tensor]) -> Tensor:
+    parts = value if isinstance(value, (list, tuple)) else [value]
+    return torch.stack([part.detach().float().mean() for part in parts]).sum()
