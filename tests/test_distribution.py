@@ -14,7 +14,7 @@ from running import ROOT
 from deformable_vit.datasets import ShapesSettings, write_shapes
 
 CLASSIFIER = """
-_base_ = 'deformable_vit::demo/pvt_shapes.py'
+_base_ = {base!r}
 train_dataloader = dict(
     batch_size=2, num_workers=0, persistent_workers=False, dataset=dict(data_root='shapes/imagenet')
 )
@@ -97,7 +97,8 @@ def test_tools_of_the_wheel_run_from_another_directory(tmp_path: Path) -> None:
     assert all(tool.is_relative_to(tmp_path / 'environment') for tool in tools.values())
 
     write_shapes(tmp_path / 'shapes', ShapesSettings(train=2, val=1, objects=4, size=64))
-    (tmp_path / 'classifier.py').write_text(CLASSIFIER)
+    base = tools['train.py'].parents[1] / 'configs' / 'demo' / 'pvt_shapes.py'
+    (tmp_path / 'classifier.py').write_text(CLASSIFIER.format(base=str(base)))
     run(python, tools['train.py'], 'classifier.py', cwd=tmp_path)
     assert (tmp_path / 'work_dirs' / 'classifier' / 'last_checkpoint').is_file()
 
