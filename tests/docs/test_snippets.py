@@ -67,6 +67,12 @@ def test_config_example_trains_every_parameter(tmp_path: Path) -> None:
         assert any(key in name for name, _ in backbone.named_parameters()), key
 
 
+def test_recording() -> None:
+    names = run(snippet('docs/visualization.md', 'import record'))
+    assert names['layer'].kind == 'deformable'
+    assert (names['locations'].shape, names['attention'].shape) == ((6, 49, 2), (24, 1, 49))
+
+
 def test_backend_snippet(capsys: pytest.CaptureFixture[str]) -> None:
     run(snippet('docs/performance.md', 'use_backend'))
     assert capsys.readouterr().out.startswith('reference of')
