@@ -15,14 +15,10 @@ from deformable_vit import PVTv2
 CLASSES = ('wheel', 'roof', 'window', 'decoration', 'tire')
 
 
-def snippets(page: str) -> list[str]:
-    """Return the Python blocks of a page."""
-    return re.findall(r'^```python\n(.*?)^```$', (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
-
-
 def snippet(page: str, part: str) -> str:
     """Return the Python block of a page that contains a text."""
-    (found,) = (text for text in snippets(page) if part in text)
+    blocks = re.findall(r'^```python\n(.*?)^```$', (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    (found,) = (text for text in blocks if part in text)
     return found
 
 
@@ -31,12 +27,6 @@ def run(text: str) -> dict:
     names: dict = {}
     exec(compile(text, 'snippet', 'exec'), names)
     return names
-
-
-def test_snippets_compile() -> None:
-    for page in ('README.md', *(str(p.relative_to(ROOT)) for p in (ROOT / 'docs').glob('*.md'))):
-        for text in snippets(page):
-            compile(text, page, 'exec')
 
 
 @torch.no_grad()
