@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 # Always the CPU, so that results do not depend on the machine.
 ENVIRONMENT = os.environ | {
     'PYTHON': sys.executable,
-    'PYTHONPATH': str(ROOT / 'tests'),
+    'PYTHONPATH': f'{ROOT / "tests"}{os.pathsep}{ROOT / "projects"}',
     'CUDA_VISIBLE_DEVICES': '',
 }
 

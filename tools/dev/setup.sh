@@ -11,12 +11,12 @@
 #
 # .venv keeps these settings, but for DEFORMABLE_VIT_WHEELS: `make setup STACK=onedl` is followed by plain `make demo`.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 say() { printf '[setup] %s\n' "$*"; }
 die() { printf '[setup] error: %s\n' "$*" >&2; exit 1; }
-# shellcheck source=tools/_setup_checks.sh
-. tools/_setup_checks.sh
+# shellcheck source=tools/dev/setup_checks.sh
+. tools/dev/setup_checks.sh
 
 venv=.venv
 python=$venv/bin/python
@@ -53,7 +53,7 @@ cuda=${DEFORMABLE_VIT_CUDA:-$([ -e /dev/nvidiactl ] && echo 1 || echo 0)}
 [[ $cuda = [01] ]] || die "DEFORMABLE_VIT_CUDA=$cuda: use 1 to compile mmcv's CUDA ops, 0 for its CPU ops only"
 
 # Ready means: made from these files and settings, in this directory (a virtual environment does not survive a move).
-wanted=$({ cat requirements.txt "$stack_file" pyproject.toml tools/setup.sh tools/_setup_checks.sh tools/build_mmcv.py
+wanted=$({ cat requirements.txt "$stack_file" pyproject.toml tools/dev/setup*.sh tools/build_mmcv.py
   echo "$PWD torch=$torch python=${PYTHON:-} stack=$stack cuda=$cuda ${TORCH_CUDA_ARCH_LIST:-}"; } | sha256sum)
 if [ -x $python ] && [ "$(cat $venv/.ready 2>/dev/null)" = "$wanted" ]; then exit 0; fi
 start=$SECONDS
@@ -61,20 +61,18 @@ start=$SECONDS
 # --- the virtual environment -----------------------------------------------------------------------------------------
 # $venv/.changing exists while packages are being written. Found at the start, it means that the last call was killed in
 # the middle of that, and nobody knows what is half written: start again (packages come from pip's cache by then).
+reason=
 if [ -e $venv/.changing ]; then
-  say 'the last set-up was interrupted while it installed packages: creating .venv again'
-  rm -rf $venv
+  reason='the last set-up was interrupted while it installed packages'
+elif [ -d $venv ] && [ "$(cat $venv/.directory 2>/dev/null)" != "$PWD" ]; then
+  reason='.venv was created in another directory or by other means'
+elif [ -d $venv ] && [ "$(setting PYTHON)" != "${PYTHON:-}" ]; then
+  reason='PYTHON has changed'
+elif [ -d $venv ] && [ "$stack" != "$({ setting STACK; echo openmmlab; } | head -1)" ]; then
+  reason='STACK has changed'
 fi
-if [ -d $venv ] && [ "$(cat $venv/.directory 2>/dev/null)" != "$PWD" ]; then
-  say '.venv was created in another directory or by other means: creating it again'
-  rm -rf $venv
-fi
-if [ -d $venv ] && [ "$(setting PYTHON)" != "${PYTHON:-}" ]; then
-  say 'PYTHON has changed: creating .venv again'
-  rm -rf $venv
-fi
-if [ -d $venv ] && [ "$stack" != "$({ setting STACK; echo openmmlab; } | head -1)" ]; then
-  say 'STACK has changed: creating .venv again'
+if [ -n "$reason" ]; then
+  say "$reason: creating .venv again"
   rm -rf $venv
 fi
 new=
@@ -84,20 +82,10 @@ if ! $python -m pip --version >/dev/null 2>&1; then
   new=$found
 fi
 
-# Everything that can be missing is looked for before anything is written. Sizes: as measured with torch 2.14.1.
 version=$(pinned "$mmcv" "$stack_file")
 wheel_name=${mmcv//-/_}-$version
 cp=$(${new:-$python} -c "import sys; print('cp%d%d' % sys.version_info[:2])")
-built=$(compgen -G "$wheels/torch${torch%%+*}-$cp-*/$wheel_name-*.whl" || true)
-[ -n "$built" ] || check_compiler
-case " ${PIP_INDEX_URL:-} ${PIP_EXTRA_INDEX_URL:-} " in */cpu[\ /]*) size=2500 downloads=1000 ;; *) size=6500 downloads=3200 ;; esac
-pip_cache=${PIP_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/pip}
-megabytes() { du -sm "$1" 2>/dev/null | cut -f1 || true; }
-left() { echo $(($1 > ${2:-0} ? $1 - ${2:-0} : 0)); }
-check_space "$PWD/$venv" "$(left $size "$(megabytes $venv)")" 'the environment' \
-  "${TMPDIR:-/tmp}" "$([ -n "$new" ] && echo $downloads || echo 500)" "pip's temporary files (TMPDIR names another directory)" \
-  "$pip_cache" "$([ -n "$new" ] && left $downloads "$(megabytes "$pip_cache")" || echo 500)" "pip's cache (PIP_CACHE_DIR names another directory)" \
-  "$wheels" "$([ -n "$built" ] && echo 1 || { [ "$cuda" = 1 ] && echo 1000 || echo 100; })" 'building mmcv (DEFORMABLE_VIT_WHEELS names another directory)'
+compgen -G "$wheels/torch${torch%%+*}-$cp-*/$wheel_name-*.whl" >/dev/null || check_compiler  # before any download
 
 if [ -n "$new" ]; then
   say "creating .venv with $("$new" --version)"
@@ -117,7 +105,7 @@ install() {
   while kill -0 $pid 2>/dev/null; do
     sleep 0.2
     if [ $((SECONDS - began)) -ge $next ]; then next=$((SECONDS - began + 30))
-      say "  $((SECONDS - began)) s, $(megabytes $venv) MB in .venv: $(tail -1 $venv/pip.log | sed -E 's/^ *//; s/^(Installing collected packages).*/\1/' | cut -c1-70)"
+      say "  $((SECONDS - began)) s, $(du -sm $venv | cut -f1) MB in .venv"
     fi
   done
   trap - EXIT
@@ -255,6 +243,6 @@ install "installing the other packages of $stack_file and this package (about ha
 if ! $python -c 'import cv2' 2>/dev/null; then
   install 'OpenCV does not load (no libGL?): using its headless build' --force-reinstall --no-deps opencv-python-headless
 fi
-$python -c 'import deformable_vit' || die 'the package does not import (see above)'
+$python -c 'import deformable_vit, mmcv.ops' || die 'the package or mmcv does not import (see above)'
 echo "$wanted" >$venv/.ready
 say "ready after $((SECONDS - start)) s"

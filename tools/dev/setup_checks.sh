@@ -1,5 +1,5 @@
-# What tools/setup.sh needs from a machine: Python with its headers, a C++ compiler, disk space, a package index. Each
-# function stops with one line that says what is missing and what to install; it is sourced by tools/setup.sh.
+# What setup.sh, which sources this file, needs from a machine: Python with its headers, a C++ compiler, a package index.
+# Each function stops with one line that says what is missing and what to install.
 
 # find_python: set $found to the first usable interpreter among $PYTHON, or the newest of 3.13, 3.12 and 3.11.
 find_python() {
@@ -35,27 +35,6 @@ check_compiler() {
   command -v g++ >/dev/null || die 'no g++, which compiles mmcv. On Debian or Ubuntu: apt-get install g++'
   g++ -std=c++20 -fsyntax-only -x c++ - 2>/dev/null <<<'#include <compare>' ||
     die "$(g++ --version | head -1) does not compile C++20, which the headers of torch need: install g++ 11 or newer"
-}
-
-# check_space DIRECTORY MEGABYTES USE ...: stop unless each file system has space for all that goes there.
-check_space() {
-  local directory line mount free
-  local -A uses=() needs=() frees=()
-  while [ $# -ge 3 ]; do
-    directory=$1
-    while [ ! -d "$directory" ]; do directory=$(dirname "$directory"); done
-    line=$(df -Pm "$directory" | tail -1)
-    mount=${line##* }
-    free=$(awk '{print $4}' <<<"$line")
-    needs[$mount]=$((${needs[$mount]:-0} + $2))
-    frees[$mount]=$free
-    uses[$mount]="${uses[$mount]:+${uses[$mount]}, }$2 MB in $1 for $3"
-    shift 3
-  done
-  for mount in "${!needs[@]}"; do
-    [ "${frees[$mount]}" -ge "${needs[$mount]}" ] ||
-      die "not enough disk space in $mount: ${frees[$mount]} MB free, ${needs[$mount]} MB needed: ${uses[$mount]}"
-  done
 }
 
 # explain_pip LOG WHAT: stop with the reason why pip failed.

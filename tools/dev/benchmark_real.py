@@ -9,14 +9,10 @@ metrics. The data directory needs
 """
 
 import argparse
-import time
+import sys
 from pathlib import Path
 
-from _processes import ROOT
-from _progress import Display
-from _training import train_and_test
-
-from deformable_vit.engine import UserError, one_line_errors
+from _training import ROOT, Trainings, call
 
 MINIMUM = {'coco/bbox_mAP_50': 0.85, 'mIoU': 90.0}
 
@@ -51,13 +47,13 @@ test_evaluator = val_evaluator
 model = dict(
     backbone=dict(init_cfg=None, drop_path_rate=0.0), bbox_head=dict(norm_cfg=dict(type='GN', num_groups=32))
 )
-train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters={iters}, val_interval={iters})
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=400, val_interval=400)
 optim_wrapper = dict(optimizer=dict(lr=3e-4), clip_grad=dict(max_norm=1.0))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=20),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=20, end={iters}, eta_min=1e-6),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=20, end=400, eta_min=1e-6),
 ]
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval={iters}), logger=dict(interval=20))
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=400), logger=dict(interval=20))
 log_processor = dict(by_epoch=False)
 randomness = dict(seed=0)
 """
@@ -95,66 +91,52 @@ model = dict(
         loss_decode=[dict(type='CrossEntropyLoss'), dict(type='LovaszLoss', reduction='none')],
     ),
 )
-train_cfg = dict(max_iters={iters}, val_interval=200)
+train_cfg = dict(max_iters=1200, val_interval=200)
 optim_wrapper = dict(optimizer=dict(lr=5e-4), clip_grad=dict(max_norm=1.0))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=20),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=20, end={iters}, eta_min=1e-5),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=20, end=1200, eta_min=1e-5),
 ]
 default_hooks = dict(checkpoint=dict(interval=200, max_keep_ckpts=1), logger=dict(interval=50))
 randomness = dict(seed=0)
 """
+CONFIGS = {'detection': DETECTION, 'segmentation': SEGMENTATION}
 
 
-def train_and_overfit(title: str, name: str, text: str, out: Path, display: Display) -> dict[str, float]:
-    """Train and test a model; return its metrics."""
-    config = out / f'{name}.py'
-    config.write_text(text)
-    shown = ('--show-dir', out / name / 'images')
-    return train_and_test(title, config, out / name, display, test_options=shown)[0]
-
-
-@one_line_errors
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', default='data/real', help='directory with coco/ and ade/ (default: %(default)s)')
     parser.add_argument('--out', default='work_dirs/real', help='directory for logs and images (default: %(default)s)')
     parser.add_argument('--only', choices=['detection', 'segmentation'], help='train this one only')
-    parser.add_argument('--det-iters', type=int, default=400, help='iterations of the detector (default: %(default)s)')
-    parser.add_argument(
-        '--seg-iters', type=int, default=1200, help='iterations of the segmentor (default: %(default)s)'
-    )
     args = parser.parse_args()
 
     data, out = Path(args.data).resolve(), Path(args.out).resolve()
-    annotations = sorted((data / 'coco').glob('*.json'))
+    annotations = sorted(map(str, (data / 'coco').glob('*.json')))
     if len(annotations) != 1 or not (data / 'ade' / 'images' / 'validation').is_dir():
-        raise UserError(f'--data {data} must contain one coco/*.json and ade/images/validation; see --help')
+        parser.error(f'--data {data} must contain one coco/*.json and ade/images/validation; see --help')
     out.mkdir(parents=True, exist_ok=True)
+    base = f'{ROOT}/configs/pvt/%s.py'
+    fields = {
+        'detection': dict(base=base % 'retinanet_pvt-t_fpn_1x_coco', data=f'{data}/coco/'),
+        'segmentation': dict(base=base % 'fpn_pvt-t_8xb4-40k_ade20k-512x512', data=f'{data}/ade'),
+    }
+    missed = []
+    with Trainings(jobs=1) as trainings:
 
-    jobs = []
-    if args.only != 'segmentation':
-        base = str(ROOT / 'configs' / 'pvt' / 'retinanet_pvt-t_fpn_1x_coco.py')
-        fields = dict(base=base, data=f'{data}/coco/', annotations=str(annotations[0]), iters=args.det_iters)
-        jobs.append(('RetinaNet, PVT-Tiny', 'detection', DETECTION.format(**fields)))
-    if args.only != 'detection':
-        base = str(ROOT / 'configs' / 'pvt' / 'fpn_pvt-t_8xb4-40k_ade20k-512x512.py')
-        fields = dict(base=base, data=str(data / 'ade'), iters=args.seg_iters)
-        jobs.append(('Semantic FPN, PVT-Tiny', 'segmentation', SEGMENTATION.format(**fields)))
+        def overfit(name: str) -> dict[str, float]:
+            config = out / f'{name}.py'
+            config.write_text(CONFIGS[name].format(**fields[name], annotations=annotations[0]))
+            show = ('--show-dir', out / name / 'images')
+            return trainings.train_and_test(config, out / name, test_options=show)[0]
 
-    metrics: dict[str, float] = {}
-    with Display() as display:
-        for title, name, text in jobs:
-            start = time.monotonic()
-            found = train_and_overfit(title, name, text, out, display)
-            reached = {key: found[key] for key in MINIMUM if key in found}
-            metrics |= reached
-            shown = ', '.join(f'{key} {value:.4g}' for key, value in reached.items())
-            display.print(f'{title}: {shown} in {(time.monotonic() - start) / 60:.1f} minutes')
-    missed = [f'{key} {value} < {MINIMUM[key]}' for key, value in metrics.items() if not value >= MINIMUM[key]]
+        for name, future in trainings.results(overfit, [args.only] if args.only else CONFIGS, seconds=60):
+            for key, least in MINIMUM.items():
+                if (value := future.result().get(key)) is not None:
+                    print(f'{name}: {key} {value:.4g}, at least {least:g}', flush=True)
+                    missed += [] if value >= least else [key]
     if missed:
-        raise UserError(f'expected higher metrics when overfitting: {", ".join(missed)}')
+        sys.exit(f'error: expected higher metrics when overfitting: {", ".join(missed)}')
 
 
 if __name__ == '__main__':
-    main()
+    call(main)
