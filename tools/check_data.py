@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from deformable_vit.checks import LOADERS, check
 from deformable_vit.engine import UserError, add_config_options, load_config, one_line_errors
-from deformable_vit.engine.data_checks.check import LOADERS, check_datasets
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,12 +48,12 @@ def main() -> None:
     )
     with bar:
         task = bar.add_task('', total=None)
-        report = check_datasets(
+        report = check(
             config,
-            args.quick,
-            loaders,
-            lambda done, total: bar.update(task, completed=done, total=total),
-            args.workers,
+            quick=args.quick,
+            loaders=loaders,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            workers=args.workers,
         )
     print(report.table())
     if args.json:

@@ -1,6 +1,5 @@
 """Read configs, and check what can be checked before anything is built."""
 
-import copy
 import difflib
 import os
 from pathlib import Path
@@ -11,8 +10,8 @@ from mmengine.dist import is_main_process
 from torch import nn
 
 from ..checkpoints import check_dtypes, compare, convert_state_dict, read_state_dict, shown
+from ..checks import check_options
 from .cli import UserError, first_line
-from .options import TOP_LEVEL, check_option, check_spelling, check_top_level
 
 
 def load_config(path: str, options: dict[str, Any]) -> Config:
@@ -31,13 +30,7 @@ def load_config(path: str, options: dict[str, Any]) -> Config:
     except Exception as error:  # a config is a program: it can raise anything
         raise UserError(f'config {path} cannot be read: {first_line(error)}') from error
 
-    for key, value in options.items():
-        check_option(key, value, config, path)
-    for key in set(config) - TOP_LEVEL:
-        # A config may have variables of its own: only a key that is nearly a known one is taken for a typo.
-        if not key.endswith('_pipeline') and difflib.get_close_matches(key, TOP_LEVEL, 1, 0.9):
-            check_top_level(key, f'config {path}')
-    before = copy.deepcopy(config)
+    check_options(options, config, path)
     try:
         config.merge_from_dict(options)
     except Exception as error:
@@ -48,7 +41,6 @@ def load_config(path: str, options: dict[str, Any]) -> Config:
             raise UserError(f'config {path} has no {key!r}')
     if config.default_scope not in ('mmdet', 'mmseg', 'mmpretrain'):
         raise UserError(f'config {path}: default_scope {config.default_scope!r} is not mmdet, mmseg or mmpretrain')
-    check_spelling(options, before, config)
     return config
 
 

@@ -18,18 +18,14 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.fx.proxy import TraceError
 
 from ..checkpoints import CheckpointError, shown
+from ..checks import check_model, warmup_warning
 from .cli import TRACEBACK, UserError, first_line
 from .config import check_checkpoint, keep_previous_run
-from .data import check_data
-from .dry_forward import check_forward
 from .guard import guarded, take_policy
 from .progress import PROGRESS, ProgressHook
 from .protection import Protection
 from .resume_checks import CheckpointContentHook
-from .schedule import warmup_warning
-from .settings import check_settings
 from .space import check_space
-from .summary import evaluation_summary, optimizer_summary
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -114,7 +110,6 @@ class _StartHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         check_space(runner)
-        print_log(optimizer_summary(runner.model, runner.optim_wrapper, runner.cfg), 'current')
         if runner.cfg.get('resume'):
             return
         barrier()  # all processes have read the checkpoint that they start from
@@ -130,7 +125,6 @@ class _StartHook(Hook):
 
     def before_test(self, runner: Runner) -> None:
         self.started = True
-        print_log(evaluation_summary(runner.cfg), 'current')
 
 
 def bare_model(model: nn.Module) -> nn.Module:
@@ -160,9 +154,6 @@ def run(config: Config, path: str, task: Literal['train', 'test'], grace: float 
     hook = _StartHook()
     try:
         policy = take_policy(config)
-        if task == 'train':
-            check_settings(config)
-        check_data(config, task)
         if task == 'test':
             runner = _build(config, hook, task)
             with guarded(runner, policy, task):
@@ -173,7 +164,7 @@ def run(config: Config, path: str, task: Literal['train', 'test'], grace: float 
             runner = _build(config, hook, task)
             # FlexibleRunner builds the model later, and FSDP has no whole parameters.
             if isinstance(runner.model, nn.Module) and not isinstance(runner.model, FullyShardedDataParallel):
-                check_forward(bare_model(runner.model), config.default_scope)
+                check_model(bare_model(runner.model), config.default_scope)
             protection.prepare(runner)
             with guarded(runner, policy, task):
                 runner.train()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
+from ..checks import trains_masks
 from .cli import UserError
-from .data_checks.configs import trains_masks
 
 
 def add_out(config: Config, out: str) -> None:
