@@ -110,7 +110,7 @@ def test_label_maps(image: Path, tmp_path: Path) -> None:
     assert mask_problems(tmp_path, good) == []
     assert mask_problems(tmp_path, good.astype(np.uint16)) == []
     palette = Image.fromarray(good, mode='P')
-    palette.putpalette(list(range(0, 9)))
+    palette.putpalette(list(range(9)))
     palette.save(tmp_path / 'palette.png')
     assert mask_problems(tmp_path, (tmp_path / 'palette.png').read_bytes()) == []
     assert mask_problems(tmp_path, good.astype(np.uint16) + 256) == [('error', bits)]
@@ -118,7 +118,10 @@ def test_label_maps(image: Path, tmp_path: Path) -> None:
     assert mask_problems(tmp_path, good.T.copy()) == [('error', size)]
     assert mask_problems(tmp_path, good[::2, ::2].copy()) == [('warning', size)]  # Resize makes them the same
     assert mask_problems(tmp_path, good[::2, ::2].copy(), loader='val') == [('error', size)]
-    assert mask_problems(tmp_path, good * 0 + 255) == [('warning', none)]
+    assert mask_problems(tmp_path, good * 0 + 255) == [
+        ('error', 'no annotation is of one of the classes'),
+        ('warning', none),
+    ]
     assert mask_problems(tmp_path, (good > 0) * np.uint8(255)) == [never]
     assert mask_problems(tmp_path, good + 1) == [('error', wrong), never]
     assert mask_problems(tmp_path, b'x') == [('error', 'the mask is truncated or broken')]
@@ -146,10 +149,13 @@ def test_files_of_segmentation_datasets(image: Path, tmp_path: Path) -> None:
         ('error', 'the directory does not exist; set data_root and data_prefix')
     ]
     # Linked directories are followed.
-    (tmp_path / 'linked').mkdir()
-    (tmp_path / 'linked' / 'a').symlink_to(tmp_path, target_is_directory=True)
-    linked = dict(img_path='linked/a', seg_map_path='linked/a/masks')
-    assert mask_problems(tmp_path, mask, data_prefix=linked)[0] == missing
+    for name, file in (('linked', 'image.jpg'), ('linked_masks', 'masks/image.png')):
+        (tmp_path / name).mkdir()
+        (tmp_path / f'real_{name}').mkdir()
+        (tmp_path / file).rename(tmp_path / f'real_{name}' / Path(file).name)
+        (tmp_path / name / 'a').symlink_to(tmp_path / f'real_{name}', target_is_directory=True)
+    linked = dict(img_path='linked', seg_map_path='linked_masks')
+    assert mask_problems(tmp_path, mask, data_prefix=linked) == [('warning', 'classes that never occur')]
 
 
 def test_voc_files(image: Path, tmp_path: Path) -> None:
@@ -169,7 +175,8 @@ def test_voc_files(image: Path, tmp_path: Path) -> None:
 
     (tmp_path / 'list.txt').write_text('image\n')
     assert found('1 1 50 50') == []
-    assert found('1 1 nan 50', name='dog') == []  # mmdet reads the boxes of the classes only
+    # mmdet reads the boxes of the classes only.
+    assert found('1 1 nan 50', name='dog') == [('error', 'no annotation is of one of the classes')]
     for box, level, kind in (
         ('50 50 1 1', 'error', 'an inverted box: a maximum is below its minimum'),
         ('1 1 nan 50', 'error', 'a box is not four finite numbers'),
@@ -212,7 +219,11 @@ def lines(config: Config, level: str = 'error') -> list[str]:
 
 
 def test_directories_of_the_same_classes_have_no_problems(root: Path) -> None:
-    for dataset in ({}, dict(metainfo=dict(classes=('a', 'b', 'c'))), dict(metainfo=dict(classes=('ant', 'bee', 'cow')))):
+    for dataset in (
+        {},
+        dict(metainfo=dict(classes=('a', 'b', 'c'))),
+        dict(metainfo=dict(classes=('ant', 'bee', 'cow'))),
+    ):
         report = check(classifier(root, **dataset))
         assert (list(report), report.checked['images']) == ([], 6)
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,13 @@ def check(
                 continue
             step = max(1, min(100, len(found) // _QUICK_FILES)) if quick else 1
             jobs += found[::step]
-            checked.append((data, step == 1))
-    is_whole = _run(jobs, report, progress, workers, deadline) and all(whole for _, whole in checked)
-    for loader in loaders:
-        report.extend(_missing_classes([data for data, _ in checked if data.loader == loader], is_whole))
+            if data.is_counted is None and step > 1:
+                data.is_counted = False
+            checked.append(data)
+    is_whole = _run(jobs, report, progress, workers, deadline)
+    for loader, group in groupby(checked, lambda data: data.loader):
+        has_errors = any(problem.loader == loader for problem in report.errors)
+        report.extend(_missing_classes(list(group), is_whole, has_errors))
     report.sort(key=lambda p: (p.level, p.loader, p.kind, p.file, p.record))
     return report
 
@@ -105,6 +109,7 @@ def _jobs(
     """Check what is read as a whole, and yield a job for each image."""
     if not data.is_local:
         report.notes.append(f'{data.loader}: not on a local disk, not checked')
+        data.is_counted = False
     elif is_coco(data):
         path = data.path(data.settings['ann_file'])
         if not path.is_file():
@@ -124,7 +129,7 @@ def _jobs(
     elif data.base('mmpretrain.CustomDataset'):
         yield from check_classification(data, report, first)
     else:
-        kind = data.settings.get('type')
+        kind, data.is_counted = data.settings.get('type'), False
         report.notes.append(f'{data.loader}: there are no checks for {getattr(kind, "__name__", kind)}')
 
 
@@ -152,17 +157,21 @@ def _run(
     return done == len(jobs)
 
 
-def _missing_classes(group: Sequence[Data], is_whole: bool) -> Iterator[Problem]:
+def _missing_classes(group: Sequence[Data], is_whole: bool, has_errors: bool) -> Iterator[Problem]:
     """Yield the classes that no dataset of a dataloader has."""
-    counts = Counter[str]()
-    for data in group:
-        counts += data.counts
+    counts: Counter[str] = sum((data.counts for data in group), Counter())
     for data in group:
         others = {name for other in group if other is not data for name in other.classes if name not in other.unlisted}
         if unlisted := [name for name in data.unlisted if name not in others]:
             kind = f'classes {listed(unlisted)} are not in the annotation file'
-            detail = f'the config has {listed(data.classes)}, the file has {listed(sorted(data.counts))}'
-            yield data.error(kind, data.path(data.settings['ann_file']), '', detail)
-        never = [name for name in data.classes if not counts[name]]
-        if data.is_train and counts and is_whole and never and data is group[0]:
-            yield data.warning('classes that never occur', '', '', f'{listed(never)}; found {dict(counts)}')
+            yield data.error(kind, data.path(data.settings['ann_file']), '', data.unlisted[unlisted[0]])
+            return
+    data = group[0]
+    if data.is_train and all(is_whole if one.is_counted is None else one.is_counted for one in group):
+        classes = [name for one in group for name in one.classes]
+        found = f'found {dict(counts.most_common(20))}'
+        if never := [name for name in dict.fromkeys(classes) if not counts[name]]:
+            if len(never) < len(set(classes)):
+                yield data.warning('classes that never occur', '', '', f'{listed(never)}; {found}')
+            elif not has_errors:  # which say why
+                yield data.error('no annotation is of one of the classes', '', '', f'{listed(never)}; {found}')

@@ -94,6 +94,7 @@ class _Coco:
             yield warning('two images have one file', file, '', repr(name))
         yield from self._classes()
         step = max(1, len(self.annotations) // _QUICK_ANNOTATIONS) if self.data.quick else 1
+        self.data.is_counted = step == 1
         for annotation in self.annotations[::step]:
             yield from self._annotation(annotation)
         yield from self._format()
@@ -134,7 +135,8 @@ class _Coco:
             yield data.error('two categories have one name', file, '', listed(twice))
         elif found == list(classes[: len(found)]) and found:
             # mmdet numbers the classes in the order of the file: only the last ones may be missing.
-            data.unlisted += classes[len(found) :]
+            data.unlisted = dict.fromkeys(classes[len(found) :], both)
+            yield from check_heads(data, classes)
         elif set(found) == set(classes):
             kind = f'classes must be in the order of the annotation file, {tuple(found)}'
             yield data.error(kind, file, '', both)
@@ -143,7 +145,6 @@ class _Coco:
             names = tuple(name for name in self.names.values() if isinstance(name, str))
             hint = f'; set metainfo=dict(classes={names})' if not found or not data.settings.get('metainfo') else ''
             yield data.error(f'classes {unknown} are not in the annotation file', file, '', both + hint)
-        yield from check_heads(data, classes)
 
     def _annotation(self, annotation: dict[str, Any]) -> Iterator[Problem]:
         """Follow mmdet's ``CocoDataset.parse_data_info``, then pycocotools."""
@@ -221,14 +222,10 @@ class _Coco:
     def _left(self) -> Iterator[Problem]:
         """Find what mmdet's filters leave for training."""
         data, classes = self.data, self.data.classes
-        if classes and self.annotations and not any(data.counts[name] for name in classes):
-            names = listed(sorted(data.counts))
-            detail = f'{len(self.annotations)} annotations, those that mmdet reads are of {names}'
-            level = data.error if data.is_train else data.warning
-            yield level('no annotation is of one of the classes', self.file, '', detail)
         if not data.is_train or not (filters := data.settings.get('filter_cfg')):
             return
-        wanted = {key for key, name in self.names.items() if not classes or name in classes}
+        if not (wanted := {key for key, name in self.names.items() if not classes or name in classes}):
+            return
         used = {
             a.get('image_id') for a in self.annotations if _is_id(a.get('category_id')) and a['category_id'] in wanted
         }

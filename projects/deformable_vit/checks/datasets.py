@@ -42,7 +42,8 @@ class Data:
         loader: The dataloader, a key of the config.
         quick: Whether to read only a part of the files.
         counts: How often each class was found, in annotations or images.
-        unlisted: Classes that its annotation file does not list; another dataset of the loader may.
+        is_counted: Whether they are all; None if the images say it.
+        unlisted: Classes that its annotation file does not list, and what to say if no other dataset does.
     """
 
     settings: dict[str, Any]
@@ -50,7 +51,8 @@ class Data:
     config: Config
     quick: bool = False
     counts: Counter[str] = field(default_factory=Counter)
-    unlisted: list[str] = field(default_factory=list)
+    is_counted: bool | None = None
+    unlisted: dict[str, str] = field(default_factory=dict)
 
     def problem(self, level: Level, kind: str, file: object = '', record: str = '', detail: str = '') -> Problem:
         return Problem(level, self.loader, kind, str(file), record, detail)

@@ -28,6 +28,7 @@ def check_classification(data: Data, report: Report, first: list[tuple[Path, lis
     if not dataset.with_label:
         report.notes.append(f'{data.loader}: {data.type.__name__} without labels is not checked')
         return
+    data.is_counted = False  # by _check_names
     directory = Path(dataset.img_prefix or '')
     if dataset.ann_file:
         yield from _check_labels(data, Path(dataset.ann_file), directory, report)
