@@ -1,6 +1,6 @@
 """What is wrong with data and config, before a training starts."""
 
-from .check import check, quick_check
+from .check import check
 from .datasets import LOADERS, leaf_datasets, numbers_of_classes, trains_masks
 from .model import check_model, warmup_warning
 from .options import TOP_LEVEL, check_options
@@ -16,7 +16,6 @@ __all__ = [
     'check_options',
     'leaf_datasets',
     'numbers_of_classes',
-    'quick_check',
     'trains_masks',
     'warmup_warning',
 ]

@@ -1,7 +1,6 @@
 """Check the datasets of a config: annotation files, then images and masks in parallel."""
 
 import json
-import logging
 import os
 import time
 from collections import Counter
@@ -15,10 +14,10 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from ..errors import UserError, first_line
+from ..errors import first_line
 from .coco import check_coco, is_coco
 from .datasets import LOADERS, Data, Job, leaf_datasets, listed
-from .directories import check_classification
+from .directories import First, check_classification
 from .masks import check_segmentation
 from .problem import Problem, Report
 from .voc import check_voc
@@ -51,7 +50,7 @@ def check(
     deadline = time.monotonic() + _QUICK_SECONDS if quick else None
     report, checked, jobs = Report(), [], []
     read = lru_cache(maxsize=1)(lambda path: json.loads(path.read_bytes()))
-    first: list[tuple[Path, list[str]]] = []
+    first: First = {}
     seen: set[str] = set()
     for loader in loaders:
         for settings in leaf_datasets((config.get(loader) or {}).get('dataset')):
@@ -80,35 +79,10 @@ def check(
     return report
 
 
-def quick_check(config: Config, path: str, loaders: Sequence[str] = LOADERS[:2]) -> None:
-    """Check some of the data before a training, in its main process; log the warnings, one of a kind.
-
-    Args:
-        config: Before anything is built.
-        path: Its file, for messages.
-
-    Raises:
-        UserError: Something would stop or spoil training.
-    """
-    report = check(config, quick=True, loaders=loaders)
-    if errors := report.errors:
-        more = f', and {len(errors) - 1} more' if len(errors) > 1 else ''
-        raise UserError(
-            f'{errors[0]}{more}; python tools/check_data.py {path} lists all problems, --no-check trains anyway'
-        )
-    kinds = {(problem.loader, problem.kind): problem for problem in reversed(report)}
-    for problem in kinds.values():
-        print_log(f'data: {problem}', 'current', logging.WARNING)
-    if report:
-        print_log(f'data: {report.summary()}; python tools/check_data.py {path} lists them', 'current', logging.WARNING)
-
-
-def _jobs(
-    data: Data, report: Report, read: Callable[[Path], Any], first: list[tuple[Path, list[str]]]
-) -> Iterator[Job]:
+def _jobs(data: Data, report: Report, read: Callable[[Path], Any], first: First) -> Iterator[Job]:
     """Check what is read as a whole, and yield a job for each image."""
     if not data.is_local:
-        report.notes.append(f'{data.loader}: not on a local disk, not checked')
+        print_log(f'{data.loader}: not on a local disk, not checked')
         data.is_counted = False
     elif is_coco(data):
         path = data.path(data.settings['ann_file'])
@@ -130,7 +104,7 @@ def _jobs(
         yield from check_classification(data, report, first)
     else:
         kind, data.is_counted = data.settings.get('type'), False
-        report.notes.append(f'{data.loader}: there are no checks for {getattr(kind, "__name__", kind)}')
+        print_log(f'{data.loader}: there are no checks for {getattr(kind, "__name__", kind)}')
 
 
 def _run(

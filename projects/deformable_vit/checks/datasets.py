@@ -126,6 +126,11 @@ class Data:
             kinds = [registry.get(k) if isinstance(k := step.get('type'), str) else k for step in self.steps]
         return any(not getattr(kind, '__module__', '').startswith('mm') for kind in kinds)
 
+    def build(self) -> Any:
+        """Return the dataset, with the paths as OpenMMLab resolves them; no file is read."""
+        with DATASETS.switch_scope_and_registry(self.scope) as registry:
+            return registry.build({**self.settings, 'pipeline': [], 'lazy_init': True})
+
     def evaluators(self) -> list[dict[str, Any]]:
         """Return the evaluators of the loader."""
         found = None if self.is_train else self.config.get(self.loader.replace('dataloader', 'evaluator'))

@@ -13,9 +13,6 @@ from ..errors import UserError
 def check_model(model: nn.Module, scope: str) -> None:
     """Compare the input channels of neck and head with what they get from one of this package's backbones.
 
-    Only what is certain: mmseg's heads that read feature maps of ``in_index``, mmpretrain's linear heads, and mmdet's
-    dense heads behind an FPN.
-
     Args:
         model: Of mmdet, mmseg or mmpretrain, not wrapped.
         scope: Which of them.
@@ -29,47 +26,36 @@ def check_model(model: nn.Module, scope: str) -> None:
         return
     channels = list(backbone.out_channels)
     source = f'the backbone returns {channels} channels (out_indices={tuple(backbone.out_indices)})'
-    if isinstance(wanted := getattr(neck, 'in_channels', None), Sequence) and list(wanted) != channels:
+    wanted = getattr(neck, 'in_channels', None)
+    if isinstance(wanted, Sequence) and list(wanted) != channels:
         raise UserError(
             f'model.neck.in_channels is {list(wanted)}, but {source}; set model.neck.in_channels="{channels}"'
         )
-    keeps = neck is None or type(neck).__name__ == 'GlobalAveragePooling'
-    if scope == 'mmpretrain' and keeps and type(getattr(model, 'head', None)).__name__ == 'LinearClsHead':
-        _compare('head', model.head, channels[-1], source)
-    if scope == 'mmseg' and neck is None:
-        from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-
-        auxiliary = getattr(model, 'auxiliary_head', None)
-        heads = auxiliary if isinstance(auxiliary, (Sequence, nn.ModuleList)) else [auxiliary]
-        names = [f'auxiliary_head.{i}' if heads is auxiliary else 'auxiliary_head' for i in range(len(heads))]
-        for name, head in zip(['decode_head', *names], [model.decode_head, *heads], strict=True):
-            if isinstance(head, BaseDecodeHead):
-                _compare_decode_head(name, head, channels, source)
-    if scope == 'mmdet' and type(neck).__name__ == 'FPN':
-        from mmdet.models.dense_heads import AnchorFreeHead, AnchorHead
-
-        for name in ('rpn_head', 'bbox_head'):
-            if isinstance(head := getattr(model, name, None), (AnchorHead, AnchorFreeHead)):
-                _compare(name, head, neck.out_channels, f'the neck returns {neck.out_channels} channels')
+    for name in ('decode_head', 'auxiliary_head', 'head', 'rpn_head', 'bbox_head'):
+        head = getattr(model, name, None)
+        expected = _expected_channels(head, neck, channels, scope)
+        if expected is not None and (found := _total(head.in_channels)) != expected:
+            raise UserError(f'model.{name}.in_channels is {found}, but gets {expected}: {source}')
 
 
-def _compare_decode_head(name: str, head: Any, channels: list[int], source: str) -> None:
-    """Compare a head of mmseg that takes one or several feature maps."""
-    indices = head.in_index if isinstance(head.in_index, Sequence) else [head.in_index]
-    if not all(-len(channels) <= index < len(channels) for index in indices):
-        raise UserError(f'model.{name}.in_index is {head.in_index}, but {source}')
-    inputs: Any = [channels[index] for index in indices]
-    if head.input_transform is None:
-        inputs = inputs[0]
-    elif head.input_transform == 'resize_concat':  # the head keeps the sum
-        inputs = sum(inputs)
-    _compare(name, head, inputs, source)
+def _expected_channels(head: Any, neck: Any, channels: Sequence[int], scope: str) -> int | None:
+    """Return how many channels a head gets, those of several feature maps together; None if it is not certain."""
+    kinds = {kind.__name__ for kind in type(head).__mro__}
+    if scope == 'mmseg' and neck is None and 'BaseDecodeHead' in kinds:
+        return sum(channels[i] for i in (head.in_index if isinstance(head.in_index, Sequence) else [head.in_index]))
+    if (
+        scope == 'mmpretrain'
+        and 'LinearClsHead' in kinds
+        and type(neck).__name__ in ('NoneType', 'GlobalAveragePooling')
+    ):
+        return channels[-1]
+    if scope == 'mmdet' and type(neck).__name__ == 'FPN' and kinds & {'AnchorHead', 'AnchorFreeHead'}:
+        return neck.out_channels
+    return None
 
 
-def _compare(name: str, head: Any, channels: Any, source: str) -> None:
-    wanted = list(head.in_channels) if isinstance(head.in_channels, Sequence) else head.in_channels
-    if wanted != channels:
-        raise UserError(f'model.{name}.in_channels is {wanted}, but {source}; {channels} fits')
+def _total(channels: int | Sequence[int]) -> int:
+    return sum(channels) if isinstance(channels, Sequence) else channels
 
 
 def warmup_warning(runner: Runner) -> str | None:
@@ -85,8 +71,7 @@ def warmup_warning(runner: Runner) -> str | None:
         else:
             is_warmup = isinstance(scheduler, ConstantParamScheduler) and scheduler.factor < 1
         # `end` of a scheduler that steps once per epoch counts epochs.
-        length = runner.max_iters // runner.max_epochs if scheduler.by_epoch else 1
-        total = runner.max_iters
+        length, total = runner.max_iters // runner.max_epochs if scheduler.by_epoch else 1, runner.max_iters
         warmup = min(scheduler.end * length, total) - scheduler.begin * length
         if is_warmup and 10 * warmup > total:
             return (

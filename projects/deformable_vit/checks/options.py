@@ -52,7 +52,7 @@ def check_options(options: dict[str, Any], config: Config, path: str) -> None:
     for top in TOP_LEVEL & set(merged):
         for key, node in walk(merged[top], top):
             if isinstance(node, dict) and 'type' in node:
-                _check_arguments(key, node, scope, '--cfg-options' if _is_in(key, options) else f'config {path}')
+                _check_arguments(key, node, scope, path)
     optimizer = (merged.get('optim_wrapper') or {}).get('optimizer')
     kind = optimizer.get('type') if isinstance(optimizer, dict) else None
     # Of an unknown optimizer mmengine says: None is not a callable object.
@@ -71,8 +71,8 @@ def _check_option(key: str, value: Any, config: Config, path: str) -> None:
     if isinstance(value, str) and DICT.search(value):
         target = readers[0] if readers else key
         raise UserError(
-            f'--cfg-options {key}: dicts cannot be written on the command line; {_entry_hint(config, target)}'
-            f"write {target} in a config that begins with _base_ = '{path}'"
+            f'--cfg-options {key}: dicts cannot be written on the command line; set its entries, such as '
+            f"{target}.KEY=VALUE, or write {target} in a config that begins with _base_ = '{path}'"
         )
     if is_variable:
         shown = ', '.join(readers[:3]) + (f' and {len(readers) - 3} more' if len(readers) > 3 else '')
@@ -80,7 +80,7 @@ def _check_option(key: str, value: Any, config: Config, path: str) -> None:
         raise UserError(f'--cfg-options {key}: {top!r} is a variable of {path} that nothing reads; {hint}')
 
 
-def _check_arguments(key: str, node: dict[str, Any], scope: str, where: str) -> None:
+def _check_arguments(key: str, node: dict[str, Any], scope: str, path: str) -> None:
     """Find misspelled arguments of the class that a dict names.
 
     mmengine refuses those of most classes when it builds them. A class with ``**kwargs``, such as ``CheckpointHook``,
@@ -89,11 +89,7 @@ def _check_arguments(key: str, node: dict[str, Any], scope: str, where: str) -> 
     known = _arguments(node['type'], node.get('_scope_', scope))
     for name in node:
         if name not in known and name != 'type' and (close := difflib.get_close_matches(str(name), known, 1, _CLOSE)):
-            raise UserError(f'{where} {key}.{name}: unknown key {name!r}; did you mean {close[0]!r}?')
-
-
-def _is_in(key: str, options: dict[str, Any]) -> bool:
-    return any(option.startswith(f'{key}.') for option in options)
+            raise UserError(f'config {path}: {key}: unknown key {name!r}; did you mean {close[0]!r}?')
 
 
 @cache
@@ -136,14 +132,3 @@ def _readers(config: Config, name: str) -> list[str]:
         or [key for key in alike if key.startswith(split)]
         or alike
     )
-
-
-def _entry_hint(config: Config, key: str) -> str:
-    """Return how to set an entry of the dict or of the list of dicts that the config has at ``key``."""
-    top = key.partition('.')[0]
-    node = dict(walk(config.get(top), top)).get(key)
-    if isinstance(node, (list, tuple)) and node:
-        key, node = f'{key}.0', node[0]
-    if not isinstance(node, dict) or not node:
-        return ''
-    return f'set one entry at a time, such as {key}.{next(iter(node))}=VALUE, or '

@@ -14,8 +14,8 @@ from .problem import Problem, Report
 def check_voc(data: Data, report: Report) -> Iterator[Job]:
     """Report a missing list of names, and yield a job for each of them."""
     listing = data.path(data.settings.get('ann_file'))
-    if not listing.is_file():
-        report.append(data.error('the annotation file does not exist; set data_root and ann_file', listing))
+    if problem := missing_file(data, listing, 'annotation file'):
+        report.append(problem)
         return
     report.extend(check_heads(data, data.classes))
     report.checked['annotation files'] += 1
@@ -23,15 +23,11 @@ def check_voc(data: Data, report: Report) -> Iterator[Job]:
     annotations = root / data.settings.get('ann_subdir', 'Annotations')
     images = root / data.settings.get('img_subdir', 'JPEGImages')
     for name in listing.read_text().splitlines():
-        yield partial(check_file, data, annotations / f'{name}.xml', images / f'{name}.jpg', str(listing))
+        yield partial(_check, data, annotations / f'{name}.xml', images / f'{name}.jpg', listing)
 
 
-def check_file(data: Data, file: Path, image: Path, listing: str = '') -> Iterator[Problem]:
-    """Yield the problems of the annotation file of an image, and of the image.
-
-    Args:
-        listing: The file that names it.
-    """
+def _check(data: Data, file: Path, image: Path, listing: Path) -> Iterator[Problem]:
+    """Yield the problems of the annotation file of an image, and of the image."""
     if problem := missing_file(data, file, f'annotation file, which {listing} lists,'):
         yield problem
         return
@@ -40,11 +36,10 @@ def check_file(data: Data, file: Path, image: Path, listing: str = '') -> Iterat
     except (OSError, ElementTree.ParseError, ValueError) as error:
         yield data.error('the annotation file cannot be read', file, '', ' '.join(str(error).split()))
         return
-    node = root.find('size')
-    size = _values(node, ('width', 'height'))
-    if node is not None and (size is None or any(not value.is_integer() for value in size)):
+    size = _values(root.find('size'), 'width', 'height')
+    if root.find('size') is not None and (size is None or not all(value.is_integer() for value in size)):
         yield data.error('<size> has no whole width and height', file)
-    yield from check_image(data, image, (int(size[0]), int(size[1])) if size else None, str(file), not data.quick)
+    yield from check_image(data, image, (size[0], size[1]) if size else None, str(file), not data.quick)
     for i, instance in enumerate(root.findall('object')):
         record, name = f'object {i}', instance.findtext('name')
         if name is None:
@@ -52,21 +47,18 @@ def check_file(data: Data, file: Path, image: Path, listing: str = '') -> Iterat
         if name not in data.classes:  # mmdet leaves it out
             continue
         data.counts[str(name)] += 1
-        box = _values(instance.find('bndbox'), ('xmin', 'ymin', 'xmax', 'ymax'))
-        shown = f'{box} in {size[0]:g} x {size[1]:g}' if size else f'{box}'
+        box = _values(instance.find('bndbox'), 'xmin', 'ymin', 'xmax', 'ymax')
         if box is None:
             yield data.error('a box is not four finite numbers', file, record)
         elif box[2] < box[0] or box[3] < box[1]:
-            yield data.error('an inverted box: a maximum is below its minimum', file, record, shown)
+            yield data.error('an inverted box: a maximum is below its minimum', file, record, f'{box}')
         elif max(box) <= 1 and min(box[2:]) < 1 and size and max(size) > 2:
-            yield data.error('the box is normalized (0 to 1); VOC has pixels', file, record, shown)
-        elif size and (box[0] > size[0] or box[1] > size[1] or box[2] < 0 or box[3] < 0):
-            yield data.warning('a box is outside of its image', file, record, shown)
+            yield data.error('the box is normalized (0 to 1); VOC has pixels', file, record, f'{box}')
         elif size and (box[2] > size[0] + 2 or box[3] > size[1] + 2 or min(box) < -2):
-            yield data.warning('a box leaves its image', file, record, shown)
+            yield data.warning('a box leaves its image', file, record, f'{box} in {size[0]:g} x {size[1]:g}')
 
 
-def _values(node: ElementTree.Element | None, names: tuple[str, ...]) -> list[float] | None:
+def _values(node: ElementTree.Element | None, *names: str) -> list[float] | None:
     """Return finite numbers of the children with these names, or None."""
     try:
         values = [float((node.findtext(name) if node is not None else None) or 'nan') for name in names]

@@ -1,10 +1,9 @@
 """From a command line to mmengine's ``Runner``: shared by ``tools/train.py``, ``tools/test.py`` and other tools."""
 
-from ..checks import quick_check
 from .cli import UserError, one_line_errors, set_local_rank
 from .config import check_checkpoint, load_config, set_work_dir
 from .console import quiet_console
-from .launch import adapt_to_device, run
+from .launch import adapt_to_device, quick_check, run
 from .options import add_config_options, common_arguments
 from .progress import PROGRESS, RunProgress, read_progress
 from .resuming import latest_checkpoint

@@ -18,8 +18,8 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.fx.proxy import TraceError
 
 from ..checkpoints import CheckpointError, shown
-from ..checks import check_model, warmup_warning
-from .cli import TRACEBACK, UserError, first_line
+from ..checks import check, check_model, warmup_warning
+from .cli import TRACEBACK, UserError, first_line, is_first_process
 from .config import check_checkpoint, keep_previous_run
 from .guard import guarded, take_policy
 from .progress import PROGRESS, ProgressHook
@@ -79,6 +79,22 @@ def adapt_to_device(config: Config, launcher: str) -> None:
         config.model_wrapper_cfg = wrapper
     if not torch.distributed.is_initialized():  # mmengine would call torch.cuda.set_device
         torch.distributed.init_process_group('gloo')
+
+
+def quick_check(config: Config, path: str) -> None:
+    """Check some of the data of a training, in the main process only.
+
+    Raises:
+        UserError: Something would stop or spoil training.
+    """
+    report = check(config, quick=True, loaders=_LOADERS[:2]) if is_first_process() else []
+    errors = [problem for problem in report if problem.level == 'error']
+    advice = f'python tools/check_data.py {path} lists all problems'
+    if errors:
+        more = f', and {len(errors) - 1} more' if len(errors) > 1 else ''
+        raise UserError(f'{errors[0].loader}: {errors[0]}{more}; {advice}, --no-check trains anyway')
+    if report:
+        print_log(f'data: {len(report)} warnings, the first: {report[0]}; {advice}', 'current', logging.WARNING)
 
 
 def _replace_type(node: Any, old: str, new: str) -> int:
