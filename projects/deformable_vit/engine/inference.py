@@ -17,8 +17,8 @@ from mmengine.infer import BaseInferencer
 from mmengine.registry import TRANSFORMS
 from torch import Tensor, nn
 
+from ..checks import leaf_datasets
 from .cli import UserError
-from .data_checks.configs import leaf_datasets
 from .inputs import UnreadableError, check_readable, swap_channels
 from .model import load_model
 

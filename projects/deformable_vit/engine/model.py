@@ -12,9 +12,9 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 
+from ..checks import leaf_datasets, numbers_of_classes
 from .cli import UserError
 from .config import check_checkpoint
-from .data_checks.configs import leaf_datasets, numbers_of_classes
 
 
 def check_device(name: str | None) -> str:
@@ -80,7 +80,7 @@ def dataset_meta(config: Config, checkpoint: dict[str, Any]) -> dict[str, list[A
     where, found = 'the checkpoint', saved
     if not found.get('classes'):
         where, found = "the config's test_dataloader", _config_meta(config)
-    classes, numbers = list(found.get('classes') or ()), dict(numbers_of_classes(config.model, 'model'))
+    classes, numbers = list(found.get('classes') or ()), dict(numbers_of_classes(config.model))
     if not classes:
         if not numbers:
             raise UserError(
