@@ -105,20 +105,24 @@ class Run:
         self.predictor, self.names, self.out, self.draw = predictor, names, out, draw
         self.records: list[dict[str, Any]] = []
         self.failed: list[dict[str, Any]] = []
-        self.video: cv2.VideoWriter | None = None
+        self.videos: dict[Path, cv2.VideoWriter] = {}
 
     def predict(self, batch: list[tuple[dict[str, Any], str | np.ndarray]]) -> None:
         """Predict a batch, and if that fails one image after the other; write what comes out."""
         try:
             samples = self.predictor.predict([image for _, image in batch])
-            self.records += [self.write(*one, sample) for one, sample in zip(batch, samples, strict=True)]
-        except UserError:
-            raise
         except Exception as error:  # what transforms and models raise for an image that they cannot handle
-            if len(batch) == 1:
-                self.failed.append(batch[0][0] | dict(reason=first_line(error)))
-            for one in batch if len(batch) > 1 else ():
-                self.predict([one])
+            samples = [error] * len(batch)
+        for (what, image), sample in zip(batch, samples, strict=True):
+            try:
+                if isinstance(sample, Exception) and len(batch) == 1:
+                    raise sample
+                if isinstance(sample, Exception):
+                    self.predict([(what, image)])
+                else:
+                    self.records.append(self.write(what, image, sample))
+            except Exception as error:
+                self.failed.append(what | dict(reason=first_line(error)))
 
     def write(self, what: dict[str, Any], image: str | np.ndarray, sample: Any) -> dict[str, Any]:
         """Write label map and drawn image of a prediction, and return its record."""
@@ -135,26 +139,19 @@ class Run:
         if self.draw:
             record['drawn'] = f'vis/{self.names[path]}'
             file, drawn = f'{self.out}/{record["drawn"]}', self.predictor.draw(image, sample)
-            if what.get('frame') == 0:
-                rate = mmcv.VideoReader(str(path)).fps or 25
-                self.video = cv2.VideoWriter(file, cv2.VideoWriter.fourcc(*'mp4v'), rate, drawn.shape[1::-1])
-            self.video.write(drawn) if 'frame' in what else mmcv.imwrite(drawn, file)
+            if 'frame' in what and path not in self.videos:
+                rate, code = mmcv.VideoReader(str(path)).fps or 25, cv2.VideoWriter.fourcc(*'mp4v')
+                self.videos[path] = cv2.VideoWriter(file, code, rate, drawn.shape[1::-1])
+            self.videos[path].write(drawn) if 'frame' in what else mmcv.imwrite(drawn, file)
         return record
 
 
-@one_line_errors
-@quiet_console()
-def main() -> None:
-    args = parse_args()
-    config, out = load_config(args.config, args.cfg_options), Path(args.out)
+def run_predictions(args: argparse.Namespace) -> None:
+    config, out, inputs = load_config(args.config, args.cfg_options), Path(args.out), find_inputs(args.inputs)
     file = Path(args.json) if args.json else out / 'predictions.json'
     if '://' not in args.checkpoint and not Path(args.checkpoint).is_file():
         raise UserError(f'checkpoint {args.checkpoint} does not exist')
-    try:
-        inputs = find_inputs(args.inputs)
-        check_outputs(out, file, inputs, args.overwrite)
-    except OSError as error:
-        raise UserError(f'{error.filename}: {error.strerror}') from error
+    check_outputs(out, file, inputs, args.overwrite)
     try:
         predictor = Predictor(config, args.checkpoint, args.device or get_device(), args.score_thr)
     except UserError:
@@ -178,10 +175,8 @@ def main() -> None:
             run.predict(batch)
         complete = True
     finally:  # also after Ctrl-C
-        found = dict(
-            task=TASKS[config.default_scope], config=args.config, checkpoint=args.checkpoint, classes=predictor.classes
-        )
-        found |= dict(predictions=run.records, failed=run.failed, complete=complete)
+        found = dict(task=TASKS[config.default_scope], config=args.config, checkpoint=args.checkpoint)
+        found |= dict(classes=predictor.classes, predictions=run.records, failed=run.failed, complete=complete)
         write_atomically(file, json.dumps(found).encode())
     print(f'{len(run.records)} predictions: {file}', flush=True)
     if run.failed:
@@ -189,6 +184,15 @@ def main() -> None:
         print(f'{Path(sys.argv[0]).name}: {len(reasons)} of {len(inputs)} inputs failed:', file=sys.stderr)
         print('\n'.join(f'  {name}: {reason}' for name, reason in reasons.items()), file=sys.stderr)
         sys.exit(1)
+
+
+@one_line_errors
+@quiet_console()
+def main() -> None:
+    try:
+        run_predictions(parse_args())
+    except OSError as error:
+        raise UserError(f'{error.filename}: {error.strerror}') from error
 
 
 if __name__ == '__main__':

@@ -95,7 +95,8 @@ def record_image(config: Config, args: argparse.Namespace) -> tuple[Recording, s
 def choose(recording: Recording, args: argparse.Namespace) -> tuple[View, list[int]]:
     """Return the view that the options ask for, and the layers that ``--blocks`` names."""
     layers = recording.layers
-    view = View.of(recording, **dict(query=tuple(args.query)) if args.query else {})
+    view = View.of(recording)
+    view.query = tuple(args.query or view.query)
     found = [i for i, x in enumerate(layers) if args.stage in (None, x.stage) and args.block in (None, x.block)]
     keep = [i for i, x in enumerate(layers) if f'{x.stage}.{x.block}' in args.blocks]
     names = ', '.join(dict.fromkeys(f'{x.stage}.{x.block} ({x.kind})' for x in layers))
@@ -121,7 +122,7 @@ def main() -> None:
     args = parse_args()
     outputs = {f'--{kind}': Path(file) for kind in ('png', 'svg', 'json', 'out') if (file := getattr(args, kind))}
     outputs = outputs or {'--out': Path('work_dirs', 'attention', f'{Path(args.image).stem}.html')}
-    inputs = dict(image=args.image, config=args.config, checkpoint=args.checkpoint)
+    inputs = dict(config=args.config, checkpoint=args.checkpoint, image=args.image)
     with quiet_console():
         try:
             config = load_config(args.config, args.cfg_options)
@@ -143,7 +144,7 @@ def main() -> None:
             data.write(json.dumps(to_json(recording.size, recording.layers, view.query), allow_nan=False).encode())
         elif option == '--out':
             overlay = read_overlay(recording.output, classes, args.score_thr)
-            page = build_page(recording, view, model, ', '.join(names), Path(names[0]).stem, overlay, keep=keep)
+            page = build_page(recording, view, model, ', '.join(names), Path(names[-1]).stem, overlay, keep=keep)
             data.write(page.encode())
         else:
             title = f'{model}, {recording.layers[view.layer].name}; {", ".join(names)}'

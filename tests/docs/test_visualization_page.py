@@ -6,7 +6,7 @@ import pytest
 from attention_page import points_layer, recording_of
 from pages import inline_code, table
 
-from deformable_vit.visualization import modes_of, to_json
+from deformable_vit.visualization import to_json
 
 PAGE = Path('docs/visualization.md')
 
@@ -20,4 +20,4 @@ def test_keys_and_modes_are_documented(name: str) -> None:
     entries = to_json(recording.size, recording.layers, (3, 4))['layers']
     for layer, entry in zip(recording.layers, entries, strict=True):
         assert set(entry) <= keys
-        assert tuple(modes[layer.kind]) == modes_of(layer)
+        assert tuple(modes[layer.kind]) == layer.modes

@@ -66,8 +66,8 @@ def dataset_meta(config: Config, saved: dict[str, Any]) -> dict[str, list[Any]]:
             f'the checkpoint or the config names {len(classes)} classes, and the model has {numbers[0]}; set '
             'test_dataloader.dataset.metainfo.classes in the config to the names of the classes'
         )
-    palette = meta.get('palette')
-    if isinstance(palette, str) or len(palette or ()) != len(classes):
+    palette = meta.get('palette') or ()
+    if isinstance(palette, str) or len(palette) != len(classes):
         palette = np.random.default_rng(42).integers(0, 256, (len(classes), 3)).tolist()
     return dict(classes=classes, palette=[tuple(color) for color in palette])
 

@@ -183,7 +183,7 @@ class LocalLayer(AttentionLayer):
         total = np.zeros(self.k.shape[:2], dtype=np.float32)
         for keys, weights in zip(*self._attention(*map(np.arange, self.query_grid)), strict=True):
             # Windows share keys; where a window is cut, the weight of key -1 is 0.
-            np.add.at(total, (slice(None), keys.ravel()), weights.reshape(self.heads, -1))
+            np.add.at(total.T, keys.ravel(), weights.reshape(self.heads, -1).T)
         return total / np.float32(np.prod(self.query_grid))
 
     def _attention(self, rows: Array, columns: Array) -> tuple[Array, Array]:

@@ -39,10 +39,11 @@ def _query(axes: Axes, layer: Layer, view: View) -> str:
     index = layer.query_index(*view.query)
     found, position = layer.view(index), layer.query_position(index)
     where = f'({position[0]:.1f}, {position[1]:.1f})'
-    axes.scatter(*position, s=260, marker='*', color=_QUERY, edgecolors='white', linewidths=1, zorder=5)
+    axes.scatter(position[0], position[1], s=260, marker='*', color=_QUERY, edgecolors='white', linewidths=1, zorder=5)
     if isinstance(layer, PatchLayer):
         axes.add_collection(PolyCollection(_corners(layer.boxes[[index]]), facecolors='none', edgecolors=COLORS[0]))
-        axes.scatter(*layer.points[index].T, s=30, color=COLORS[1], edgecolors='black', linewidths=0.7, zorder=4)
+        points = layer.points[index]
+        axes.scatter(points[:, 0], points[:, 1], s=30, color=COLORS[1], edgecolors='black', linewidths=0.7, zorder=4)
         return f'Patch of the token at {where} and its sampling locations'
     attention, locations = found['attention'], found['locations']
     group_of = np.arange(len(attention)) * len(locations) // len(attention)  # of each head
@@ -68,8 +69,8 @@ def _query(axes: Axes, layer: Layer, view: View) -> str:
     lines = np.stack([found['reference'][key], at], axis=1)
     axes.add_collection(LineCollection(list(lines), colors='white', linewidths=0.7, alpha=0.6))
     size = 6 + 150 * weight / weight.max()
-    drawn = axes.scatter(*at.T, s=size, c=weight, cmap='viridis', vmin=0, alpha=0.8, edgecolors='black', linewidths=0.5)
-    _color_bar(axes, drawn, 'attention')
+    style: dict[str, Any] = dict(cmap='viridis', vmin=0, alpha=0.8, edgecolors='black', linewidths=0.5)
+    _color_bar(axes, axes.scatter(at[:, 0], at[:, 1], s=size, c=weight, **style), 'attention')
     share = weight.sum() / weights.sum()
     caption += f': the {len(strongest)} strongest of {weights.size} sampling locations, {share:.0%} of the attention'
     return f'{caption}; lines from the regular grid'

@@ -51,12 +51,12 @@ class View:
     top: int = 100
 
     @classmethod
-    def of(cls, recording: Recording, **options: Any) -> 'View':
-        """Return the view of the last deformable layer, if possible of stage 3, but for the options given."""
+    def of(cls, recording: Recording) -> 'View':
+        """Return the view of the last deformable layer, if possible of stage 3."""
         layers = recording.layers
         order = [0 if x.kind == 'deformable' else _ORDER.index(x.kind) if x.kind in _ORDER else 9 for x in layers]
         first = max(range(len(layers)), key=lambda i: (-order[i], -abs(layers[i].stage - 3), i))
-        return cls(**dict(layer=first, query=recording.default_query()) | options)
+        return cls(first, recording.default_query())
 
 
 class _Arrays:

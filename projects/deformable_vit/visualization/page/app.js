@@ -14,8 +14,8 @@
   const stages = [...new Set(page.layers.map(stageName))];
 
   // The region that fits into the window: the image, and the padding that the network saw beside it.
-  const bounds = [Math.min(page.padded[0], -0.5), Math.min(page.padded[1], -0.5), Math.max(page.padded[2], page.width - 0.5), Math.max(page.padded[3], page.height - 0.5)];
-  const image = {x0: -0.5, y0: -0.5, x1: page.width - 0.5, y1: page.height - 0.5};
+  const image = {x0: -0.5, y0: -0.5, x1: page.width - 0.5, y1: page.height - 0.5}, slack = 0.01 * Math.max(page.width, page.height);
+  const bounds = Object.values(image).map((edge, i) => (Math.abs(page.padded[i] - edge) > slack ? page.padded[i] : edge));
 
   // ---- shapes and caption ----------------------------------------------------------------------------------------
 
@@ -29,7 +29,7 @@
     const overlay = state.predictions ? predictions(shapes) : null, result = viewer.modes[state.mode](l, state, shapes);
     if (overlay) result.legend.push(...overlay.legend);
     if (overlay?.name) result.text += ` Predicted class there: ${overlay.name}.`;
-    if (x1 > page.width || y1 > page.height) result.legend.push({type: 'dot', color: '#7d8590', label: 'padding of the network’s input'});
+    if (x1 > image.x1 || y1 > image.y1) result.legend.push({type: 'dot', color: '#7d8590', label: 'padding of the network’s input'});
     return {shapes, ...result};
   });
 
@@ -132,7 +132,7 @@
     show('field-head', l.heads > 1);
     show('field-group', l.groups > 1);
     show('field-top', query && l.kind === 'deformable');
-    show('field-arrows', query && l.kind.startsWith('deformable_detr') || query && l.kind === 'deformable');
+    show('field-arrows', query && ['deformable', 'deformable_detr'].includes(l.kind));
     show('field-follow', query && !objects.length);
     show('field-object', query && objects.length);
     show('field-level', query && l.isEncoder);

@@ -58,14 +58,19 @@
     return found;
   }
 
+  /** Return marks for points x, y, x, y, ... of patches. */
+  function patches(points) {
+    const marks = Array.from({length: points.length / 2}, (_, i) => ({x: points[2 * i], y: points[2 * i + 1], weight: 1, color: viewer.groupColor(1)}));
+    return {marks, colors: [[viewer.groupColor(0), 'patch'], [viewer.groupColor(1), 'sampling locations']]};
+  }
+
   function patch(layer, state) {
     const index = viewer.queryIndex(layer, ...state.query), at = viewer.queryPosition(layer, index), points = array(layer, 'points'), boxes = array(layer, 'boxes');
-    const n = points.length / (boxes.length / 2), [x0, y0, x1, y1] = boxes.subarray(4 * index, 4 * index + 4);
-    const marks = Array.from({length: n}, (_, j) => ({x: points[2 * (index * n + j)], y: points[2 * (index * n + j) + 1], weight: 1 / n, color: viewer.groupColor(1)}));
+    const n = points.length / (boxes.length / 4), [x0, y0, x1, y1] = boxes.subarray(4 * index, 4 * index + 4);
     const shapes = [{...box(cellOf(layer, index), '#fff', 1.5), dash: [5, 4]}, box([x0, y0, x1, y1], viewer.groupColor(0))];
     const clamped = array(layer, 'border')[index] ? ', clamped at the border of the feature map' : '';
-    const colors = [[viewer.groupColor(0), 'patch; dashed: regular patch'], [viewer.groupColor(1), 'sampling locations']];
-    return {at, marks, boxes: shapes, colors, text: `Patch of the token at ${point(at)}: ${(x1 - x0).toFixed(1)} × ${(y1 - y0).toFixed(1)} pixels${clamped}`};
+    const text = `Patch of the token at ${point(at)}: ${(x1 - x0).toFixed(1)} × ${(y1 - y0).toFixed(1)} pixels${clamped}; dashed: the regular patch`;
+    return {at, boxes: shapes, ...patches(points.subarray(index * n, (index + 1) * n)), text};
   }
 
   /** Return the query that the state selects: an object, or the encoder's pixel nearest to the click on its level. */
@@ -107,7 +112,7 @@
     for (const m of top) {
       const t = m.weight / max, color = m.color || viewer.css(t);
       if (m.cell) shapes.push({...box(m.cell), type: 'rect', stroke: undefined, fill: color, alpha: 0.2 + 0.5 * Math.sqrt(t)});
-      if (state.arrows && m.from) shapes.push({type: 'arrow', x1: m.from[0], y1: m.from[1], x2: m.x, y2: m.y, stroke: m.color || '#fff', width: 1, alpha: 0.3 + 0.5 * t});
+      if (state.arrows && m.from) shapes.push({type: 'arrow', x1: m.from[0], y1: m.from[1], x2: m.x, y2: m.y, stroke: m.color || '#fff', width: 1.2, alpha: 0.5 + 0.5 * t});
     }
     for (const m of top.filter((m) => !m.cell)) {
       const t = m.weight / max;
@@ -123,12 +128,11 @@
   }
 
   function locations(layer, state, shapes) {
-    const colors = layer.kind === 'deformable_patch' ? [[viewer.groupColor(0), 'patches'], [viewer.groupColor(1), 'sampling locations']] : deformable(layer, state).colors;
-    const flat = array(layer, 'points'), marks = flat ? Array.from({length: flat.length / 2}, (_, i) => ({x: flat[2 * i], y: flat[2 * i + 1], color: viewer.groupColor(1)})) : deformable(layer, state).marks;
-    const boxes = flat ? array(layer, 'boxes') : [], r = Math.min(0.34, 10 / Math.sqrt(marks.length));
+    const points = array(layer, 'points'), boxes = points ? array(layer, 'boxes') : [];
+    const {marks, colors} = points ? patches(points) : deformable(layer, state), r = Math.min(0.34, 10 / Math.sqrt(marks.length));
     for (let i = 0; i < boxes.length; i += 4) shapes.push({...box(boxes.subarray(i, i + 4), viewer.groupColor(0), 1), alpha: 0.8});
     for (const m of marks) shapes.push({type: 'circle', x: m.x, y: m.y, r: m.border ? 1.5 * r : r, fill: m.color || viewer.groupColor(0), stroke: m.border ? '#fff' : '#0008', width: m.border ? 1.5 : 0.5, alpha: 0.9});
-    return {legend: colors.map(([color, label]) => ({type: 'dot', color, label})), text: `All ${marks.length} sampling locations${flat ? ' and patches' : '; all queries share them'}.`};
+    return {legend: colors.map(([color, label]) => ({type: 'dot', color, label})), text: `All ${marks.length} sampling locations${points ? ' and patches' : '; all queries share them'}.`};
   }
 
   function received(layer, state, shapes) {
