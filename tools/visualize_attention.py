@@ -73,8 +73,9 @@ def check_files(outputs: dict[str, Path], inputs: dict[str, str], overwrite: boo
         if file.is_dir() or (file.exists() and not overwrite):
             hint = 'is a directory; name a file' if file.is_dir() else 'exists already; pass --overwrite to replace it'
             raise UserError(f'{option} {file} {hint}')
-        file.parent.mkdir(parents=True, exist_ok=True)
         seen[file.resolve()] = f'the file of {option}'
+    for file in outputs.values():
+        file.resolve().parent.mkdir(parents=True, exist_ok=True)
 
 
 def record_image(config: Config, args: argparse.Namespace) -> tuple[Recording, str, list[str]]:

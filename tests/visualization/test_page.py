@@ -191,7 +191,7 @@ def test_padding_is_gray_and_not_part_of_the_image(recording: Recording, show: O
 
 
 def test_blocks_that_do_not_fit_say_how_to_add_them(recording: Recording, show: Open) -> None:
-    limit, decoder = 260_000, len(recording.layers) - 1
+    limit, decoder = 460_000, len(recording.layers) - 1
     assert len(build_page(recording, View.of(recording), 'small', overlay=Overlay('ab'), max_bytes=limit)) < limit
     browser = show(max_bytes=limit)
     held = browser.js('viewer.page.layers.map((l) => l.held)')

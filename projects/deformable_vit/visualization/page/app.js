@@ -6,7 +6,7 @@
   const MODES = {query: 'One query', locations: 'All locations', received: 'Attention received', displacement: 'Displacement'};
   const KINDS = {deformable_patch: 'deformable patch embedding', deformable_detr: 'multi-scale deformable attention'};
   const photo = new Image();
-  const state = (viewer.state = {...page.initial, arrows: true, predictions: false, dim: 35, follow: false});
+  const state = (viewer.state = {...page.initial, arrows: true, predictions: false, dim: 35});
   const view = (viewer.view = {scale: 1, tx: 0, ty: 0, unit: 10, width: 0, height: 0, fit: 1});
   const layer = (viewer.layer = () => page.layers[state.layer]);
   const stageName = (l) => (l.stage ? `Stage ${l.stage}` : l.isEncoder ? 'Encoder' : 'Decoder');
@@ -133,13 +133,12 @@
     show('field-group', l.groups > 1);
     show('field-top', query && l.kind === 'deformable');
     show('field-arrows', query && ['deformable', 'deformable_detr'].includes(l.kind));
-    show('field-follow', query && !objects.length);
     show('field-object', query && objects.length);
     show('field-level', query && l.isEncoder);
     if (l.kind === 'deformable') $('top').max = String(Math.min(l.keyGrid[0] * l.keyGrid[1] * l.groups, 2000));
     $('top').value = String(state.top);
     $('top-value').textContent = $('top').value;
-    for (const name of ['arrows', 'predictions', 'follow']) $(name).checked = state[name];
+    for (const name of ['arrows', 'predictions']) $(name).checked = state[name];
     $('dim').value = String(state.dim);
     draw();
   }
@@ -165,7 +164,7 @@
     $(id).onchange = (e) => set({[name]: e.target.value === 'all' ? null : Number(e.target.value)});
   }
   for (const name of ['top', 'dim']) $(name).oninput = (e) => set({[name]: Number(e.target.value)});
-  for (const name of ['arrows', 'predictions', 'follow']) $(name).onchange = (e) => set({[name]: e.target.checked});
+  for (const name of ['arrows', 'predictions']) $(name).onchange = (e) => set({[name]: e.target.checked});
   $('zoom-in').onclick = () => zoom(1.5);
   $('zoom-out').onclick = () => zoom(1 / 1.5);
   $('zoom-fit').onclick = () => resize(true);

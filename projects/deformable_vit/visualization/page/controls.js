@@ -22,7 +22,7 @@
   }
 
   const pointers = new Map();
-  let moved = 0, pending = null, last = null;
+  let moved = 0;
   const local = (e) => {
     const box = canvas.getBoundingClientRect();
     return [e.clientX - box.left, e.clientY - box.top];
@@ -34,16 +34,8 @@
     canvas.setPointerCapture(e.pointerId);
   };
   canvas.onpointermove = (e) => {
-    const at = (last = local(e)), before = pointers.get(e.pointerId);
-    if (!before) {
-      if (state.follow && state.mode === 'query') {
-        pending ??= requestAnimationFrame(() => {
-          pending = null;
-          ask(last);
-        });
-      }
-      return;
-    }
+    const at = local(e), before = pointers.get(e.pointerId);
+    if (!before) return;
     moved += Math.hypot(at[0] - before[0], at[1] - before[1]);
     if (pointers.size === 2) {  // pinch
       const other = [...pointers].find(([id]) => id !== e.pointerId)[1];
@@ -70,7 +62,7 @@
   const KEYS = {
     ArrowLeft: () => viewer.moveStage(-1), ArrowRight: () => viewer.moveStage(1), ArrowUp: () => viewer.moveBlock(-1), ArrowDown: () => viewer.moveBlock(1),
     h: () => viewer.moveChoice('head', layer().heads, 1), g: () => viewer.moveChoice('group', layer().groups, 1),
-    a: () => set({arrows: !state.arrows}), p: () => set({predictions: !state.predictions}), f: () => set({follow: !state.follow}),
+    a: () => set({arrows: !state.arrows}), p: () => set({predictions: !state.predictions}),
     '+': () => zoom(1.25), '-': () => zoom(0.8), 0: () => viewer.resize(true), s: () => viewer.savePng(),
   };
   document.addEventListener('keydown', (e) => {
