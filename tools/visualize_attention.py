@@ -26,7 +26,7 @@ def number_or_all(text: str) -> int | None:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    add, text = parser.add_argument, 'stage of the view, 1 to 4; 0 for layers outside the backbone'
+    add = parser.add_argument
     add('config', help='config of mmdet, mmseg or mmpretrain')
     add('checkpoint', help="checkpoint of the config's model, official or of this project")
     add('image', help='image file')
@@ -36,37 +36,33 @@ def parse_args() -> argparse.Namespace:
     add('--json', metavar='FILE', help='save locations, and the attention of the query, of all layers')
     add('--overwrite', action='store_true', help='replace files that exist')
     add(
-        '--query',
-        type=float,
-        nargs=2,
-        metavar=('X', 'Y'),
-        help='pixel (default: the best object of a DETR, the center)',
+        '--query', type=float, nargs=2, metavar=('X', 'Y'), help='pixel (default: the best object of a DETR, or center)'
     )
-    add('--stage', type=int, help=text)
+    add('--stage', type=int, help='stage of the view, 1 to 4; 0 for layers outside the backbone')
     add('--block', type=int, help='block of the view, from 1; 0 for the patch embedding')
     add('--head', type=number_or_all, metavar='N|all', help='head of the view, from 1 (default: all, the mean)')
     add('--group', type=number_or_all, metavar='N|all', help='group of heads of the view, from 1')
-    add('--mode', choices=MODES, default='query', help='what the page shows first (default: %(default)s)')
+    add(
+        '--mode',
+        choices=MODES,
+        default='query',
+        help='what the page shows first (default: %(default)s)',
+    )
     add('--top', type=int, default=100, metavar='K', help='strongest sampling locations to draw (default: %(default)s)')
     add('--blocks', nargs='+', default=(), metavar='STAGE.BLOCK', help='blocks whose attention the page holds')
     add('--size', type=int, metavar='PIXELS', help="limit of the longer side of the network's input")
     add('--score-thr', type=float, default=0.3, help='least score of a predicted object (default: %(default)s)')
     add_config_options(parser)
-    args = parser.parse_args()
-    for name, least in (('top', 1), ('size', 32)):
-        if (value := getattr(args, name)) is not None and value < least:
-            parser.error(f'--{name} must be at least {least}, got {value}')
-    return args
+    return parser.parse_args()
 
 
 def check_files(outputs: dict[str, Path], inputs: dict[str, str], overwrite: bool) -> None:
     """Check that the inputs exist, and that no file of the user's is lost."""
     seen: dict[Path, str] = {}
     for what, name in inputs.items():
-        if '://' not in name:
-            if not Path(name).is_file():
-                raise UserError(f'{what} {name} does not exist')
-            seen[Path(name).resolve()] = f'the {what}'
+        if '://' not in name and not Path(name).is_file():
+            raise UserError(f'{what} {name} does not exist')
+        seen[Path(name).resolve()] = f'the {what}'
     for option, file in outputs.items():
         if what := seen.get(file.resolve()):
             raise UserError(f'{option} {file} is {what}; choose another file')
@@ -105,37 +101,31 @@ def choose(recording: Recording, args: argparse.Namespace) -> tuple[View, list[i
         raise UserError(f'the model has no such --stage, --block or --blocks; it has {names}')
     if (args.stage, args.block) != (None, None):
         view.layer = found[-1]
-    view.mode, view.head, view.group, view.top = args.mode, args.head, args.group, args.top
+    view.mode, view.head, view.top = args.mode, args.head, args.top
+    view.group = args.group if args.head is None else None
     layer = layers[view.layer]
     if args.mode not in layer.modes:
         raise UserError(f'--mode {args.mode}: {layer.kind} has no such mode; choose from {", ".join(layer.modes)}')
-    heads, groups = getattr(layer, 'heads', 1), getattr(layer, 'groups', 1)
-    for name, value, count in (('head', args.head, heads), ('group', args.group, groups)):
+    for name in ('head', 'group'):
+        value, count = getattr(args, name), getattr(layer, f'{name}s', 1)
         if value is not None and value >= count:
             raise UserError(f'--{name} {value + 1}: this {layer.kind} layer has {count}; choose 1 to {count}, or all')
-    if None not in (args.head, args.group) and args.head * groups // heads != args.group:
-        raise UserError(f'--head {args.head + 1} --group {args.group + 1}: the head is in another group')
     return view, keep
 
 
-@one_line_errors
-def main() -> None:
-    args = parse_args()
+def visualize(args: argparse.Namespace) -> None:
     outputs = {f'--{kind}': Path(file) for kind in ('png', 'svg', 'json', 'out') if (file := getattr(args, kind))}
     outputs = outputs or {'--out': Path('work_dirs', 'attention', f'{Path(args.image).stem}.html')}
     inputs = dict(config=args.config, checkpoint=args.checkpoint, image=args.image)
-    with quiet_console():
-        try:
-            config = load_config(args.config, args.cfg_options)
-            check_files(outputs, inputs, args.overwrite)
-        except OSError as error:
-            raise UserError(f'{error.filename}: {error.strerror}') from error
-        try:
+    config = load_config(args.config, args.cfg_options)
+    check_files(outputs, inputs, args.overwrite)
+    try:
+        with quiet_console():
             recording, model, classes = record_image(config, args)
-        except UserError:
-            raise
-        except Exception as error:  # a config is a program, and an image may be unreadable
-            raise UserError(f'config {args.config}, image {args.image}: {first_line(error)}') from error
+    except UserError:
+        raise
+    except Exception as error:  # a config is a program, and an image may be unreadable
+        raise UserError(f'config {args.config}, image {args.image}: {first_line(error)}') from error
     view, keep = choose(recording, args)
     # Names on Linux are bytes; the page is text.
     names = [os.fsencode(Path(name).name).decode(errors='replace') for name in inputs.values()]
@@ -152,6 +142,14 @@ def main() -> None:
             draw(recording, view, title).savefig(data, format=option[2:])
         write_atomically(file, data.getvalue())
         print(f'{len(data.getvalue()) / 1e6:.1f} MB: {os.fsencode(file).decode(errors="replace")}')
+
+
+@one_line_errors
+def main() -> None:
+    try:
+        visualize(parse_args())
+    except OSError as error:  # a name that is too long, a full disk
+        raise UserError(f'{error.filename}: {error.strerror}') from error
 
 
 if __name__ == '__main__':

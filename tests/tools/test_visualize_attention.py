@@ -108,7 +108,7 @@ def test_errors_are_one_line(visualize: Visualize, checkpoint: Path, tmp_path: P
             ['c.pth', 'image.png', '--stage', '1', '--mode', 'displacement'],
             'window has no such mode; choose from query',
         ),
-        (['c.pth', 'image.png', '--stage', '3', '--head', '1', '--group', '2'], 'the head is in another group'),
+        (['c.pth', 'image.png', '--stage', '3', '--head', '9'], '--head 9: this deformable layer has 4; choose 1 to 4'),
         (['c.pth', 'text.png'], 'image text.png: '),
         (['c.pth', 'image.png', '--png', 'link.png', '--overwrite'], '--png link.png is the image'),
         (['c.pth', 'image.png', '--json', './c.pth', '--overwrite'], '--json c.pth is the checkpoint'),
