@@ -12,7 +12,7 @@ from torch import nn
 from deformable_vit.backbones.dat.dat import DeformableAttention
 from deformable_vit.backbones.dat.local_attention import NeighborhoodAttention, WindowAttention
 from deformable_vit.backbones.dpt import DeformablePatchEmbed
-from deformable_vit.engine.flops import count_flops, count_parameters
+from deformable_vit.apis.flops import count_flops, count_parameters
 from deformable_vit.layers import PatchEmbed
 from deformable_vit.ops import BACKENDS, use_backend
 
@@ -59,17 +59,15 @@ def classifier(backbone: dict, size: int = 224) -> tuple[float, float]:
 SLOW = ('medium', 'large', 'base', 'small++', 'base++')
 
 
-@pytest.mark.parametrize(
-    ('kind', 'arch'),
-    [pytest.param(*model, marks=pytest.mark.slow if model[1] in SLOW else ()) for model in PUBLISHED],
-)
-def test_published_models_have_the_numbers_of_their_papers(kind: str, arch: str) -> None:
-    parameters, flops = classifier(dict(type=kind, arch=arch))
-    assert parameters == pytest.approx(PUBLISHED[kind, arch][0], rel=0.01)
-    assert flops == pytest.approx(PUBLISHED[kind, arch][1], rel=0.03)
+@pytest.mark.parametrize('slow', [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_published_models_have_the_numbers_of_their_papers(slow: bool) -> None:
+    for kind, arch in PUBLISHED:
+        if (arch in SLOW) == slow:
+            parameters, flops = classifier(dict(type=kind, arch=arch))
+            assert parameters == pytest.approx(PUBLISHED[kind, arch][0], rel=0.01), arch
+            assert flops == pytest.approx(PUBLISHED[kind, arch][1], rel=0.03), arch
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_published_models_at_384_have_the_numbers_of_their_papers() -> None:
     parameters, flops = classifier(dict(type='DAT', arch='base', pretrain_img_size=384, window_size=12), 384)
@@ -79,11 +77,11 @@ def test_published_models_at_384_have_the_numbers_of_their_papers() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ABLATION)
-def test_ablation_of_dat_matches_to_the_last_digit(name: str) -> None:
-    backbone = Config.fromfile(ROOT / 'configs' / 'dat' / f'{name}.py').model.backbone
-    parameters, flops = classifier(backbone)
-    assert (round(parameters, 2), round(flops, 2)) == ABLATION[name]
+def test_ablation_of_dat_matches_to_the_last_digit() -> None:
+    for name, expected in ABLATION.items():
+        backbone = Config.fromfile(ROOT / 'configs' / 'dat' / f'{name}.py').model.backbone
+        parameters, flops = classifier(backbone)
+        assert (round(parameters, 2), round(flops, 2)) == expected
 
 
 def flops_of(layer: nn.Module, *args: object) -> Callable[[torch.Tensor], int]:
@@ -158,11 +156,5 @@ def test_counting_leaves_the_model_unchanged() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)).train()
     count_flops(model, torch.zeros(1, 2))
     assert model.training
-    assert not any(m._forward_hooks for m in model.modules())
+    assert all(p.requires_grad for p in model.parameters())
     assert torch.backends.mha.get_fastpath_enabled()
-
-
-def test_wrapped_models_and_other_devices_are_refused() -> None:
-    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
-    with pytest.raises(ValueError, match='plain model on the CPU, got Sequential on meta'):
-        count_flops(model, torch.zeros(1, 2, device='meta'))

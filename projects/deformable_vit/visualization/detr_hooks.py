@@ -7,6 +7,7 @@ reference points come from their arguments.
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from mmcv.ops import MultiScaleDeformableAttention
 from torch import Tensor, nn
 
 from .affine import Affine
-from .layers import Layer, PointsLayer
-from .recording import to_numpy
+from .hooks import to_numpy
+from .layer_data import Layer, PointsLayer
 
 
 @contextmanager
@@ -31,33 +32,25 @@ def record_points(
         input_size: Holds (height, width) of the network's input with its padding, once it is known.
         layers: The layers so far.
     """
+
+    def keep(outputs: dict[str, Tensor], linear: str, _module: nn.Module, _args: Any, out: Tensor) -> None:
+        outputs[linear] = out
+
+    def append(
+        name: str, outputs: dict[str, Tensor], module: nn.Module, _args: Any, kwargs: dict[str, Any], _out: Any
+    ) -> None:
+        layer = _points_layer(module, outputs, kwargs, to_image, input_size[0], name)
+        layer.block = 1 + sum(isinstance(x, PointsLayer) and x.is_encoder == layer.is_encoder for x in layers)
+        layers.append(layer)
+
     with ExitStack() as stack:
         for name, module in model.named_modules():
-            if not isinstance(module, MultiScaleDeformableAttention):
-                continue
-            outputs: dict[str, Tensor] = {}
-            for linear in ('sampling_offsets', 'attention_weights'):
-
-                def keep(
-                    _m: nn.Module, _args: Any, out: Tensor, key: str = linear, outputs: dict[str, Tensor] = outputs
-                ) -> None:
-                    outputs[key] = out
-
-                stack.callback(module.get_submodule(linear).register_forward_hook(keep).remove)
-
-            def hook(
-                module: MultiScaleDeformableAttention,
-                _args: Any,
-                kwargs: dict[str, Any],
-                _output: Any,
-                name: str = name,
-                outputs: dict[str, Tensor] = outputs,
-            ) -> None:
-                layer = _points_layer(module, outputs, kwargs, to_image, input_size[0], name)
-                layer.block = 1 + sum(isinstance(x, PointsLayer) and x.is_encoder == layer.is_encoder for x in layers)
-                layers.append(layer)
-
-            stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
+            if isinstance(module, MultiScaleDeformableAttention):
+                outputs: dict[str, Tensor] = {}
+                for linear in ('sampling_offsets', 'attention_weights'):
+                    hook = partial(keep, outputs, linear)
+                    stack.callback(module.get_submodule(linear).register_forward_hook(hook).remove)
+                stack.callback(module.register_forward_hook(partial(append, name, outputs), with_kwargs=True).remove)
         yield
 
 
@@ -75,25 +68,18 @@ def _points_layer(
     if len(offsets) != 1:
         raise ValueError(f'recording takes one image at a time, got a batch of {len(offsets)}')
     offsets = offsets.unflatten(-1, (heads, levels, points, 2))
-    counts = tuple((int(h), int(w)) for h, w in shapes.tolist())
-    extents = np.array([level_extent(hw, input_size) for hw in counts])
+    sizes = tuple((int(h), int(w)) for h, w in shapes.tolist())
+    extents = np.array([level_extent(hw, input_size) for hw in sizes])
     if reference.shape[-1] == 2:
         offsets = offsets / shapes.flip(-1)[:, None]
     else:  # a fraction of half the reference box
         offsets = offsets / points * reference[:, :, None, :, None, 2:] * 0.5
     locations = reference[:, :, None, :, None, :2] + offsets  # of the levels' (width, height), padding included
-    is_encoder = offsets.shape[1] == sum(h * w for h, w in counts)
+    counts = [h * w for h, w in sizes]
+    is_encoder = offsets.shape[1] == sum(counts)
     # A pixel of the encoder is where it is in its own level; object queries are points of the first level.
-    own = (
-        np.repeat(np.arange(len(counts)), [h * w for h, w in counts])
-        if is_encoder
-        else np.zeros(len(locations[0]), int)
-    )
-    first = to_numpy(reference[0])[np.arange(len(own)), own]
-    reference_pixels = to_image(first[:, :2] * extents[own] - 0.5)
-    if first.shape[-1] == 4:
-        extent = first[:, 2:] * extents[own] * np.asarray(to_image.scale)
-        reference_pixels = np.concatenate([reference_pixels, extent], axis=1)
+    own = np.repeat(np.arange(levels), counts) if is_encoder else np.zeros(len(locations[0]), int)
+    first = to_numpy(reference[0])[np.arange(len(own)), own, :2]
     return PointsLayer(
         kind='deformable_detr',
         stage=0,
@@ -101,12 +87,10 @@ def _points_layer(
         name=name,
         query_grid=(1, offsets.shape[1]),
         to_image=to_image,
-        levels=counts,
+        levels=sizes,
         locations=to_image(to_numpy(locations[0]) * extents[:, None] - 0.5),
-        weights=to_numpy(
-            weights[0].unflatten(-1, (heads, levels * points)).softmax(-1).unflatten(-1, (levels, points))
-        ),
-        reference=reference_pixels.astype(np.float32),
+        weights=to_numpy(weights[0].unflatten(-1, (heads, -1)).softmax(-1).unflatten(-1, (levels, points))),
+        reference=to_image(first * extents[own] - 0.5),
         is_encoder=is_encoder,
     )
 
@@ -115,11 +99,7 @@ def level_extent(level: tuple[int, int], input_size: tuple[int, int]) -> tuple[f
     """Return (width, height) in pixels of the network's input that a level covers.
 
     A level of stride s has ceil(H / s) rows, so it ends at or beyond the end of the input. Strides are powers of two;
-    a level that has none covers the input.
-
-    Args:
-        level: (height, width) of the level.
-        input_size: (height, width) of the network's input with its padding.
+    a level that has none covers the input. Both arguments are (height, width), that of the input with its padding.
     """
     stride = 2 ** round(math.log2(max(n / m for n, m in zip(input_size, level, strict=True))))
     for s in (stride, 2 * stride):
@@ -140,10 +120,6 @@ def record_objects(
         to_image: Maps pixels of the network's input to pixels of the image.
         layers: The recorded layers.
     """
-    head = getattr(model, 'bbox_head', None)
-    if head is None:
-        yield
-        return
 
     def hook(_module: nn.Module, _args: Any, output: Any) -> None:
         decoder = [x for x in layers if isinstance(x, PointsLayer) and not x.is_encoder]
@@ -157,8 +133,8 @@ def record_objects(
             layer.boxes = to_image(to_numpy(corners) - 0.5).reshape(-1, 4)
             layer.labels, layer.scores = labels.cpu().numpy(), to_numpy(scores)
 
-    handle = head.register_forward_hook(hook)
-    try:
+    head = getattr(model, 'bbox_head', None)
+    with ExitStack() as stack:
+        if head is not None:
+            stack.callback(head.register_forward_hook(hook).remove)
         yield
-    finally:
-        handle.remove()
