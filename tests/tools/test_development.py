@@ -102,7 +102,7 @@ def test_demo_ends_with_the_log_of_a_tool_that_failed(checkout: Checkout) -> Non
     (checkout.tools / 'failing').write_text('fpn_dat-pp')
     output = checkout.run('demo.py', status=1)
     log = checkout.out / 'fpn_dat-pp_shapes' / 'log.txt'
-    assert f'error: tools/train.py failed with exit status 1; the end of {log}:' in output.splitlines()
+    assert f'error: fpn_dat-pp_shapes failed; the end of {log}:' in output.splitlines()
     assert output.splitlines()[-1] == 'no such file: annotations.json'
 
 
