@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -51,7 +52,8 @@ class ToyModel(BaseModel):
             if self.steps == self.die_at:
                 threading.Timer(self.die_within, os.kill, [os.getpid(), signal.SIGKILL]).start()
             if self.steps == self.stop_at[0]:
-                os.killpg(0, self.stop_at[1])  # as a terminal and Slurm do, with the workers
+                # As a terminal and Slurm do: another process sends it to this one and to its workers.
+                subprocess.run(['kill', f'-{int(self.stop_at[1])}', '--', f'-{os.getpgrp()}'], start_new_session=True)
             time.sleep(self.pause)
             x = x + np.random.rand() * random.random()  # augmentation of batches, in the main process
             return dict(loss=self.layers(x).square().mean())

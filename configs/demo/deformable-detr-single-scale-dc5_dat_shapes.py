@@ -3,23 +3,7 @@ _base_ = './deformable-detr_pvt_shapes.py'
 
 model = dict(
     num_feature_levels=1,
-    backbone=dict(
-        _delete_=True,
-        type='DAT',
-        arch=dict(
-            like='tiny',
-            embed_dims=(64, 96, 128, 160),
-            depths=(1, 2, 2, 1),
-            num_heads=(1, 2, 4, 5),
-            mlp_ratios=(4, 4, 4, 4),
-            blocks=('L', 'LS', 'LD', 'D'),
-            groups=(1, 1, 2, 5),
-            strides=(4, 2, 1, 1),
-        ),
-        pretrain_img_size=128,
-        out_indices=(3,),
-        output_stride=16,
-    ),
+    backbone=dict(_delete_=True, type='DAT', arch='test', pretrain_img_size=128, out_indices=(3,), output_stride=16),
     neck=dict(in_channels=[160], num_outs=1),
     encoder=dict(layer_cfg=dict(self_attn_cfg=dict(num_levels=1))),
     decoder=dict(layer_cfg=dict(cross_attn_cfg=dict(num_levels=1))),

@@ -5,19 +5,7 @@ custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
 model = dict(
     num_queries=30,
-    backbone=dict(
-        _delete_=True,
-        type='PVT',
-        arch=dict(
-            embed_dims=(64, 96, 128, 160),
-            depths=(1, 2, 2, 1),
-            num_heads=(1, 2, 4, 5),
-            mlp_ratios=(4, 4, 4, 4),
-            sr_ratios=(4, 2, 1, 1),
-        ),
-        pretrain_img_size=128,
-        out_indices=(1, 2, 3),
-    ),
+    backbone=dict(_delete_=True, type='PVT', arch='test', pretrain_img_size=128, out_indices=(1, 2, 3)),
     neck=dict(in_channels=[96, 128, 160]),
     encoder=dict(
         num_layers=2,

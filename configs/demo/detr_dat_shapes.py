@@ -5,22 +5,7 @@ custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 model = dict(
     num_queries=30,
     # Stride 16, not 32: at 32, an image of 128 x 128 has only 16 tokens.
-    backbone=dict(
-        _delete_=True,
-        type='DAT',
-        arch=dict(
-            like='tiny',
-            embed_dims=(64, 96, 128, 160),
-            depths=(1, 2, 2, 1),
-            num_heads=(1, 2, 4, 5),
-            mlp_ratios=(4, 4, 4, 4),
-            blocks=('L', 'LS', 'LD', 'D'),
-            groups=(1, 1, 2, 5),
-            strides=(4, 2, 1, 1),
-        ),
-        pretrain_img_size=128,
-        out_indices=(2,),
-    ),
+    backbone=dict(_delete_=True, type='DAT', arch='test', pretrain_img_size=128, out_indices=(2,)),
     neck=dict(in_channels=[128]),
     encoder=dict(
         num_layers=2,

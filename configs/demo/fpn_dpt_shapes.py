@@ -1,20 +1,6 @@
 _base_ = './fpn_pvtv2_shapes.py'
 
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='DPT',
-        arch=dict(
-            embed_dims=(64, 96, 128, 160),
-            depths=(1, 2, 2, 1),
-            num_heads=(1, 2, 4, 5),
-            mlp_ratios=(4, 4, 4, 4),
-            sr_ratios=(4, 2, 1, 1),
-            points=(0, 3, 3, 3),
-        ),
-        pretrain_img_size=128,
-    ),
-)
+model = dict(backbone=dict(_delete_=True, type='DPT', arch='test', pretrain_img_size=128))
 # a lower learning rate for offsets and sizes of patches, as in retinanet_dpt_shapes.py
 optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys=dict(offset_predictor=dict(lr_mult=0.1), wh_bias=dict(lr_mult=0.1)))

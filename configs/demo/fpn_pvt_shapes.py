@@ -7,18 +7,7 @@ _base_ = [
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='PVT',
-        arch=dict(
-            embed_dims=(64, 96, 128, 160),
-            depths=(1, 2, 2, 1),
-            # 16 channels per head: more attention patterns around a pixel
-            num_heads=(4, 6, 8, 10),
-            mlp_ratios=(4, 4, 4, 4),
-            sr_ratios=(4, 2, 1, 1),
-        ),
-        pretrain_img_size=128,
-    ),
+    # 16 channels per head: more attention patterns around a pixel
+    backbone=dict(_delete_=True, type='PVT', arch=dict(like='test', num_heads=(4, 6, 8, 10)), pretrain_img_size=128),
     neck=dict(in_channels=[64, 96, 128, 160]),
 )

@@ -7,17 +7,6 @@ _base_ = [
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='PVTv2',
-        arch=dict(
-            embed_dims=(64, 96, 128, 160),
-            depths=(1, 2, 2, 1),
-            num_heads=(1, 2, 4, 5),
-            mlp_ratios=(4, 4, 4, 4),
-            sr_ratios=(4, 2, 1, 1),
-            linear=False,
-        ),
-    ),
+    backbone=dict(_delete_=True, type='PVTv2', arch='test'),
     neck=dict(in_channels=[64, 96, 128, 160]),
 )

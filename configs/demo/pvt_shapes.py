@@ -7,20 +7,7 @@ _base_ = [
 custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='PVT',
-        arch=dict(
-            embed_dims=(64, 96, 128, 160),
-            depths=(1, 2, 2, 1),
-            num_heads=(1, 2, 4, 5),
-            mlp_ratios=(4, 4, 4, 4),
-            sr_ratios=(4, 2, 1, 1),
-        ),
-        pretrain_img_size=64,
-        out_indices=(3,),
-        out_type='cls_token',
-    ),
+    backbone=dict(_delete_=True, type='PVT', arch='test', pretrain_img_size=64, out_indices=(3,), out_type='cls_token'),
     neck=None,
     head=dict(num_classes=5, in_channels=160),
     train_cfg=None,

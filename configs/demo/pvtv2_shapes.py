@@ -1,18 +1,6 @@
 _base_ = './pvt_shapes.py'
 
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='PVTv2',
-        arch=dict(
-            embed_dims=(64, 96, 128, 160),
-            depths=(1, 2, 2, 1),
-            num_heads=(1, 2, 4, 5),
-            mlp_ratios=(4, 4, 4, 4),
-            sr_ratios=(4, 2, 1, 1),
-            linear=False,
-        ),
-        out_indices=(3,),
-    ),
+    backbone=dict(_delete_=True, type='PVTv2', arch='test', out_indices=(3,)),
     neck=dict(_delete_=True, type='GlobalAveragePooling'),
 )

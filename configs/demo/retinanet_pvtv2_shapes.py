@@ -1,16 +1,3 @@
 _base_ = './retinanet_pvt_shapes.py'
 
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='PVTv2',
-        arch=dict(
-            embed_dims=(64, 96, 128, 160),
-            depths=(1, 2, 2, 1),
-            num_heads=(1, 2, 4, 5),
-            mlp_ratios=(4, 4, 4, 4),
-            sr_ratios=(4, 2, 1, 1),
-            linear=False,
-        ),
-    ),
-)
+model = dict(backbone=dict(_delete_=True, type='PVTv2', arch='test'))

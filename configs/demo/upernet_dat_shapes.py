@@ -10,21 +10,7 @@ custom_imports = dict(imports=['deformable_vit'], allow_failed_imports=False)
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(
     data_preprocessor=dict(size=(128, 128), test_cfg=dict(size_divisor=32)),
-    backbone=dict(
-        _delete_=True,
-        type='DAT',
-        arch=dict(
-            like='tiny',
-            embed_dims=(64, 96, 128, 160),
-            depths=(1, 2, 2, 1),
-            num_heads=(1, 2, 4, 5),
-            mlp_ratios=(4, 4, 4, 4),
-            blocks=('L', 'LS', 'LD', 'D'),
-            groups=(1, 1, 2, 5),
-            strides=(4, 2, 1, 1),
-        ),
-        pretrain_img_size=128,
-    ),
+    backbone=dict(_delete_=True, type='DAT', arch='test', pretrain_img_size=128),
     decode_head=dict(in_channels=[64, 96, 128, 160], channels=64, num_classes=6, dropout_ratio=0.0, norm_cfg=norm_cfg),
     auxiliary_head=dict(in_channels=128, channels=64, num_classes=6, dropout_ratio=0.0, norm_cfg=norm_cfg),
 )

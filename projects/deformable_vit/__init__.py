@@ -2,6 +2,7 @@
 
 Importing this package registers ``DAT``, ``DPT``, ``PVT`` and ``PVTv2`` in ``mmengine.registry.MODELS``, where mmdet,
 mmseg and mmpretrain find them, and makes mmengine load checkpoints safely (:func:`.checkpoints.enable_safe_loading`).
+It changes nothing else in the process, and needs torch and mmengine only.
 """
 
 from .backbones import DAT, DPT, PVT, PVTv2

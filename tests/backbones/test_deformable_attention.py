@@ -1,26 +1,25 @@
 """Sampling locations of deformable attention: the grid of keys, and how far offsets move them."""
 
-import pytest
 import torch
 from torch import Tensor, nn
 
 from deformable_vit.backbones.dat import DeformableAttention
-from deformable_vit.backbones.dat.dat import OffsetNet
+from deformable_vit.backbones.dat.dat import KeyOffsets
 
 
 def attention(**kwargs: object) -> DeformableAttention:
     return DeformableAttention(8, num_heads=4, num_groups=2, **kwargs)
 
 
-@pytest.mark.parametrize('hw', [(8, 8), (9, 14), (1, 5), (3, 2), (1, 1)])
-@pytest.mark.parametrize(('kernel', 'stride'), [(3, 1), (5, 2), (7, 4), (4, 4), (1, 1)])
-def test_grid_of_keys_has_one_key_per_stride(kernel: int, stride: int, hw: tuple[int, int]) -> None:
-    attn = attention(offset_kernel=kernel, stride=stride)
-    locations = attn.key_locations(torch.randn(3, hw[0] * hw[1], 8), hw)
-    # Kernels that tile the feature map: whole ones only, but at least one.
-    keys = tuple(-(-n // stride) if kernel != stride else max(n // stride, 1) for n in hw)
-    assert locations.shape == (3, 2, *keys, 2)
-    assert attn(torch.randn(3, hw[0] * hw[1], 8), hw).shape == (3, hw[0] * hw[1], 8)
+def test_grid_of_keys_has_one_key_per_stride() -> None:
+    for kernel, stride in ((3, 1), (5, 2), (7, 4), (4, 4), (1, 1)):
+        attn = attention(offset_kernel=kernel, stride=stride)
+        for hw in ((8, 8), (9, 14), (1, 5), (3, 2), (1, 1)):
+            x = torch.randn(3, hw[0] * hw[1], 8)
+            # Kernels that tile the feature map: whole ones only, but at least one.
+            keys = tuple(-(-n // stride) if kernel != stride else max(n // stride, 1) for n in hw)
+            assert attn.key_locations(x, hw).shape == (3, 2, *keys, 2)
+            assert attn(x, hw).shape == x.shape
 
 
 class ConstantOffsets(nn.Module):
@@ -56,7 +55,7 @@ def test_bounded_offsets_by_hand() -> None:
 def test_unbounded_offsets_by_hand() -> None:
     """Anywhere on the feature map; without offsets, keys of DAT++ are half a pixel behind the queries."""
     grid_x = (torch.arange(4) + 0.5) / 3 * 2 - 1
-    locations = locations_of(0.0, 0.25, offset_range=-1, coordinates='corners')
+    locations = locations_of(0.0, 0.25, offset_range=-1, convention='corners')
     torch.testing.assert_close(locations[..., 1], (grid_x + 0.25).clamp(-1, 1).expand(2, 4))
     torch.testing.assert_close(locations[..., 0], torch.tensor([[0.0], [1.0]]).expand(2, 4))  # row 2 at 2, clamped
     assert locations_of(-9.0, 9.0, offset_range=-1).tolist() == [[[-1.0, 1.0]] * 4] * 2
@@ -64,7 +63,7 @@ def test_unbounded_offsets_by_hand() -> None:
 
 def test_offsets_by_hand() -> None:
     """An identity for depthwise convolution, no norm, GELU and a projection."""
-    net = OffsetNet(2, kernel_size=1, stride=1)
+    net = KeyOffsets(2, kernel_size=1, stride=1)
     net.norm = nn.Identity()
     with torch.no_grad():
         net.dwconv.weight.fill_(1)
@@ -75,7 +74,7 @@ def test_offsets_by_hand() -> None:
     torch.testing.assert_close(net(x), torch.stack([activated[:, 0], -2 * activated[:, 1]], dim=-1))
 
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
-def test_offsets_are_float32_under_autocast(dtype: torch.dtype) -> None:
-    with torch.autocast('cpu', dtype):
-        assert attention().key_locations(torch.randn(1, 8, 8, dtype=dtype), (2, 4)).dtype == torch.float32
+def test_offsets_are_float32_under_autocast() -> None:
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast('cpu', dtype):
+            assert attention().key_locations(torch.randn(1, 8, 8, dtype=dtype), (2, 4)).dtype == torch.float32

@@ -29,10 +29,9 @@ def assert_same_outputs(recorded: Callable[[Tensor], Sequence[Tensor]], model: n
             torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize('grad', [True, False], ids=['with gradients', 'without'])
-def test_a_traced_backbone_is_right_at_other_sizes(small_backbone: Build, grad: bool) -> None:
+def test_a_traced_backbone_is_right_at_other_sizes(small_backbone: Build) -> None:
     model = small_backbone().eval()
-    with torch.set_grad_enabled(grad):
+    with torch.no_grad():
         traced = torch.jit.trace(model, torch.randn(1, 3, 64, 96), check_trace=False)
     file = io.BytesIO()
     torch.jit.save(traced, file)
@@ -60,20 +59,18 @@ def test_an_onnx_file_is_right_at_other_sizes(small_backbone: Build) -> None:
         )
 
 
-@pytest.mark.parametrize(
-    ('name', 'arguments'),
-    [
+def test_traced_variants() -> None:
+    """With gradients, which recompute a part."""
+    for name, arguments in (
         ('DAT', dict(output_stride=16)),
         ('DAT++', dict(output_stride=16)),
         ('PVT', dict(out_type='cls_token')),
         ('DPT', dict(out_type='cls_token')),
-    ],
-)
-def test_traced_variants(name: str, arguments: dict) -> None:
-    model = build_small(name, **arguments).eval()
-    traced = torch.jit.trace(model, torch.randn(1, 3, 64, 64), check_trace=False)
-    for batch, h, w in OTHER_SIZES:
-        assert_same_outputs(traced, model, torch.randn(batch, 3, h, w))
+    ):
+        model = build_small(name, **arguments).eval()
+        traced = torch.jit.trace(model, torch.randn(1, 3, 64, 64), check_trace=False)
+        for batch, h, w in OTHER_SIZES:
+            assert_same_outputs(traced, model, torch.randn(batch, 3, h, w))
 
 
 def test_the_reference_backend_can_be_traced() -> None:
@@ -90,11 +87,11 @@ def test_images_that_are_too_small_are_refused_while_tracing() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['DPT', 'DAT', 'DAT++'])
-def test_mmengine_counts_flops(name: str) -> None:
+def test_mmengine_counts_flops() -> None:
     """It traces the model with gradients, as the ``get_flops.py`` of mmdet and mmpretrain do."""
-    model = build_small(name).eval()
-    found = get_model_complexity_info(model, (3, 64, 96), show_table=False, show_arch=False)
-    assert found['params'] == sum(p.numel() for p in model.parameters() if p.requires_grad)
-    convolutions_and_linear_layers = 4e6
-    assert found['flops'] > convolutions_and_linear_layers
+    for name in ('DPT', 'DAT', 'DAT++'):
+        model = build_small(name).eval()
+        found = get_model_complexity_info(model, (3, 64, 96), show_table=False, show_arch=False)
+        assert found['params'] == sum(p.numel() for p in model.parameters() if p.requires_grad)
+        convolutions_and_linear_layers = 4e6
+        assert found['flops'] > convolutions_and_linear_layers

@@ -1,227 +1,334 @@
-"""Reading checkpoint files never runs code from them, also where mmengine reads them, and failures name the file."""
+"""Loading a checkpoint runs no code from it by any door of mmengine, and finds damage; failures are one line."""
 
+import copy
 import pickle
-import re
-import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
-import mmengine.runner.checkpoint
 import numpy as np
 import pytest
 import torch
 import yaml
+from hostile_files import HOSTILE, Call, legacy, rebuilt, saved, training_state, write_hostile
+from mmengine.config import ConfigDict
+from mmengine.fileio import BaseStorageBackend, register_backend
+from mmengine.infer import BaseInferencer
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import MODELS
-from mmengine.runner import CheckpointLoader, load_checkpoint
+from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 from running import ROOT
 from torch import nn
+from toy_runner import Line, runner
 
-from deformable_vit.checkpoints import CheckpointError, enable_safe_loading, read_checkpoint, read_state_dict
-from deformable_vit.checkpoints.safe_loading import load_from_http, load_from_local, load_from_openmmlab
-
-WEB_PAGE = 'https://drive.google.com/file/d/1aBc/view?usp=sharing'
+from deformable_vit.checkpoints import read_checkpoint, read_state_dict, safe_loading
+from deformable_vit.errors import CheckpointError
 
 
-def save(path: Path, content: object) -> str:
-    torch.save(content, path)
+def written(path: Path, data: bytes) -> str:
+    path.write_bytes(data)
     return str(path)
 
 
-class Attack:
-    """Write a file when unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return (Path.touch, (self.path,))
+# --- doors ---
 
 
-@pytest.mark.parametrize('unsafe_by_default', [False, True])
-def test_a_checkpoint_that_runs_code_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unsafe_by_default: bool
-) -> None:
-    if unsafe_by_default:  # a common workaround for old code
-        monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
-    victim = tmp_path / 'victim'
-    path = save(tmp_path / 'attack.pth', {'state_dict': {'x': torch.zeros(1)}, 'attack': Attack(victim)})
-    with pytest.raises(CheckpointError, match=r'attack.pth is refused: it needs .*that could run code'):
-        read_checkpoint(path)
-    with pytest.raises(CheckpointError, match='is refused'):
-        CheckpointLoader.load_checkpoint(path)
-    with pytest.raises(CheckpointError, match='is refused'):
-        load_checkpoint(nn.Linear(1, 1), path)
-    assert not victim.exists()
-    torch.load(path, weights_only=False)  # the attack works where loading is unsafe
-    assert victim.exists()
+class Storage(BaseStorageBackend):
+    """Object storage that has one file."""
+
+    content = b''
+
+    def get(self, filepath: str) -> bytes:
+        return self.content
+
+    def get_text(self, filepath: str) -> str:
+        raise NotImplementedError
 
 
-def test_a_program_in_a_checkpoint_is_dropped(tmp_path: Path) -> None:
-    """mmengine evaluates ``meta.config`` when it resumes, and its inferencers evaluate ``meta.cfg``."""
-    meta = {'config': 'import os', 'cfg': 'import os', 'epoch': 1}
-    path = save(tmp_path / 'x.pth', {'meta': meta, 'state_dict': {'x': torch.zeros(1)}})
-    assert CheckpointLoader.load_checkpoint(path)['meta'] == {'epoch': 1}
+def toy(path: str, **kwargs: object) -> Runner:
+    return runner(Path(path).parent, load_from=path, **kwargs)
 
 
-def test_log_histories_load_and_no_other_use_of_getattr(tmp_path: Path) -> None:
-    history = HistoryBuffer([1.0, 2.0, 4.0], [1, 1, 1])
-    loaded = read_checkpoint(save(tmp_path / 'history.pth', {'loss': history}))['loss']
-    assert loaded.mean(2) == 3.0
-    assert loaded.data[0].tolist() == [1.0, 2.0, 4.0]
-
-    class Reach:
-        def __reduce__(self):
-            return (getattr, (HistoryBuffer, '__init__'))
-
-    with pytest.raises(CheckpointError, match='is refused'):
-        read_checkpoint(save(tmp_path / 'reach.pth', {'x': Reach()}))
+def build_backbone(path: str, **init_cfg: str) -> None:
+    init_cfg = dict(type='Pretrained', checkpoint=path, **init_cfg)
+    MODELS.build(dict(type='PVTv2', arch='b0', init_cfg=init_cfg)).init_weights()
 
 
-def test_importing_the_package_makes_mmengine_load_safely() -> None:
-    """This is all that the import changes; calling it again changes nothing."""
-    schemes = CheckpointLoader._schemes
-    assert schemes[''] is load_from_local
-    assert schemes['http://'] is schemes['https://'] is load_from_http
-    assert schemes['open-mmlab://'] is schemes['openmmlab://'] is load_from_openmmlab
-    assert mmengine.runner.checkpoint.load_from_http is load_from_http
-    allowed = set(map(str, torch.serialization.get_safe_globals()))
-    assert 'mmengine.logging.history_buffer.HistoryBuffer' in str(allowed)
-    assert not {HistoryBuffer, np.ndarray, np.dtype, getattr} & set(torch.serialization.get_safe_globals())
-    before = dict(schemes)
-    enable_safe_loading()
-    assert dict(schemes) == before
-    assert set(map(str, torch.serialization.get_safe_globals())) == allowed
+def run_inferencer(path: str) -> None:
+    """The inferencers of mmdet, mmseg and mmpretrain, without a config: mmengine evaluates one from the file."""
+    BaseInferencer._init_model(None, ConfigDict(), path)
 
 
-def test_downloads_are_checked_before_they_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And again when they lie in torch's cache."""
-    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
-    served = Path(save(tmp_path / 'served.pth', {'state_dict': {'x': torch.ones(2)}})).read_bytes()
-    asked = []
-
-    def download(url: str, target: str) -> None:
-        asked.append(url)
-        Path(target).write_bytes(served)
-
-    monkeypatch.setattr('deformable_vit.checkpoints.safe_loading.download_url_to_file', download)
-    for _ in range(2):
-        assert torch.equal(read_state_dict('https://example.org/x.pth')['x'], torch.ones(2))
-    assert asked == ['https://example.org/x.pth']
-
-    victim, cached = tmp_path / 'victim', tmp_path / 'cache' / 'hub' / 'checkpoints' / 'x.pth'
-    save(cached, {'attack': Attack(victim)})
-    with pytest.raises(CheckpointError, match=r'example.org/x.pth is refused.*to download it again, remove .*x.pth'):
-        read_checkpoint('https://example.org/x.pth')
-    assert not victim.exists()
-
-
-class DownloadError(Exception):
-    """Raised in place of a download."""
+DOORS: dict[str, Callable[[str], object]] = {
+    'CheckpointLoader': CheckpointLoader.load_checkpoint,
+    'load_checkpoint': lambda path: load_checkpoint(nn.Linear(1, 1), path),
+    'load_from': lambda path: toy(path).train(),
+    'resume': lambda path: toy(path, resume=True).train(),
+    'Runner.resume': lambda path: toy(path).resume(path),
+    'init_cfg': build_backbone,
+    'init_cfg with a prefix': lambda path: build_backbone(path, prefix='backbone'),
+    'init_cfg of another model': lambda path: Line(init_cfg=dict(type='Pretrained', checkpoint=path)).init_weights(),
+    'inferencer': run_inferencer,
+    'read_state_dict': read_state_dict,
+}
+URLS = ['https://x.org/x.pth', 'http://x.org/x.pth', 's3://x/x.pth', 'petrel://x/x.pth', 'cluster:s3://x/x.pth']
+URLS += ['torchvision://resnet50', 'modelzoo://resnet50', 'open-mmlab://resnet50_v1c', 'openmmlab://resnet50_v1c']
+URLS += ['mmcls://resnet50', 'open-mmlab://resnet50_caffe', 'pavi://x']
 
 
 @pytest.fixture
-def _no_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(url: str, *_args: object, **_kwargs: object) -> None:
-        raise DownloadError(url)
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let every URL give the file ``tmp_path / 'x.pth'``, and return those that are downloaded."""
+    asked: list[str] = []
 
-    monkeypatch.setattr('deformable_vit.checkpoints.safe_loading.download_url_to_file', download)
+    def download(url: str, target: str) -> None:
+        asked.append(url)
+        Path(target).write_bytes((tmp_path / 'x.pth').read_bytes())
 
-
-@pytest.mark.usefixtures('_no_downloads')
-@pytest.mark.parametrize('url', [WEB_PAGE, 'https://cloud.tsinghua.edu.cn/f/12ab/', 'http://example.org'])
-def test_a_link_to_a_web_page_is_an_error_that_says_what_to_do(url: str) -> None:
-    """torch would name the file in its cache after the page, or fail with "Is a directory"."""
-    message = re.escape(
-        f'checkpoint {url} has no file name: it is probably a web page; download the file with a browser and '
-        'pass its path'
-    )
-    with pytest.raises(CheckpointError, match=message):
-        load_checkpoint(nn.Linear(1, 1), url)
-    backbone = MODELS.build(dict(type='PVTv2', arch='b0', init_cfg=dict(type='Pretrained', checkpoint=url)))
-    with pytest.raises(CheckpointError, match=message):
-        backbone.init_weights()
+    monkeypatch.setattr(safe_loading, 'download_url_to_file', download)
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+    return asked
 
 
-def is_web_page(link: str) -> bool:
+@pytest.mark.usefixtures('served')
+def test_no_door_runs_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor where torch loads unsafely by default, a common workaround for old code."""
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    monkeypatch.chdir(tmp_path)
+    path = str(tmp_path / 'x.pth')
+    write_hostile('program', Path(path))
+    monkeypatch.setattr(Storage, 'content', Path(path).read_bytes())
+    register_backend('petrel', Storage, force=True)
+    lines = []
+    for door in [*DOORS.values(), *(lambda _, url=url: CheckpointLoader.load_checkpoint(url) for url in URLS)]:
+        with pytest.raises(CheckpointError) as caught:
+            door(path)
+        lines.append(str(caught.value))
+    assert all('is refused: it needs posix.system, which could run code' in line for line in lines[:-1])
+    assert lines[-1] == 'checkpoint pavi://x has no known URL: download the file and pass its path'
+    assert not Path('victim').exists()
+    torch.load(path, weights_only=False)  # the attack works where loading is unsafe
+    assert Path('victim').exists()
+
+
+def test_no_scheme_of_mmengine_has_another_loader() -> None:
+    """A new one of mmengine, or of the fork, needs one here."""
+    assert {loader.__module__ for loader in CheckpointLoader._schemes.values()} == {safe_loading.__name__}
+    assert 'deformable_vit' not in str(torch.serialization.get_safe_globals())
+
+
+def test_a_config_in_a_checkpoint_is_never_evaluated(tmp_path: Path) -> None:
+    """mmengine evaluates ``meta.config`` when it resumes, and its inferencers one of the others."""
+    program = f'import pathlib\npathlib.Path({str(tmp_path / "victim")!r}).touch()'
+    runner(tmp_path / 'work').train()
+    state = torch.load(tmp_path / 'work' / 'epoch_1.pth', weights_only=False)
+    state['meta'].update(config=program, cfg=program)
+    state['message_hub']['runtime_info']['cfg'] = program
+    path = written(tmp_path / 'x.pth', saved(state))
+    with pytest.raises(ValueError, match='Cannot find the config in the checkpoint'):
+        run_inferencer(path)
+    toy(path, resume=True, epochs=2).train()
+    assert not (tmp_path / 'victim').exists()
+    for hostile in ({'message_hub': [1]}, {'message_hub': {'runtime_info': 3}}, {'meta': 'x'}):
+        assert read_checkpoint(written(tmp_path / 'y.pth', saved(hostile))) == hostile
+
+
+@pytest.mark.parametrize('name', HOSTILE)
+def test_hostile_files_are_refused_on_one_line(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pattern = write_hostile(name, Path('hostile.pth'))
+    with pytest.raises(CheckpointError, match=pattern) as caught:
+        read_checkpoint('hostile.pth')
+    assert str(caught.value).startswith('checkpoint hostile.pth ')
+    assert str(caught.value).isprintable()
+    assert [path.name for path in tmp_path.iterdir()] == ['hostile.pth']
+
+
+def test_containers_that_hold_themselves_or_double_take_no_time(tmp_path: Path) -> None:
+    loop: list = [torch.ones(1)]
+    loop.append(loop)
+    for _ in range(40):
+        loop = [loop, loop]
+    assert read_checkpoint(written(tmp_path / 'x.pth', saved({'optimizer': loop})))['optimizer']
+
+
+# --- what loads ---
+
+
+@pytest.mark.parametrize('numpy', [1, 2])
+@pytest.mark.parametrize('write', [saved, legacy])
+def test_checkpoints_of_mmengine_load_whole(tmp_path: Path, write: Callable[[object], bytes], numpy: int) -> None:
+    state, file = training_state(), write(training_state())
+    if numpy == 1 and write is saved:
+        file = rebuilt(file, lambda data: data.replace(b'cnumpy._core.multiarray\n', b'cnumpy.core.multiarray\n'))
+    loaded = read_checkpoint(written(tmp_path / 'x.pth', file))
+    history = loaded['message_hub']['log_scalars']['train/loss']
+    assert type(history) is HistoryBuffer
+    assert history.statistics('mean', 2) == 0.1875
+    assert history.data[0].tolist() == [0.5, 0.25, 0.125]
+    palette = loaded['meta']['dataset_meta']['palette']
+    assert np.array_equal(palette, state['meta']['dataset_meta']['palette'])
+    assert loaded['message_hub']['runtime_info'] == {'epoch': 1, 'iter': 2, 'best_score': 0.5, 'last_ckpt': 'x.pth'}
+    assert loaded['message_hub']['resumed_keys'] == {'train/loss': True, 'epoch': True}
+    assert loaded['meta'].keys() == {'epoch', 'iter', 'seed', 'dataset_meta'}
+    assert b'deformable_vit' not in saved(loaded)  # so that it loads without this package when it is saved again
+    assert b'deformable_vit' not in pickle.dumps(copy.deepcopy(loaded))
+
+
+def test_training_resumes_from_a_checkpoint_of_mmengine(tmp_path: Path) -> None:
+    runner(tmp_path / 'a').train()
+    runner(tmp_path / 'b', epochs=2).train()
+    resumed = toy(str(tmp_path / 'a' / 'epoch_1.pth'), resume=True, epochs=2)
+    resumed.train()
+    assert resumed.iter == 4
+    assert len(resumed.message_hub.get_scalar('train/loss').data[0]) == 4
+    for path in ('epoch_1', 'epoch_2'):
+        first, second = (read_checkpoint(tmp_path / name / f'{path}.pth')['state_dict'] for name in ('a', 'b'))
+        assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_a_history_does_not_change_the_statistics_of_others(tmp_path: Path) -> None:
+    before = copy.copy(HistoryBuffer._statistics_methods)
+    HistoryBuffer([1.0], [1])
     try:
-        load_from_http(link)
-    except CheckpointError as error:
-        return 'has no file name' in str(error)
-    except DownloadError:
-        return False
-    return False
-
-
-@pytest.mark.usefixtures('_no_downloads')
-def test_links_of_the_metafiles_are_files_or_known_as_web_pages() -> None:
-    links: set[str] = set()
-    for path in (ROOT / 'configs').glob('*/metafile.yml'):
-        links |= {model['Weights'] for model in yaml.safe_load(path.read_text())['Models'] if model.get('Weights')}
-    files = {link for link in links if link.endswith('.pth')}
-    assert files
-    assert files != links
-    assert {link for link in links if not is_web_page(link)} == files
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures('_no_downloads')
-def test_get_model_of_mmpretrain_says_what_to_do_about_web_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mmpretrain.apis import ModelHub, get_model
-
-    monkeypatch.setattr(ModelHub, '_models_dict', {})
-    monkeypatch.setattr(ModelHub, '_ModelHub__mmpretrain_registered', True)  # skips hundreds of metafiles
-    ModelHub.register_model_index(ROOT / 'model-index.yml', config_prefix=ROOT)
-    with pytest.raises(CheckpointError, match=r'cloud.tsinghua.edu.cn/.* has no file name'):
-        get_model('dat-tiny_8xb128_in1k', pretrained=True)
-
-
-def test_unreadable_files_are_errors_that_name_them(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match='missing.pth does not exist'):
-        read_checkpoint(tmp_path / 'missing.pth')
-    with pytest.raises(CheckpointError, match='is a directory'):
-        read_checkpoint(tmp_path)
-    (tmp_path / 'text.pth').write_text('<html>not found</html>')
-    with pytest.raises(CheckpointError, match='text.pth is damaged or not a checkpoint'):
-        read_checkpoint(tmp_path / 'text.pth')
-    whole = Path(save(tmp_path / 'whole.pth', {'x': torch.zeros(1000)})).read_bytes()
-    (tmp_path / 'half.pth').write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(CheckpointError, match='half.pth is damaged'):
-        read_checkpoint(tmp_path / 'half.pth')
-    with pytest.raises(CheckpointError, match='holds no state dict'):
-        read_state_dict(save(tmp_path / 'numbers.pth', {'epoch': 3}))
-    assert zipfile.is_zipfile(tmp_path / 'whole.pth')
-    assert pickle.loads(pickle.dumps(CheckpointError('x'))).args == ('x',)
-
-
-def test_a_file_without_read_permission_is_an_error_that_names_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def load(*_args: object, **_kwargs: object) -> None:
-        raise PermissionError('Permission denied')  # root reads every file
-
-    path = save(tmp_path / 'secret.pth', {'x': torch.zeros(1)})
-    monkeypatch.setattr(torch, 'load', load)
-    with pytest.raises(CheckpointError, match='secret.pth cannot be read: Permission denied'):
-        read_checkpoint(path)
-
-
-def test_a_failed_download_is_an_error_that_names_the_url(monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(*_args: object, **_kwargs: object) -> None:
-        raise OSError('Name or service not known')
-
-    monkeypatch.setattr('deformable_vit.checkpoints.safe_loading.download_url_to_file', download)
-    with pytest.raises(CheckpointError, match=r'example.invalid/x.pth cannot be read: Name or service not known'):
-        read_checkpoint('https://example.invalid/x.pth')
+        HistoryBuffer._statistics_methods.update(mean=3, evil='x')  # saved with each history
+        file = saved({'x': HistoryBuffer([1.0], [1])})
+    finally:
+        HistoryBuffer._statistics_methods.clear()
+        HistoryBuffer._statistics_methods.update(before)
+    loaded = read_checkpoint(written(tmp_path / 'x.pth', file))['x']
+    assert loaded.statistics('mean') == 1.0
+    assert 'evil' not in HistoryBuffer._statistics_methods
+    reach = Call(getattr, HistoryBuffer, '__init__')  # a way to any function of Python
+    assert read_checkpoint(written(tmp_path / 'y.pth', saved({'x': reach}))) == {'x': None}
 
 
 @pytest.mark.parametrize('key', ['model', 'state_dict', None])
 def test_state_dicts_are_found_under_every_usual_key(tmp_path: Path, key: str | None) -> None:
     """Also for mmengine; names of a distributed model lose their prefix."""
-    weights = {'weight': torch.ones(1, 2), 'bias': torch.ones(1)}
-    path = save(tmp_path / 'x.pth', {key: weights, 'epoch': 3} if key else weights)
+    content = {'weight': torch.ones(1, 2), 'bias': torch.ones(1)}
+    path = written(tmp_path / 'x.pth', saved({key: content, 'epoch': 3} if key else content))
     layer = nn.Linear(2, 1)
     load_checkpoint(layer, path)
     assert layer.weight.eq(1).all()
-    assert read_state_dict(path).keys() == weights.keys()
-    distributed = save(tmp_path / 'y.pth', {f'module.{k}': v for k, v in weights.items()})
-    assert read_state_dict(distributed).keys() == weights.keys()
+    assert read_state_dict(path).keys() == content.keys()
+    distributed = written(tmp_path / 'y.pth', saved({f'module.{k}': v for k, v in content.items()}))
+    assert read_state_dict(distributed).keys() == content.keys()
+    masked = {'state_dict': {'a.attn_mask': torch.tensor([0.0, float('-inf')])}}
+    assert read_state_dict(written(tmp_path / 'z.pth', saved(masked)))['a.attn_mask'][1] == float('-inf')
+    with pytest.raises(CheckpointError, match='numbers.pth has no weights'):
+        read_state_dict(written(tmp_path / 'numbers.pth', saved({'epoch': 3})))
+
+
+# --- damage ---
+
+
+def test_flipped_bits_are_found(tmp_path: Path) -> None:
+    """In weights, in the optimizer's state and in the pickle each one; elsewhere it is found or changes nothing."""
+    state = training_state()
+    state['state_dict']['weight'].fill_(1.5)
+    state['optimizer']['state'][0]['exp_avg'].fill_(2.5)
+    file = saved(state)
+    places = {'weights': b'\0\0\xc0\x3f' * 6, 'optimizer': b'\0\0\x20\x40' * 6, 'pickle': b'state_dict'}
+    for place, content in places.items():
+        flipped = bytearray(file)
+        flipped[file.index(content) + 5] ^= 1
+        with pytest.raises(CheckpointError, match=r'x.pth is damaged: the checksum of archive/data(/\d|.pkl) differs'):
+            read_checkpoint(written(tmp_path / 'x.pth', bytes(flipped)))
+        if place != 'pickle':
+            torch.load(tmp_path / 'x.pth', weights_only=False)  # without a word
+    random, found = np.random.default_rng(0), 0
+    expected = saved(read_checkpoint(written(tmp_path / 'x.pth', file)))
+    for position in random.integers(len(file) * 8, size=150):
+        flipped = bytearray(file)
+        flipped[position // 8] ^= 1 << (position % 8)
+        try:
+            loaded = read_checkpoint(written(tmp_path / 'x.pth', bytes(flipped)))
+        except CheckpointError:
+            found += 1
+        else:
+            assert saved(loaded) == expected
+    assert found > 50  # the rest is padding
+
+
+def test_truncated_files_are_refused(tmp_path: Path) -> None:
+    for file in (saved(training_state()), legacy(training_state())):
+        for length in [0, 1, len(file) // 2, len(file) - 1, *np.random.default_rng(0).integers(len(file), size=20)]:
+            with pytest.raises(CheckpointError, match='x.pth'):
+                read_checkpoint(written(tmp_path / 'x.pth', file[:length]))
+
+
+@pytest.mark.parametrize('kind', ['legacy', 'without checksums'])
+def test_files_without_checksums_load_with_a_warning(tmp_path: Path, capfd: pytest.CaptureFixture, kind: str) -> None:
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        file = legacy({'x': torch.ones(1)}) if kind == 'legacy' else saved({'x': torch.ones(1)})
+    finally:
+        torch.serialization.set_crc32_options(before)
+    assert read_checkpoint(written(tmp_path / 'x.pth', file))['x'] == 1
+    said = capfd.readouterr()
+    (line,) = [line for line in (said.out + said.err).splitlines() if 'damage goes unnoticed' in line]
+    assert 'WARNING' in line
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CheckpointError, match='missing.pth does not exist'):
+        read_checkpoint(tmp_path / 'missing.pth')
+    with pytest.raises(CheckpointError, match='cannot be read: IsADirectoryError'):
+        read_checkpoint(tmp_path)
+    with pytest.raises(CheckpointError, match=r'a\\nb\\x1b\[2J\.pth') as caught:
+        read_checkpoint(tmp_path / 'a\nb\x1b[2J.pth')
+    assert str(caught.value).isprintable()
+
+    def fail(*_args: object, **_kwargs: object) -> None:
+        raise PermissionError('Permission denied')  # root reads every file
+
+    path = written(tmp_path / 'secret.pth', saved({'x': torch.zeros(1)}))
+    monkeypatch.setattr(torch, 'load', fail)
+    with pytest.raises(CheckpointError, match='secret.pth cannot be read: PermissionError: Permission denied'):
+        read_checkpoint(path)
+
+
+# --- downloads ---
+
+
+def test_downloads_are_cached_and_a_damaged_one_says_what_to_remove(tmp_path: Path, served: list[str]) -> None:
+    written(tmp_path / 'x.pth', saved({'state_dict': {'x': torch.ones(2)}}))
+    for _ in range(2):
+        assert torch.equal(read_state_dict('https://example.org/x.pth')['x'], torch.ones(2))
+    assert served == ['https://example.org/x.pth']
+    weights = {'state_dict': {'backbone.x': torch.ones(2), 'head.x': torch.ones(2)}}
+    written(tmp_path / 'x.pth', saved(weights))
+    assert read_checkpoint('mmcls://resnet50').keys() == {'x'}
+    assert read_state_dict('torchvision://resnet50').keys() == {'backbone.x', 'head.x'}
+    write_hostile('empty', tmp_path / 'cache' / 'hub' / 'checkpoints' / 'x.pth')
+    with pytest.raises(CheckpointError, match=r'x.pth is damaged.*from https://example.org/x.pth again, remove it'):
+        read_checkpoint('https://example.org/x.pth')
+
+
+def test_failed_downloads_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*_args: object) -> None:
+        raise OSError('Name or service not known')
+
+    monkeypatch.setattr(safe_loading, 'download_url_to_file', download)
+    with pytest.raises(CheckpointError, match=r'example.invalid/x.pth cannot be downloaded: OSError: Name or service'):
+        read_checkpoint('https://example.invalid/x.pth')
+    with pytest.raises(CheckpointError, match='open-mmlab://no_such_model has no known URL'):
+        read_checkpoint('open-mmlab://no_such_model')
+
+
+@pytest.mark.usefixtures('served')
+def test_links_to_web_pages_say_what_to_do(tmp_path: Path) -> None:
+    """Some weights of the metafiles lie in clouds whose links are pages."""
+    written(tmp_path / 'x.pth', saved({'x': torch.ones(1)}))
+    models = [
+        m for path in (ROOT / 'configs').glob('*/metafile.yml') for m in yaml.safe_load(path.read_text())['Models']
+    ]
+    links = {model['Weights'] for model in models if model.get('Weights')} | {'http://example.org'}
+    pages = {link for link in links if not link.endswith('.pth')}
+    assert 0 < len(pages) < len(links)
+    for link in links - pages:
+        read_checkpoint(link)
+    for link in pages:
+        with pytest.raises(CheckpointError, match='has no file name, so it is probably a web page: download the file'):
+            read_checkpoint(link)

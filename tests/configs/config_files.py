@@ -6,7 +6,6 @@ from functools import cache
 from pathlib import Path
 from unittest import mock
 
-import pytest
 import torch
 import yaml
 from mmengine.config import Config
@@ -15,23 +14,21 @@ from running import ROOT
 
 # All but the files of _base_, which only other configs inherit.
 CONFIGS = sorted(p for p in (ROOT / 'configs').glob('*/*.py') if p.parent.name != '_base_')
+MODELS = ('pvt', 'pvtv2', 'dpt', 'dat', 'dat++')
+LISTED = ('baselines', 'dat', 'dpt', 'pvt', 'pvtv2')  # directories with a metafile
+
 
 _cfg_path = Config._get_cfg_path
-
-
-@cache
-def _external(cfg_path: str) -> tuple[str, str | None]:
-    return _cfg_path(cfg_path, '')
-
-
-def _cached_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
-    return _external(cfg_path) if '::' in cfg_path else _cfg_path(cfg_path, filename)
+_external = cache(lambda cfg_path: _cfg_path(cfg_path, ''))
 
 
 @cache
 def _parsed(path: Path) -> Config:
-    # For every `mmdet::...` mmengine reads all metafiles of mmdet, which takes most of the time.
-    with mock.patch.object(Config, '_get_cfg_path', staticmethod(_cached_cfg_path)):
+    # For every `mmdet::...` mmengine reads all metafiles of mmdet, which takes nine tenths of the time.
+    def cfg_path(name: str, filename: str) -> tuple[str, str | None]:
+        return _external(name) if '::' in name else _cfg_path(name, filename)
+
+    with mock.patch.object(Config, '_get_cfg_path', staticmethod(cfg_path)):
         return Config.fromfile(path)
 
 
@@ -52,13 +49,13 @@ def build(config: Config, device: str = 'meta') -> torch.nn.Module:
         return registry.build(config.model)
 
 
-def count(model: torch.nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
-
-
 def family(path: Path) -> str:
     """Return ``pvt``, ``pvtv2``, ``dpt``, ``dat``, ``dat++``, or the name of the directory."""
     return 'dat++' if path.parent.name == 'dat' and '-pp_' in path.stem else path.parent.name
+
+
+def of_family(name: str) -> list[Path]:
+    return [p for p in CONFIGS if family(p) == name]
 
 
 def head(path: Path) -> str:
@@ -69,6 +66,15 @@ def head(path: Path) -> str:
     return 'in1k' if '_in1k' in path.stem else name
 
 
+@cache
+def metafile(directory: str) -> dict[str, dict]:
+    """Return the entries of ``configs/<directory>/metafile.yml`` by name."""
+    models = yaml.safe_load((ROOT / 'configs' / directory / 'metafile.yml').read_text())['Models']
+    entries = {model['Name']: model for model in models}
+    assert len(entries) == len(models), f'{directory}/metafile.yml lists a config twice'
+    return entries
+
+
 def smallest(paths: list[Path]) -> dict[tuple[str, str], Path]:
     """Return the smallest config of each combination of family and head."""
     small = ('pvt-t_', 'dpt-t_', 'dat-t_', 'dat-t-pp_', 'pvtv2-b1_', '-tiny_', '-tiny-pp_')
@@ -76,15 +82,3 @@ def smallest(paths: list[Path]) -> dict[tuple[str, str], Path]:
     for path in sorted(paths, key=lambda p: (not any(size in p.stem for size in small), p)):
         first.setdefault((family(path), head(path)), path)
     return first
-
-
-def slow_but_smallest(paths: list[Path]) -> list:
-    """Return ``paths`` as parameters of a test, slow but for one config of each combination of family and head."""
-    fast = set(smallest(paths).values())
-    return [pytest.param(p, marks=() if p in fast else pytest.mark.slow, id=f'{p.parent.name}/{p.stem}') for p in paths]
-
-
-@cache
-def metafile(directory: str) -> dict:
-    """Return the content of ``configs/<directory>/metafile.yml``."""
-    return yaml.safe_load((ROOT / 'configs' / directory / 'metafile.yml').read_text())

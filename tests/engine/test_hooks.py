@@ -58,8 +58,12 @@ class LineWithNorm(BaseModel):
         return dict(loss_fit=(out - 1).square().mean(), loss_size=[out.abs().mean()], accuracy=out.mean())
 
 
-def build(work_dir: Path, hooks: list[Any], workers: int = 0, by_epoch: bool = True, **read: Any) -> Runner:
+def build(
+    work_dir: Path, hooks: list[Any], workers: int = 0, by_epoch: bool = True, resumable: bool = False, **read: Any
+) -> Runner:
     kind = dict(by_epoch=True, max_epochs=2) if by_epoch else dict(by_epoch=False, max_iters=10)
+    if resumable:
+        kind = dict(type='ResumableIterBasedTrainLoop', max_iters=10)
     dataset = dict(type='NumbersWithNames', pipeline=[dict(type='ReadNumber', **read)])
     return Runner(
         model=dict(type='LineWithNorm'),
@@ -67,6 +71,8 @@ def build(work_dir: Path, hooks: list[Any], workers: int = 0, by_epoch: bool = T
         train_dataloader=dict(
             batch_size=2,
             num_workers=workers,
+            persistent_workers=workers > 0,
+            batch_sampler=dict(type='SeededBatchSampler') if resumable else None,
             sampler=dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler', shuffle=False),
             dataset=dict(type='ConcatDataset', datasets=[dataset]),
         ),
@@ -79,10 +85,13 @@ def build(work_dir: Path, hooks: list[Any], workers: int = 0, by_epoch: bool = T
     )
 
 
-@pytest.mark.parametrize(('workers', 'by_epoch'), [(0, True), (1, True), (1, False)])
-def test_a_bad_sample_is_named(tmp_path: Path, workers: int, by_epoch: bool) -> None:
+@pytest.mark.parametrize(
+    ('workers', 'by_epoch', 'resumable'), [(0, True, False), (1, True, False), (1, False, False), (1, False, True)]
+)
+def test_a_bad_sample_is_named(tmp_path: Path, workers: int, by_epoch: bool, resumable: bool) -> None:
+    runner = build(tmp_path, [SampleErrorHook()], workers, by_epoch, resumable, bad=(7,))
     with pytest.raises(UserError) as error:
-        build(tmp_path, [SampleErrorHook()], workers, by_epoch, bad=(7,)).train()
+        runner.train()
     expected = 'sample 7 (img_path images/7.jpg, image id 107): OSError: image file is truncated'
     assert expected in str(error.value).splitlines()[-1]
 
@@ -128,7 +137,7 @@ def test_random_numbers_follow_from_the_iteration(tmp_path: Path) -> None:
 def test_loops_need_seeded_batches(tmp_path: Path) -> None:
     runner = build(tmp_path, [])
     with pytest.raises(UserError, match='needs train_dataloader.batch_sampler=dict.*got BatchSampler'):
-        ResumableEpochBasedTrainLoop(runner, runner.cfg.train_dataloader, max_epochs=1)
+        ResumableEpochBasedTrainLoop(runner, runner.train_dataloader, max_epochs=1)
 
 
 def test_only_complete_checkpoints_of_the_model_are_resumed(tmp_path: Path) -> None:

@@ -15,19 +15,19 @@ from deformable_vit.engine.hooks import StopHook
 from deformable_vit.engine.hooks.stop import command_to_continue
 
 WORKERS = """
-import signal, sys, time
+import subprocess, sys, time
 import torch
 from types import SimpleNamespace
 from deformable_vit.engine import StopHook
 
-hook = StopHook()
-hook.before_train(SimpleNamespace(work_dir='.'))
 loader = torch.utils.data.DataLoader([1, 2, 3, 4], batch_size=2, num_workers=1, persistent_workers=True)
+loop = SimpleNamespace(dataloader=loader)
+StopHook().before_train(SimpleNamespace(work_dir='.', train_loop=loop, val_loop=None))
 batches = iter(loader)
 print(next(batches).tolist(), flush=True)
 if sys.argv[1] == 'signal':
     for worker in torch.multiprocessing.active_children():
-        worker.terminate()  # as Slurm does, which sends SIGTERM to all processes
+        subprocess.run(['kill', str(worker.pid)])  # by another process than the training, as Slurm does
     time.sleep(0.5)
 print(next(batches).tolist(), flush=True)
 if sys.argv[1] == 'error':
@@ -46,7 +46,7 @@ def test_workers_ignore_a_signal_and_end_with_the_process(end: str, status: int)
 
 
 def test_forked_processes_end_on_sigterm_and_leave_ctrl_c_to_the_training() -> None:
-    runner = SimpleNamespace(val_dataloader=[0])
+    runner = SimpleNamespace(val_dataloader=[0], train_loop=None, val_loop=None)
     hook = StopHook(grace=60)
     before = signal.getsignal(signal.SIGTERM)
     hook.before_train(runner)

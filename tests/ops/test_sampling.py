@@ -18,7 +18,7 @@ from deformable_vit.ops import (
     query_coordinates,
     reference,
 )
-from deformable_vit.ops.deform_conv import deform_conv_at
+from deformable_vit.ops.sampling import deform_conv_at
 
 each_device = pytest.mark.parametrize('device', DEVICES)
 BACKENDS = ('grid_sample', 'mmcv')
@@ -128,7 +128,7 @@ def test_coordinates_are_float32_for_half_precision_inputs() -> None:
 
 
 def test_unknown_coordinate_convention_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"must be one of .*got 'middle'"):
+    with pytest.raises(ValueError, match=r"convention must be one of .*got 'middle'"):
         query_coordinates(2, 'middle', torch.empty(0))
 
 

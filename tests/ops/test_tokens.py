@@ -14,11 +14,11 @@ def test_tokens_are_in_row_major_order() -> None:
     assert torch.equal(tokens_to_map(tokens, (4, 5)), x)
 
 
-@pytest.mark.parametrize('size', [(4, 6), (5, 6), (5, 7), (2, 1)])
-def test_interleaving_restores_every_other_row_and_column(size: tuple[int, int]) -> None:
-    x = torch.randn(2, 3, *size)
-    parts = [[x[..., top::2, left::2] for left in (0, 1)] for top in (0, 1)]
-    assert torch.equal(interleave(parts, size), x)
+def test_interleaving_restores_every_other_row_and_column() -> None:
+    for size in ((4, 6), (5, 6), (5, 7), (2, 1)):
+        x = torch.randn(2, 3, *size)
+        parts = [[x[..., top::2, left::2] for left in (0, 1)] for top in (0, 1)]
+        assert torch.equal(interleave(parts, size), x)
 
 
 def test_padding_is_at_the_bottom_and_right() -> None:

@@ -1,6 +1,7 @@
 """The base class of the pyramid backbones: stages, freezing, outputs, and loading of weights."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any, cast
 
 import torch
@@ -8,7 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..checkpoints import adapt_to_backbone, load_backbone_weights
-from ..ops import checkpoint_with_backend, constant_size, interleave, tokens_to_map
+from ..ops import constant_size, interleave, recompute_with_backend, tokens_to_map
 from .arch import MIN_INPUT_SIZE, NUM_STAGES
 
 
@@ -35,30 +36,18 @@ class TransformerStage(nn.Module):
         """Return the tokens of the first block and their (height, width)."""
         return self.patch_embed(x)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C_in, H, W) to (B, C, H', W')."""
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Map (B, C_in, H, W) to tokens (B, H' * W', C) and (H', W')."""
         x, hw = self.embed(x)
         recompute = self.with_cp and torch.is_grad_enabled()
         for block in self.blocks:
-            x = checkpoint_with_backend(block, x, hw) if recompute else block(x, hw)
-        return self.format_output(self.norm(x), hw)
+            x = recompute_with_backend(block, x, hw) if recompute else block(x, hw)
+        return self.norm(x), hw
 
     def format_output(self, x: Tensor, hw: tuple[int, int]) -> Tensor:
         """Return the tokens (B, H * W, C) as a feature map (B, C, H, W)."""
         # Contiguous, because RoIAlign of mmcv 2.1 on a CPU silently misreads channels-last feature maps.
         return tokens_to_map(x, hw).contiguous()
-
-    def without_stride(self, x: Tensor) -> Tensor:
-        """Map (B, C_in, H, W) to (B, C, H, W): the stage of stride 2 without its stride, with the same weights.
-
-        The stage runs at each of the four offsets of its grid, and the outputs are interleaved. For convolutions, that
-        is a stride of 1 and a dilation of 2 of all later kernels (FCN, CVPR 2015, https://arxiv.org/abs/1411.4038,
-        section 3.2), except at the upper and left borders of a padded one. Windows, position embeddings and sampling
-        locations keep their sizes in image pixels, too. Pixels of even row and column are those of :meth:`forward`. In
-        training, drop path draws for each offset.
-        """
-        parts = [[self(x[..., top:, left:]) for left in (0, 1)] for top in (0, 1)]
-        return interleave(parts, (x.shape[-2], x.shape[-1]))
 
 
 class PyramidBackbone(BaseModule):
@@ -76,7 +65,7 @@ class PyramidBackbone(BaseModule):
         frozen_stages: -1: none; 0: the first patch embedding; n: also stages 1 to n.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` loads an official or converted checkpoint.
         output_stride: Stride of the last stage: 32, or 16, which runs it without its stride
-            (:meth:`TransformerStage.without_stride`), as DC5 does in DETR.
+            (:meth:`without_stride`), as DC5 does in DETR.
 
     Raises:
         ValueError: ``out_indices``, ``frozen_stages`` or ``output_stride`` is out of range.
@@ -93,8 +82,8 @@ class PyramidBackbone(BaseModule):
         output_stride: int = 32,
     ) -> None:
         super().__init__(init_cfg)
-        if not out_indices or any(i not in range(NUM_STAGES) for i in out_indices):
-            raise ValueError(f'out_indices must be some of 0, 1, 2, 3, got {tuple(out_indices)}')
+        if not isinstance(out_indices, Sequence) or not out_indices or set(out_indices) - set(range(NUM_STAGES)):
+            raise ValueError(f'out_indices must be a non-empty subset of (0, 1, 2, 3), got {out_indices}')
         if len(set(out_indices)) < len(out_indices):
             raise ValueError(f'out_indices must not repeat a stage, got {tuple(out_indices)}')
         if frozen_stages not in range(-1, NUM_STAGES + 1):
@@ -111,7 +100,12 @@ class PyramidBackbone(BaseModule):
     @property
     def out_channels(self) -> tuple[int, ...]:
         """Channels of the returned feature maps, in the order of the outputs."""
-        return tuple(self.arch['embed_dims'][i] for i in sorted(set(self.out_indices)))
+        return tuple(self.arch['embed_dims'][i] for i in sorted(self.out_indices))
+
+    @property
+    def out_strides(self) -> tuple[int, ...]:
+        """Strides of the returned feature maps in pixels of the image, in the order of the outputs."""
+        return tuple((4, 8, 16, self.output_stride)[i] for i in sorted(self.out_indices))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the feature maps of ``out_indices``.
@@ -123,8 +117,10 @@ class PyramidBackbone(BaseModule):
             (B, C_i, ceil(H / s_i), ceil(W / s_i)) for strides s_i of 4, 8, 16 and ``output_stride``.
 
         Raises:
-            ValueError: The image is too small.
+            ValueError: The images are too small, or not a batch.
         """
+        if x.dim() != 4:
+            raise ValueError(f'{type(self).__name__} needs images of shape (B, C, H, W), got {tuple(x.shape)}')
         h, w = constant_size(x, -2), constant_size(x, -1)
         if h < MIN_INPUT_SIZE or w < MIN_INPUT_SIZE:
             raise ValueError(
@@ -133,14 +129,35 @@ class PyramidBackbone(BaseModule):
             )
         outs = []
         for i, stage in enumerate(self.stages[: max(self.out_indices) + 1]):
-            dilated = i == NUM_STAGES - 1 and self.output_stride == 16
-            x = cast(Any, stage).without_stride(x) if dilated else stage(x)
+            if i == NUM_STAGES - 1 and self.output_stride == 16:
+                outs.append(self.without_stride(x))
+                break
+            tokens, hw = stage(x)
+            x = cast(Any, stage).format_output(tokens, hw)
             if i in self.out_indices:
-                outs.append(self.format_output(i, x))
+                normalized = self.normalize_output(i, tokens)
+                outs.append(x if normalized is tokens else cast(Any, stage).format_output(normalized, hw))
         return tuple(outs)
 
-    def format_output(self, i: int, x: Tensor) -> Tensor:
-        """Format the output of stage ``i``; the identity unless a subclass overrides it."""
+    def without_stride(self, x: Tensor) -> Tensor:
+        """Map (B, C_in, H, W) to the output (B, C, H, W) of the last stage without its stride, with the same weights.
+
+        The stage runs at each of the four offsets of its grid, and the outputs are interleaved. For convolutions, that
+        is a stride of 1 and a dilation of 2 of all later kernels (FCN, CVPR 2015, https://arxiv.org/abs/1411.4038,
+        section 3.2), except at the upper and left borders of a padded one. Windows, position embeddings and sampling
+        locations keep their sizes in image pixels, too. Pixels of even row and column are those of :meth:`forward` with
+        its stride. In training, drop path draws for each offset.
+        """
+        last = NUM_STAGES - 1
+        stage = cast(Any, self.stages[last])
+        parts: list[list[Tensor]] = [[], []]
+        for top, left in product((0, 1), (0, 1)):
+            tokens, hw = stage(x[..., top:, left:])
+            parts[top].append(stage.format_output(self.normalize_output(last, tokens), hw))
+        return interleave(parts, (x.shape[-2], x.shape[-1]))
+
+    def normalize_output(self, i: int, x: Tensor) -> Tensor:
+        """Normalize the tokens (B, N, C) of stage ``i`` for its output; the identity unless a subclass overrides it."""
         return x
 
     def frozen_modules(self) -> list[nn.Module]:

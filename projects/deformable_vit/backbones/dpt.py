@@ -5,7 +5,7 @@ https://github.com/CASIA-IVA-Lab/DPT.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -25,8 +25,8 @@ from ..ops import (
 from .pvt import PVT
 
 
-class OffsetPredictor(nn.Linear):
-    """Linear layer that starts with zeros, so that training starts from undeformed patches."""
+class PatchOffsets(nn.Linear):
+    """Predict the offsets of a patch's box from its token, zero at first: training starts from undeformed patches."""
 
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.weight)
@@ -48,7 +48,7 @@ class DeformablePatchEmbed(nn.Module):
         super().__init__()
         self.points = points
         self.patch_embed = PatchEmbed(in_channels, dim, stride)
-        self.offset_predictor = OffsetPredictor(dim, 4, bias=False)
+        self.offset_predictor = PatchOffsets(dim, 4, bias=False)
         # Initial boxes extend by tanh(log(sqrt(5 / 3))) = 1 / 4 of a patch to each side (official implementation).
         self.wh_bias = nn.Parameter(torch.full((2,), math.log(math.sqrt(5 / 3))))
         self.output_proj = nn.Linear(in_channels * points**2, dim)
@@ -83,60 +83,14 @@ _POINTS = dict(points=(0, 3, 3, 3))
 class DPT(PVT):
     """Deformable Patch-based Transformer, with the parameters, outputs and gradients of the official implementation.
 
-    It differs from :class:`PVT` in the patch embeddings of stages 2 to 4.
-
-    Args:
-        arch: ``tiny``, ``small``, ``medium``, or a dict with the keys of a row of ``arch_zoo``, or with ``like``, a
-            name, and what differs. ``points`` is the number of sampling locations along each axis of a patch; 0 is
-            PVT's plain patch embedding.
-        in_channels: Number of image channels.
-        pretrain_img_size: Size, or (height, width), in pixels of the images that the position embeddings are trained
-            on.
-        out_type: ``featmap`` or ``cls_token``; see :class:`PVT`.
-        out_indices: Stages whose outputs are returned.
-        drop_path_rate: Stochastic depth rate of the last block, growing linearly from 0 at the first.
-        with_cp: Gradient checkpointing of each block: less memory, one more forward.
-        frozen_stages: -1: none; 0: the first patch embedding; n: also stages 1 to n.
-        recompute_activation: Recompute the MLPs' activations in backward; see :class:`deformable_vit.layers.MLP`.
-        init_cfg: ``dict(type='Pretrained', checkpoint=...)`` loads an official or converted checkpoint.
-        output_stride: Stride of the last stage: 32, or 16 as for DC5 in DETR; see
-            :meth:`TransformerStage.without_stride`.
-
-    Raises:
-        ValueError: ``arch`` is unknown or inconsistent, or another argument is out of range.
+    It differs from :class:`PVT` in the patch embeddings of stages 2 to 4, and has the same arguments. ``arch`` is
+    ``tiny``, ``small``, ``medium``, ``test`` (small, for tests and demos), or a dict. ``points`` of a row of
+    ``arch_zoo`` is the number of sampling locations along each axis of a patch; 0 is PVT's plain patch embedding.
     """
 
     arch_zoo: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         name: {**row, **_POINTS} for name, row in PVT.arch_zoo.items() if name != 'large'
     }
-
-    def __init__(
-        self,
-        arch: str | Mapping[str, Any] = 'tiny',
-        in_channels: int = 3,
-        pretrain_img_size: int | tuple[int, int] = 224,
-        out_type: str = 'featmap',
-        out_indices: Sequence[int] = (0, 1, 2, 3),
-        drop_path_rate: float = 0.0,
-        with_cp: bool = False,
-        frozen_stages: int = -1,
-        recompute_activation: bool = True,
-        init_cfg: dict[str, Any] | None = None,
-        output_stride: int = 32,
-    ) -> None:
-        super().__init__(
-            arch,
-            in_channels=in_channels,
-            pretrain_img_size=pretrain_img_size,
-            out_type=out_type,
-            out_indices=out_indices,
-            drop_path_rate=drop_path_rate,
-            with_cp=with_cp,
-            frozen_stages=frozen_stages,
-            recompute_activation=recompute_activation,
-            init_cfg=init_cfg,
-            output_stride=output_stride,
-        )
 
     def _build_patch_embed(self, i: int, in_channels: int, dim: int, stride: int) -> nn.Module:
         points = self.arch['points'][i]
@@ -147,5 +101,5 @@ class DPT(PVT):
         return DeformablePatchEmbed(in_channels, dim, stride, points)
 
     def _init_layer(self, module: nn.Module) -> None:
-        if not isinstance(module, OffsetPredictor):  # it initializes itself
+        if not isinstance(module, PatchOffsets):  # it initializes itself
             super()._init_layer(module)

@@ -70,8 +70,8 @@ class PVT(PyramidBackbone):
     """Pyramid Vision Transformer, with the parameters, outputs and gradients of the official implementation.
 
     Args:
-        arch: ``tiny``, ``small``, ``medium``, ``large``, or a dict with the keys of a row of ``arch_zoo``, or with
-            ``like``, a name, and what differs.
+        arch: ``tiny``, ``small``, ``medium``, ``large``, ``test`` (small, for tests and demos), or a dict with the keys
+            of a row of ``arch_zoo``, or with ``like``, a name, and what differs.
         in_channels: Number of image channels.
         pretrain_img_size: Size, or (height, width), in pixels of the images that the position embeddings are trained
             on. They are resized to other inputs.
@@ -79,12 +79,12 @@ class PVT(PyramidBackbone):
             final norm, and returns the token (B, C) for the last stage, as mmpretrain's heads expect.
         out_indices: Stages whose outputs are returned.
         drop_path_rate: Stochastic depth rate of the last block, growing linearly from 0 at the first.
-        with_cp: Gradient checkpointing of each block: less memory, one more forward.
+        with_cp: Recompute each block in backward: less memory, one more forward.
         frozen_stages: -1: none; 0: the first patch embedding; n: also stages 1 to n.
         recompute_activation: Recompute the MLPs' activations in backward; see :class:`deformable_vit.layers.MLP`.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` loads an official or converted checkpoint.
         output_stride: Stride of the last stage: 32, or 16 as for DC5 in DETR; see
-            :meth:`TransformerStage.without_stride`.
+            :meth:`PyramidBackbone.without_stride`.
 
     Raises:
         ValueError: ``arch`` is unknown or inconsistent, or another argument is out of range.
@@ -95,6 +95,13 @@ class PVT(PyramidBackbone):
         'small': dict(_COMMON, depths=(3, 4, 6, 3)),
         'medium': dict(_COMMON, depths=(3, 4, 18, 3)),
         'large': dict(_COMMON, depths=(3, 8, 27, 3)),
+        'test': dict(
+            embed_dims=(64, 96, 128, 160),
+            depths=(1, 2, 2, 1),
+            num_heads=(1, 2, 4, 5),
+            mlp_ratios=(4, 4, 4, 4),
+            sr_ratios=(4, 2, 1, 1),
+        ),
     }
 
     def __init__(

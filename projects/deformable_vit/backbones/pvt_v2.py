@@ -62,17 +62,17 @@ class PVTv2(PyramidBackbone):
     mmpretrain's ``GlobalAveragePooling`` and ``LinearClsHead``.
 
     Args:
-        arch: ``b0``, ``b1``, ``b2``, ``b2-li``, ``b3``, ``b4``, ``b5``, or a dict with the keys of a row of
-            ``arch_zoo``, or with ``like``, a name, and what differs.
+        arch: ``b0``, ``b1``, ``b2``, ``b2-li``, ``b3``, ``b4``, ``b5``, ``test`` (small, for tests and demos), or a
+            dict with the keys of a row of ``arch_zoo``, or with ``like``, a name, and what differs.
         in_channels: Number of image channels.
         out_indices: Stages whose feature maps are returned.
         drop_path_rate: Stochastic depth rate of the last block, growing linearly from 0 at the first.
-        with_cp: Gradient checkpointing of each block: less memory, one more forward.
+        with_cp: Recompute each block in backward: less memory, one more forward.
         frozen_stages: -1: none; 0: the first patch embedding; n: also stages 1 to n.
         recompute_activation: Recompute the MLPs' activations in backward; see :class:`deformable_vit.layers.MLP`.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` loads an official or converted checkpoint.
         output_stride: Stride of the last stage: 32, or 16 as for DC5 in DETR; see
-            :meth:`TransformerStage.without_stride`.
+            :meth:`PyramidBackbone.without_stride`.
 
     Raises:
         ValueError: ``arch`` is unknown or inconsistent, or another argument is out of range.
@@ -86,6 +86,14 @@ class PVTv2(PyramidBackbone):
         'b3': dict(_COMMON, depths=(3, 4, 18, 3)),
         'b4': dict(_COMMON, depths=(3, 8, 27, 3)),
         'b5': dict(_COMMON, depths=(3, 6, 40, 3), mlp_ratios=(4, 4, 4, 4)),
+        'test': dict(
+            embed_dims=(64, 96, 128, 160),
+            depths=(1, 2, 2, 1),
+            num_heads=(1, 2, 4, 5),
+            mlp_ratios=(4, 4, 4, 4),
+            sr_ratios=(4, 2, 1, 1),
+            linear=False,
+        ),
     }
 
     def __init__(

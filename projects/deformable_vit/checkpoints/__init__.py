@@ -6,14 +6,13 @@ combines them for the load hook of the backbones. State dicts go in and out; no 
 """
 
 from .atomic_writing import AtomicBackend, enable_atomic_writing, remove_partial_files, write_atomically
-from .compare import Difference, check_dtypes, compare
+from .compare import check_dtypes, compare
 from .convert import adapt_to_backbone, convert_classifier, convert_state_dict
 from .load import load_backbone_weights
 from .safe_loading import enable_safe_loading, read_checkpoint, read_state_dict
 
 __all__ = [
     'AtomicBackend',
-    'Difference',
     'adapt_to_backbone',
     'check_dtypes',
     'compare',

@@ -31,21 +31,22 @@ def adapt_to_backbone(
         A new dict without what only classifiers have. Everything else that does not fit stays, for the caller to
         report.
     """
-    translated = translate_names(state_dict)
     if is_official(state_dict):
         # The last norm of an official detector has the same name here as a classifier's; it must be reported.
         surplus = (*_CLASSIFIER_ONLY, 'norms.3.') if 'cls_norm.norm.weight' in state_dict else _CLASSIFIER_ONLY
-        translated = {k: v for k, v in translated.items() if k in shapes or not k.startswith(surplus)}
-    return resize_to_shapes(translated, shapes, num_extra, log)
+        translated = translate_names(state_dict)
+        state_dict = {k: v for k, v in translated.items() if k in shapes or not k.startswith(surplus)}
+    return resize_to_shapes(state_dict, shapes, num_extra, log)
 
 
-def convert_state_dict(model: nn.Module, state_dict: Mapping[str, Any], log: bool = True) -> dict[str, Any]:
-    """Return a state dict as the load hooks of a model's backbones pass it on, to compare it before loading.
+def convert_state_dict(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a state dict in the names and sizes of a model, as the load hooks of its backbones make it.
+
+    A model converts what it loads by itself; this compares a state dict before. A converted one stays as it is.
 
     Args:
         model: A backbone of this project, or a model that contains one.
         state_dict: Of the model, with official or converted names.
-        log: Log what is resized.
     """
     converted = dict(state_dict)
     for name, module in model.named_modules():
@@ -53,7 +54,7 @@ def convert_state_dict(model: nn.Module, state_dict: Mapping[str, Any], log: boo
         if adapt is not None:
             prefix = f'{name}.' if name else ''
             part = {key[len(prefix) :]: converted.pop(key) for key in list(converted) if key.startswith(prefix)}
-            converted.update({prefix + key: value for key, value in adapt(part, log).items()})
+            converted.update({prefix + key: value for key, value in adapt(part, log=False).items()})
     return converted
 
 

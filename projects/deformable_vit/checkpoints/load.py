@@ -4,17 +4,13 @@ import logging
 from typing import Any
 
 from mmengine.logging import print_log
-from torch import nn
 
 from ..errors import CheckpointError, shown
 from .compare import check_dtypes, compare
-from .convert import convert_state_dict
 from .safe_loading import read_state_dict
 
 
-def load_backbone_weights(
-    backbone: nn.Module, checkpoint: str, prefix: str | None = None, map_location: Any = 'cpu'
-) -> None:
+def load_backbone_weights(backbone: Any, checkpoint: str, prefix: str | None = None, map_location: Any = 'cpu') -> None:
     """Load an official or converted checkpoint into a backbone, and log what was loaded.
 
     Args:
@@ -41,7 +37,7 @@ def load_backbone_weights(
     state_dict = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
 
     own = backbone.state_dict()
-    converted = convert_state_dict(backbone, state_dict)
+    converted = backbone.adapt_state_dict(state_dict)
     check_dtypes(converted, own, checkpoint)
     difference = compare(converted, own)
     name = type(backbone).__name__

@@ -87,7 +87,7 @@ def load_from_http(filename: str, map_location: Any = None) -> Any:
     if not path.suffix:
         raise CheckpointError(
             f'checkpoint {shown(filename)} has no file name, so it is probably a web page: download the file with a '
-            'browser and pass its path, for example as init_cfg=dict(type="Pretrained", checkpoint="FILE")'
+            'browser and pass its path'
         )
     cached = Path(get_dir(), 'checkpoints', path.name)
     if get_rank() > 0:  # one process downloads; the others find the file in torch's cache
@@ -111,15 +111,14 @@ def load_from_zoo(filename: str, map_location: Any = None) -> Any:
     scheme, _, name = filename.partition('://')
     finders = dict(torchvision=get_torchvision_models, modelzoo=get_torchvision_models, mmcls=get_mmcls_models)
     urls = finders.get(scheme, get_external_models)()
-    if scheme in ('open-mmlab', 'openmmlab'):
-        name = get_deprecated_model_names().get(name, name)
+    name = get_deprecated_model_names().get(name, name)
     if scheme == 'pavi' or not str(urls.get(name)).startswith('http'):
         raise CheckpointError(f'checkpoint {shown(filename)} has no known URL: download the file and pass its path')
     checkpoint = load_from_http(urls[name], map_location)
-    if scheme == 'mmcls':
-        weights, prefix = checkpoint.get('state_dict', checkpoint), 'backbone.'
-        return dict(state_dict={k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
-    return checkpoint
+    if scheme != 'mmcls':
+        return checkpoint
+    names = checkpoint.get('state_dict', checkpoint).items()
+    return {name.removeprefix('backbone.'): value for name, value in names if name.startswith('backbone.')}
 
 
 def load_from_ceph(filename: str, map_location: Any = None) -> Any:
@@ -179,8 +178,7 @@ def _checked(checkpoint: Any) -> Any:
     if 'state_dict' not in checkpoint and isinstance(checkpoint.get('model'), dict):  # official
         checkpoint['state_dict'] = checkpoint.pop('model')
     hub = checkpoint.get('message_hub')
-    parts = [hub.get('runtime_info'), hub.get('resumed_keys')] if isinstance(hub, dict) else []
-    for part in (checkpoint.get('meta'), *parts):
+    for part in (checkpoint.get('meta'), *(hub.values() if isinstance(hub, dict) else ())):
         if isinstance(part, dict):
             part.pop('config', None)
             part.pop('cfg', None)
@@ -228,7 +226,7 @@ class _Array(np.ndarray[Any, Any]):
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, is_fortran, data = state
-        array = np.frombuffer(data, dtype.dtype).reshape(shape, order='F' if is_fortran else 'C')
+        array: Any = np.frombuffer(data, dtype.dtype).reshape(shape, order='F' if is_fortran else 'C')
         super().__setstate__(array.__reduce__()[2])
 
     def __reduce__(self) -> Any:

@@ -111,9 +111,7 @@ def _read_settings(root: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     found = json.loads(file.read_text())
-    # Format 1 had another name for `objects`; its images are the same.
-    if found.pop('format', None) == 1 and 'portraits' in found:
-        found['objects'] = found.pop('portraits')
+    found.pop('format', None)
     return found
 
 

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from ..errors import UserError
 from .samples import SeededBatchSampler
+from .workers import without_workers
 
 
 def _build(runner: Runner, dataloader: DataLoader | dict[str, Any], loop: str) -> DataLoader:
@@ -99,22 +100,23 @@ class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
     def run(self) -> nn.Module:
         """Launch training."""
         _start(self, 0, self.iter)
-        self.dataloader_iterator = EndlessBatches(self.dataloader, self.iter)
+        self.dataloader = without_workers(self.dataloader)  # hooks may still change it
+        self.dataloader_iterator = EndlessBatches(self, self.iter)
         return super().run()
 
 
 class EndlessBatches:
-    """Batches of a dataloader without end, of which the sampler has left out the first ones.
+    """Batches of a loop's dataloader without end, of which the sampler has left out the first ones.
 
     Args:
-        dataloader: Its sampler starts behind the batches that are left out.
+        loop: Its sampler starts behind the batches that are left out, and its workers after the hooks of the training.
         skipped: Their number. mmengine asks for each of them before training, and its fork calls :meth:`skip_iter`.
     """
 
-    def __init__(self, dataloader: DataLoader, skipped: int) -> None:
-        self.dataloader = dataloader
+    def __init__(self, loop: IterBasedTrainLoop, skipped: int) -> None:
+        self.loop = loop
         self.skipped = skipped
-        self.batches: Iterator[Any] | None = None  # its workers start after the hooks of the training
+        self.batches: Iterator[Any] | None = None
 
     def skip_iter(self, count: int) -> None:
         """Skip batches as ``count`` calls of ``next`` would."""
@@ -128,9 +130,9 @@ class EndlessBatches:
             self.skipped -= 1
             return None
         if self.batches is None:
-            self.batches = iter(self.dataloader)
+            self.batches = iter(self.loop.dataloader)
         try:
             return next(self.batches)
         except StopIteration:
-            self.batches = iter(self.dataloader)
+            self.batches = iter(self.loop.dataloader)
             return next(self.batches)

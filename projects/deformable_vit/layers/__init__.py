@@ -1,8 +1,17 @@
 """``nn.Module`` layers that several backbones share; each projects and calls an op."""
 
 from .attention import SpatialReductionAttention
-from .block import TransformerBlock
+from .block import DropPath, LayerScale, TransformerBlock
 from .mlp import MLP, ConvMLP
 from .patch_embed import OverlapPatchEmbed, PatchEmbed
 
-__all__ = ['MLP', 'ConvMLP', 'OverlapPatchEmbed', 'PatchEmbed', 'SpatialReductionAttention', 'TransformerBlock']
+__all__ = [
+    'MLP',
+    'ConvMLP',
+    'DropPath',
+    'LayerScale',
+    'OverlapPatchEmbed',
+    'PatchEmbed',
+    'SpatialReductionAttention',
+    'TransformerBlock',
+]

@@ -1,7 +1,44 @@
-"""The pre-norm transformer block."""
+"""The pre-norm transformer block, and what its branches pass through."""
 
-from mmcv.cnn.bricks import DropPath
+import torch
 from torch import Tensor, nn
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (ECCV 2016, https://arxiv.org/abs/1603.09382): drop a branch of whole samples in training.
+
+    Args:
+        drop_prob: Probability that a sample's branch is dropped, in [0, 1). The others are divided by the rest.
+    """
+
+    def __init__(self, drop_prob: float) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, ...) to the same shape."""
+        if not self.training:
+            return x
+        keep = 1 - self.drop_prob
+        kept = keep + torch.rand(x.shape[0], *[1] * (x.dim() - 1), dtype=x.dtype, device=x.device)
+        return x / keep * kept.floor()
+
+
+class LayerScale(nn.Module):
+    """Scale each channel of a branch (CaiT, ICCV 2021, https://arxiv.org/abs/2103.17239, section 2.1).
+
+    Args:
+        dim: Number of channels.
+        scale: Initial scale.
+    """
+
+    def __init__(self, dim: int, scale: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((dim,), scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., dim) to the same shape."""
+        return x * self.weight
 
 
 class TransformerBlock(nn.Module):

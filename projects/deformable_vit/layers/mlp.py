@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint as recompute_in_backward
 
 from ..ops import map_to_tokens, tokens_to_map
 
@@ -28,8 +28,8 @@ class MLP(nn.Module):
         """Map (B, N, C) to (B, N, C)."""
         x = self.mix(self.fc1(x), hw)
         if self.recompute_activation and torch.is_grad_enabled():
-            # Checkpoint the module, not its weight: fc2 may have been replaced, for example by LoRA with dropout.
-            return checkpoint(self._project, x, use_reentrant=False)
+            # Of the module, not of its weight: fc2 may have been replaced, for example by LoRA with dropout.
+            return recompute_in_backward(self._project, x, use_reentrant=False)
         return self._project(x)
 
     def _project(self, x: Tensor) -> Tensor:

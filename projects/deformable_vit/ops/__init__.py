@@ -1,17 +1,17 @@
 """Functions of tensors, without parameters. Attention and sampling take ``backend=None``, see :mod:`.backends`."""
 
-from . import attention, deform_conv, separable
-from .attention import deformable_attention, deformable_key_value, dense_attention
-from .backends import BACKENDS, checkpoint_with_backend, current_backend, use_backend
+from . import attention, sampling, separable
+from .attention import deformable_attention, dense_attention
+from .backends import BACKENDS, current_backend, recompute_with_backend, use_backend
 from .coordinates import CONVENTIONS, coordinate_dtype, key_coordinates, key_grid, key_spacing, query_coordinates
-from .deformable_patch import box_locations, decode_boxes, deformable_patch_projection
 from .local_attention import neighborhood_attention, surplus_pairs, window_attention
+from .sampling import box_locations, decode_boxes, deformable_key_value, deformable_patch_projection
 from .tokens import interleave, map_to_tokens, pad_to_multiple, resize_position_embedding, tokens_to_map
 from .tracing import adaptive_avg_pool2d, at_least, constant_size, is_tracing, unflatten
 
 # For ``FlopCounterMode(custom_mapping=FLOP_FORMULAS)``. Not registered: that would change other programs' counts of
 # torch's ops, and importing the counter imports triton, 72 MiB.
-FLOP_FORMULAS = attention.FLOP_FORMULAS | deform_conv.FLOP_FORMULAS | separable.FLOP_FORMULAS
+FLOP_FORMULAS = attention.FLOP_FORMULAS | sampling.FLOP_FORMULAS | separable.FLOP_FORMULAS
 
 __all__ = [
     'BACKENDS',
@@ -20,7 +20,6 @@ __all__ = [
     'adaptive_avg_pool2d',
     'at_least',
     'box_locations',
-    'checkpoint_with_backend',
     'constant_size',
     'coordinate_dtype',
     'current_backend',
@@ -38,6 +37,7 @@ __all__ = [
     'neighborhood_attention',
     'pad_to_multiple',
     'query_coordinates',
+    'recompute_with_backend',
     'resize_position_embedding',
     'surplus_pairs',
     'tokens_to_map',

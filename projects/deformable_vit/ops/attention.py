@@ -10,13 +10,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint as recompute_in_backward
 
 from . import reference
 from .backends import select_backend
-from .deform_conv import deform_conv_at
 from .separable import separable_attention
-from .tracing import is_tracing, sizes_tensor, unflatten
+from .tracing import is_tracing, unflatten
 
 # Elements of the score matrix that the chunked backend holds at a time: 64 MiB in float32, small beside a detector's
 # feature maps and large enough for full speed.
@@ -46,31 +45,6 @@ def _sdpa_flops(q: torch.Size, k: torch.Size, v: torch.Size, *_args: Any, **_kwa
 
 # For torch's counter, which knows the fused attention of CUDA but not that of the CPU.
 FLOP_FORMULAS = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _sdpa_flops}
-
-
-def deformable_key_value(
-    x: Tensor, locations: Tensor, weight: Tensor, bias: Tensor, backend: str | None = None
-) -> Tensor:
-    """Sample a feature map at given locations, in groups of channels, and project the samples to keys and values.
-
-    Args:
-        x: (B, C, H, W).
-        locations: (B, G, H', W', 2), for each of G groups of channels normalized (y, x), where -1 and 1 are the centers
-            of the corner pixels. Reads are bilinear, and zero outside the feature map.
-        weight: (D, C), the projections to keys and values side by side.
-        bias: (D,).
-        backend: ``auto``, ``reference``, ``grid_sample`` or ``mmcv``; see :mod:`.backends`.
-
-    Returns:
-        (B, H' * W', D).
-    """
-    backend = select_backend('deformable_key_value', backend, ('reference', 'grid_sample', 'mmcv'))
-    if backend == 'reference':
-        return reference.deformable_key_value(x, locations, weight, bias)
-    extent = sizes_tensor([x.shape[-2] - 1, x.shape[-1] - 1], locations)
-    pixels = ((locations + 1) / 2 * extent).permute(0, 1, 4, 2, 3)
-    projected = deform_conv_at(x, pixels.unsqueeze(2), weight[..., None, None], backend)
-    return projected.flatten(2).transpose(1, 2) + bias.to(projected.dtype)
 
 
 def deformable_attention(
@@ -108,7 +82,7 @@ def deformable_attention(
     if backend == 'auto' and is_tracing():
         args = q, k, v, table, key_locations, query_y, query_x
         if torch.is_grad_enabled():  # torch.jit.trace records with gradients
-            return checkpoint(whole_attention, *args, use_reentrant=False)
+            return recompute_in_backward(whole_attention, *args, use_reentrant=False)
         return whole_attention(*args)
     # Inputs that fit one chunk are faster by grid_sample: 28 x 28 queries and 12 heads take 0.6 of the time.
     is_large = q.shape[:3].numel() * k.shape[2] > MAX_SCORES
@@ -143,10 +117,10 @@ def chunked_attention(
     for start in range(0, h, rows):
         part = q[:, :, start * w : (start + rows) * w]
         args = part, k, v, table, key_locations, query_y[start : start + rows], query_x, max_scores
-        recompute = torch.is_grad_enabled()
-        outs.append(
-            checkpoint(chunked_attention, *args, use_reentrant=False) if recompute else chunked_attention(*args)
-        )
+        if torch.is_grad_enabled():
+            outs.append(recompute_in_backward(chunked_attention, *args, use_reentrant=False))
+        else:
+            outs.append(chunked_attention(*args))
     return torch.cat(outs, dim=2)
 
 

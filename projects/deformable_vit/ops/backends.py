@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint as recompute_in_backward
 
 from .tracing import is_recorded_by_jit
 
@@ -27,11 +27,9 @@ BACKENDS = ('auto', 'reference', 'chunked', 'separable', 'grid_sample', 'mmcv')
 # Their custom ops and chunks take sizes as numbers, which torch.jit.trace would record as constants.
 UNTRACEABLE = ('chunked', 'separable', 'mmcv')
 VARIABLE = 'DEFORMABLE_VIT_BACKEND'
-OLD_VARIABLE = 'DEFORMABLE_VIT_PATH'
 
 # Validated on use rather than on import, so that a program can report a wrong value in its own way.
 _default = os.environ.get(VARIABLE) or 'auto'
-_old_variable_is_set = bool(os.environ.get(OLD_VARIABLE))
 
 
 def _validate(backend: str, name: str) -> str:
@@ -44,10 +42,8 @@ def current_backend() -> str:
     """Return the default backend.
 
     Raises:
-        ValueError: An environment variable names an unknown backend, or has its old name.
+        ValueError: The environment variable names an unknown backend.
     """
-    if _old_variable_is_set:
-        raise ValueError(f'{OLD_VARIABLE} was renamed: unset it and set {VARIABLE} to one of {", ".join(BACKENDS)}')
     return _validate(_default, VARIABLE)
 
 
@@ -91,11 +87,11 @@ def select_backend(op: str, backend: str | None, available: tuple[str, ...]) -> 
     return backend
 
 
-def checkpoint_with_backend(function: Callable[..., Tensor], *args: Any) -> Tensor:
+def recompute_with_backend(function: Callable[..., Tensor], *args: Any) -> Tensor:
     """Call a function without keeping its activations; backward recomputes them with the backend used in forward."""
     if torch.compiler.is_compiling():
         # torch.compile accepts no context_fn; forward and backward are one graph with one backend there.
-        return checkpoint(function, *args, use_reentrant=False)
-    return checkpoint(
+        return recompute_in_backward(function, *args, use_reentrant=False)
+    return recompute_in_backward(
         function, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), use_backend(current_backend()))
     )

@@ -55,7 +55,7 @@ def autocast_dtype(like: Tensor) -> torch.dtype:
 
 def _is_centers(convention: str) -> bool:
     if convention not in CONVENTIONS:
-        raise ValueError(f'the coordinate convention must be one of {CONVENTIONS}, got {convention!r}')
+        raise ValueError(f'convention must be one of {CONVENTIONS}, got {convention!r}')
     return convention == 'centers'
 
 

@@ -16,7 +16,7 @@ _DAT: dict[str, Any] = dict(
     offset_kernels=(9, 7, 5, 3),
     offset_ranges=(2, 2, 2, 2),
     position_bias=(True, True, True, True),
-    coordinates='centers',
+    convention='centers',
     mlp_ratios=(4, 4, 4, 4),
     conv_mlp=False,
     conv_stem=False,
@@ -29,11 +29,18 @@ _DAT_P = dict(
     blocks=('ND', 'ND', 'ND', 'DD'),
     strides=(8, 4, 2, 1),
     offset_ranges=(-1, -1, -1, -1),
-    coordinates='corners',
+    convention='corners',
 )
 _DAT_PP = dict(_DAT_P, conv_mlp=True, conv_stem=True, lpu=True)
 _TINY: dict[str, Any] = dict(
     embed_dims=(64, 128, 256, 512), num_heads=(2, 4, 8, 16), depths=(2, 4, 18, 2), groups=(1, 2, 4, 8)
+)
+_TEST: dict[str, Any] = dict(
+    embed_dims=(64, 96, 128, 160),
+    num_heads=(1, 2, 4, 5),
+    depths=(1, 2, 2, 1),
+    groups=(1, 1, 2, 5),
+    strides=(4, 2, 1, 1),
 )
 _BASE: dict[str, Any] = dict(embed_dims=(128, 256, 512, 1024), num_heads=(4, 8, 16, 32))
 
@@ -45,6 +52,8 @@ ARCH_ZOO: Mapping[str, Mapping[str, Any]] = {
     'tiny++': {**_DAT_PP, **_TINY},
     'small++': dict(_DAT_PP, depths=(2, 4, 18, 2)),
     'base++': {**_DAT_PP, **_BASE, 'depths': (2, 4, 18, 2), 'groups': (2, 4, 8, 16)},
+    'test': {**_DAT, **_TEST, 'blocks': ('L', 'LS', 'LD', 'D')},
+    'test++': {**_DAT_PP, **_TEST, 'blocks': ('N', 'ND', 'ND', 'D')},
 }
 
 
@@ -54,8 +63,8 @@ def check_blocks(arch: Mapping[str, Any]) -> None:
     Raises:
         ValueError: A value is out of range, or values contradict each other.
     """
-    if arch['coordinates'] not in CONVENTIONS:
-        raise ValueError(f'DAT: coordinates must be one of {CONVENTIONS}, got {arch["coordinates"]!r}')
+    if arch['convention'] not in CONVENTIONS:
+        raise ValueError(f'DAT: convention must be one of {CONVENTIONS}, got {arch["convention"]!r}')
     for i, (pattern, depth) in enumerate(zip(arch['blocks'], arch['depths'], strict=True)):
         stage = f'DAT, stage {i + 1}'
         if not pattern or set(pattern) - set('LSDN'):

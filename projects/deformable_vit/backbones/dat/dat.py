@@ -10,12 +10,11 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn.bricks.scale import LayerScale
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
 
-from ...layers import MLP, ConvMLP, OverlapPatchEmbed, PatchEmbed, TransformerBlock
+from ...layers import MLP, ConvMLP, LayerScale, OverlapPatchEmbed, PatchEmbed, TransformerBlock
 from ...ops import (
     at_least,
     coordinate_dtype,
@@ -37,7 +36,7 @@ from .local_attention import NeighborhoodAttention, WindowAttention
 NORM_EPS = 1e-5
 
 
-class OffsetNet(nn.Module):
+class KeyOffsets(nn.Module):
     """Predict the offsets of the keys of one group: depthwise convolution, norm, GELU, projection to (y, x).
 
     Args:
@@ -75,9 +74,9 @@ class DeformableAttention(nn.Module):
         num_heads: Number of heads; must divide ``dim``.
         num_groups: Number of groups of heads; must divide ``num_heads``.
         stride: Pixels per key along an axis.
-        offset_kernel: Kernel size of the offset network.
+        offset_kernel: Kernel size of :class:`KeyOffsets`.
         offset_range: Largest offset, in half distances of keys; -1 for unbounded offsets, clamped to the feature map.
-        coordinates: ``centers`` or ``corners``; see :mod:`deformable_vit.ops.coordinates`.
+        convention: ``centers`` or ``corners``; see :mod:`deformable_vit.ops.coordinates`.
         table_size: (height, width) of the table of relative position biases; None for no bias.
     """
 
@@ -89,19 +88,19 @@ class DeformableAttention(nn.Module):
         stride: int = 1,
         offset_kernel: int = 5,
         offset_range: float = 2,
-        coordinates: str = 'centers',
+        convention: str = 'centers',
         table_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.num_groups = num_groups
         self.offset_range = offset_range
-        self.coordinates = coordinates
+        self.convention = convention
         self.q = nn.Linear(dim, dim)
         self.k = nn.Linear(dim, dim)
         self.v = nn.Linear(dim, dim)
         self.proj = nn.Linear(dim, dim)
-        self.offset = OffsetNet(dim // num_groups, offset_kernel, stride)
+        self.offset = KeyOffsets(dim // num_groups, offset_kernel, stride)
         self.rpe_table = None if table_size is None else nn.Parameter(torch.zeros(num_heads, *table_size))
         if self.rpe_table is not None:
             trunc_normal_(self.rpe_table, std=0.01)
@@ -111,9 +110,9 @@ class DeformableAttention(nn.Module):
         groups = unflatten(tokens_to_map(q, hw), 1, (self.num_groups, -1)).flatten(0, 1)
         offsets = self.offset(groups)
         h, w = offsets.shape[1:3]
-        grid = key_grid(h, w, self.coordinates, offsets)
+        grid = key_grid(h, w, self.convention, offsets)
         if self.offset_range >= 0:
-            locations = grid + offsets.tanh() * key_spacing(h, w, self.coordinates, offsets) * self.offset_range
+            locations = grid + offsets.tanh() * key_spacing(h, w, self.convention, offsets) * self.offset_range
         else:
             locations = (grid + offsets).clamp(-1, 1)
         return unflatten(locations, 0, (-1, self.num_groups))
@@ -129,7 +128,7 @@ class DeformableAttention(nn.Module):
         if self.rpe_table is None:
             out = dense_attention(q, k, v)
         else:
-            query_y, query_x = (query_coordinates(n, self.coordinates, locations) for n in hw)
+            query_y, query_x = (query_coordinates(n, self.convention, locations) for n in hw)
             out = deformable_attention(q, k, v, self.rpe_table, locations.flatten(2, 3), query_y, query_x)
         return self.proj(out.transpose(1, 2).flatten(2))
 
@@ -170,8 +169,7 @@ class ResidualConvMLP(ConvMLP):
 class DATBlock(TransformerBlock):
     """Pre-norm block with an optional local perception unit, and with layer scale on both branches.
 
-    Local perception unit: CMT, CVPR 2022, https://arxiv.org/abs/2107.06263, section 3.3. Layer scale: CaiT, ICCV 2021,
-    https://arxiv.org/abs/2103.17239, section 2.1.
+    Local perception unit: CMT, CVPR 2022, https://arxiv.org/abs/2107.06263, section 3.3.
 
     Args:
         dim: Number of channels.
@@ -205,11 +203,12 @@ class DAT(PyramidBackbone):
     For classification, use mmpretrain's ``GlobalAveragePooling`` and ``LinearClsHead``.
 
     Args:
-        arch: ``tiny``, ``small``, ``base`` (DAT), ``tiny+`` (DAT+), ``tiny++``, ``small++``, ``base++`` (DAT++), or a
-            dict with the keys of a row of ``arch_zoo``, or with ``like``, a name, and what differs. ``blocks`` has a
-            pattern of attention types for each stage, repeated to its depth: L within windows, S within shifted
-            windows, N within neighborhoods, D deformable. ``groups``, ``strides``, ``offset_kernels``,
-            ``offset_ranges`` and ``position_bias`` apply to D; see :class:`DeformableAttention`.
+        arch: ``tiny``, ``small``, ``base`` (DAT), ``tiny+`` (DAT+), ``tiny++``, ``small++``, ``base++`` (DAT++),
+            ``test``, ``test++`` (small, for tests and demos), or a dict with the keys of a row of ``arch_zoo``, or with
+            ``like``, a name, and what differs. ``blocks`` has a pattern of attention types for each stage, repeated to
+            its depth: L within windows, S within shifted windows, N within neighborhoods, D deformable. ``groups``,
+            ``strides``, ``offset_kernels``, ``offset_ranges`` and ``position_bias`` apply to D; see
+            :class:`DeformableAttention`.
         in_channels: Number of image channels.
         pretrain_img_size: Size, or (height, width), in pixels of the images that the model is pretrained on; determines
             the size of the relative position bias tables of deformable attention.
@@ -219,12 +218,12 @@ class DAT(PyramidBackbone):
             unused norms get no gradient, which stops distributed training. (Under a neck with ``start_level=1``, name
             1, 2, 3 here and set ``start_level=0``.)
         drop_path_rate: Stochastic depth rate of the last block, growing linearly from 0 at the first.
-        with_cp: Gradient checkpointing of each block: less memory, one more forward.
+        with_cp: Recompute each block in backward: less memory, one more forward.
         frozen_stages: -1: none; 0: the first patch embedding; n: also stages 1 to n with their norms.
         recompute_activation: Recompute the MLPs' activations in backward; see :class:`deformable_vit.layers.MLP`.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` loads an official or converted checkpoint.
         output_stride: Stride of the last stage: 32, or 16 as for DC5 in DETR; see
-            :meth:`TransformerStage.without_stride`.
+            :meth:`PyramidBackbone.without_stride`.
 
     Raises:
         ValueError: ``arch`` is unknown or inconsistent, or another argument is out of range.
@@ -298,13 +297,13 @@ class DAT(PyramidBackbone):
             stride=arch['strides'][i],
             offset_kernel=arch['offset_kernels'][i],
             offset_range=arch['offset_ranges'][i],
-            coordinates=arch['coordinates'],
+            convention=arch['convention'],
             table_size=(2 * grid[0] - 1, 2 * grid[1] - 1) if arch['position_bias'][i] else None,
         )
 
-    def format_output(self, i: int, x: Tensor) -> Tensor:
-        """Normalize the feature map of stage ``i``, and return it contiguous as :class:`TransformerStage` does."""
-        return tokens_to_map(self.norms[str(i)](map_to_tokens(x)), (x.shape[-2], x.shape[-1])).contiguous()
+    def normalize_output(self, i: int, x: Tensor) -> Tensor:
+        """Normalize the tokens (B, N, C) that stage ``i`` returns; the next stage takes them as they are."""
+        return self.norms[str(i)](x)
 
     def frozen_modules(self) -> list[nn.Module]:
         norms = [norm for i, norm in self.norms.items() if int(i) < self.frozen_stages]

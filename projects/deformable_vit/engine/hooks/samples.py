@@ -7,9 +7,10 @@ from typing import Any, Literal
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
-from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.runner import Runner
 
 from ...errors import TrainingError, UserError, first_line
+from ..workers import restart_workers
 
 _FILES = ('img_path', 'seg_map_path', 'xml_path')
 
@@ -80,10 +81,7 @@ class SampleErrorHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         self._name(runner.train_dataloader.dataset, self.skip)
-        loop = runner.train_loop
-        if type(loop) is IterBasedTrainLoop and loop.dataloader.num_workers:
-            # Its workers have copies of the dataset already.
-            loop.dataloader_iterator = type(loop.dataloader_iterator)(loop.dataloader)
+        restart_workers(runner.train_loop)  # they have copies of the dataset
 
     def before_val(self, runner: Runner) -> None:
         self._name(runner.val_dataloader.dataset)

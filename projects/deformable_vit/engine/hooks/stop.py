@@ -17,9 +17,9 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop, Runner
-from torch.utils.data import get_worker_info
 
 from ...checkpoints import write_atomically
+from ..workers import protect_workers, restart_workers
 
 INTERRUPTED = 'interrupted_'  # begins the name of a checkpoint between two regular ones
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -52,6 +52,9 @@ class StopHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         self.runner, self.process = runner, os.getpid()
+        for loop in filter(None, (runner.train_loop, runner.val_loop)):
+            protect_workers(loop.dataloader)
+            restart_workers(loop)
         if threading.current_thread() is threading.main_thread():  # only there Python handles signals
             self.before = {number: signal.signal(number, self._receive) for number in _SIGNALS}
 
@@ -116,8 +119,10 @@ class StopHook(Hook):
                 file.unlink()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self.process:
-            self._receive_in_child(number)
+        if os.getpid() != self.process:  # a forked process; the training decides when to end
+            if number == signal.SIGTERM:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
         elif self.runner is None:  # an error has ended the training
             signal.signal(number, self.before[number])
             os.kill(self.process, number)
@@ -135,15 +140,6 @@ class StopHook(Hook):
             timer.start()
             if sys.stderr.isatty() and is_main_process():
                 print('stopping after this iteration; Ctrl-C again stops at once', file=sys.stderr, flush=True)
-
-    def _receive_in_child(self, number: int) -> None:
-        """Handle a signal in a forked process: the training decides when to end, which ends its children."""
-        if number == signal.SIGINT:
-            return
-        signal.signal(number, signal.SIG_DFL)
-        if get_worker_info() is None:
-            os.kill(os.getpid(), number)
-        # A worker of a dataloader works on until its training ends it; Slurm sends the first SIGTERM to all processes.
 
     def _agreed(self) -> int:
         """Return the signal that one of the processes had received an iteration ago.

@@ -1,6 +1,0 @@
-_base_ = './cascade-mask-rcnn_dat-t-pp_fpn_ms-3x_coco.py'
-
-model = dict(
-    backbone=dict(arch='small++', drop_path_rate=0.5, init_cfg=dict(checkpoint='checkpoints/dat-small-pp_in1k.pth')),
-    neck=dict(in_channels=[96, 192, 384, 768]),
-)

@@ -1,7 +1,0 @@
-# The official training is in half precision: add --amp.
-_base_ = './mask-rcnn_dat-t-pp_fpn_ms-3x_coco.py'
-
-model = dict(
-    backbone=dict(arch='small++', drop_path_rate=0.5, init_cfg=dict(checkpoint='checkpoints/dat-small-pp_in1k.pth')),
-    neck=dict(in_channels=[96, 192, 384, 768]),
-)

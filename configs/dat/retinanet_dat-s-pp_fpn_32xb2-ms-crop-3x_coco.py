@@ -1,0 +1,7 @@
+# The official training is in half precision: add --amp.
+_base_ = './retinanet_dat-t-pp_fpn_32xb2-ms-crop-3x_coco.py'
+
+model = dict(
+    backbone=dict(arch='small++', drop_path_rate=0.5, init_cfg=dict(checkpoint='checkpoints/dat-small-pp_in1k.pth')),
+    neck=dict(in_channels=[192, 384, 768]),
+)

@@ -1,3 +1,0 @@
-_base_ = './retinanet_dat-t_fpn_ms-3x_coco.py'
-
-model = dict(backbone=dict(arch='small', init_cfg=dict(checkpoint='checkpoints/dat-small_in1k.pth')))

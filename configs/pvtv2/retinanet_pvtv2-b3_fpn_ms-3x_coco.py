@@ -1,8 +1,0 @@
-_base_ = './retinanet_pvtv2-b1_fpn_ms-3x_coco.py'
-
-model = dict(
-    backbone=dict(
-        arch='b3',
-        init_cfg=dict(checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_v2_b3.pth'),
-    )
-)

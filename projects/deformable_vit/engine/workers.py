@@ -1,0 +1,68 @@
+"""Worker processes of the dataloaders of a training."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from mmengine.runner import IterBasedTrainLoop
+from torch.utils.data import DataLoader
+
+
+class SignalProofWorker:
+    """Start a worker that works on when a terminal or Slurm sends a signal to all processes; its training ends it.
+
+    Args:
+        then: The dataloader's own ``worker_init_fn``.
+    """
+
+    def __init__(self, then: Callable[[int], None] | None) -> None:
+        self.then = then
+
+    def __call__(self, worker: int) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if hasattr(signal, 'sigwaitinfo'):  # Linux
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+        if self.then is not None:
+            self.then(worker)
+
+
+def _end_with_parent(parent: int) -> None:
+    """Wait for a SIGTERM of the parent, which Python sends when it exits; those of others are for the training."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
+
+
+def protect_workers(loader: DataLoader) -> None:
+    """Let the workers that a dataloader starts ignore the signals of a stop."""
+    if not isinstance(loader.worker_init_fn, SignalProofWorker):
+        loader.worker_init_fn = SignalProofWorker(loader.worker_init_fn)
+
+
+def without_workers(loader: DataLoader) -> DataLoader:
+    """Return a copy of a dataloader that has not started its workers; persistent ones stay those of a dataloader."""
+    if loader.batch_size is None:
+        batches = dict(batch_sampler=loader.batch_sampler)
+    else:
+        batches = dict(batch_size=loader.batch_size, sampler=loader.sampler, drop_last=loader.drop_last)
+    return DataLoader(
+        loader.dataset,
+        **batches,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        prefetch_factor=loader.prefetch_factor,
+        persistent_workers=loader.persistent_workers,
+    )
+
+
+def restart_workers(loop: Any) -> None:
+    """Apply changes to the dataloader of mmengine's ``IterBasedTrainLoop``, which has started the workers already."""
+    if type(loop) is IterBasedTrainLoop and loop.dataloader.num_workers:
+        loop.dataloader = without_workers(loop.dataloader)
+        loop.dataloader_iterator = type(loop.dataloader_iterator)(loop.dataloader)
