@@ -158,7 +158,6 @@ def test_real_images_are_overfit(checkout: Checkout) -> None:
     assert Config.fromfile(checkout.out / 'segmentation.py').train_cfg.max_iters == 1200
 
 
-@pytest.mark.skipif(not (ROOT / '.git').exists(), reason='the images are written into the checkout')
 def test_a_small_classifier_converges(tmp_path: Path) -> None:
     """The real tools, to the end."""
     command = [sys.executable, 'tools/dev/convergence_check.py', '--only', 'pvt_shapes', '--out', str(tmp_path)]
