@@ -1,5 +1,6 @@
 """What tests need to run the tools."""
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -22,3 +23,9 @@ def exit_status(main: Callable[[], None]) -> int:
     except SystemExit as ended:
         return ended.code
     return 0
+
+
+def read_metrics(work_dir: Path) -> dict[str, float]:
+    """Return the metrics of the last test in a work directory, which mmengine writes as a line of JSON."""
+    newest = max(work_dir.glob('*/*.json'), key=lambda path: path.stat().st_mtime)
+    return json.loads(newest.read_text().splitlines()[-1])

@@ -21,7 +21,10 @@ from tqdm import tqdm
 
 from deformable_vit.apis.inference import TASKS, Predictor
 from deformable_vit.checkpoints import write_atomically
-from deformable_vit.engine import UserError, add_config_options, load_config, one_line_errors, quiet_console
+from deformable_vit.apis.command_line import add_config_options, one_line_errors
+from deformable_vit.apis.config import load_config
+from deformable_vit.apis.console import quiet_warnings
+from deformable_vit.errors import UserError
 from deformable_vit.errors import first_line
 
 WRITTEN = ('.jpg', '.jpeg', '.png', '.webp')
@@ -187,7 +190,6 @@ def run_predictions(args: argparse.Namespace) -> None:
 
 
 @one_line_errors
-@quiet_console()
 def main() -> None:
     try:
         run_predictions(parse_args())

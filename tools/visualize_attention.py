@@ -10,7 +10,10 @@ from mmengine.config import Config
 
 from deformable_vit.apis.inference import load_model
 from deformable_vit.checkpoints import write_atomically
-from deformable_vit.engine import UserError, add_config_options, load_config, one_line_errors, quiet_console
+from deformable_vit.apis.command_line import add_config_options, one_line_errors
+from deformable_vit.apis.config import load_config
+from deformable_vit.apis.console import quiet_warnings
+from deformable_vit.errors import UserError
 from deformable_vit.errors import first_line
 from deformable_vit.visualization import Recording, View, build_page, draw, read_overlay, record, to_json
 
