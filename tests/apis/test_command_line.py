@@ -81,7 +81,6 @@ def test_options() -> None:
         zip('cdefghi', (True, (256, 64), [0, 1], 'epoch_{}.pth', None, 'x=y', 'run(1).pth'), strict=True)
     ) | {'a.b': 3}
     assert parsed('hooks=[dict(type="EMAHook",momentum=0.1)]') == {'hooks': '[dict(type="EMAHook",momentum=0.1)]'}
-    assert parsed() == {}
     for option, words in (('model', 'is not KEY=VALUE'), ('=3', 'is not KEY=VALUE'), ('a=(4', 'unbalanced brackets')):
         with pytest.raises(UserError, match=words):
             parsed(option)
