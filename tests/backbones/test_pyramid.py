@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from small_models import SMALL_DIMS
+from small_models import SMALL_DIMS, build_small
 from torch import Tensor, nn
 
 from deformable_vit.backbones import PyramidBackbone
@@ -174,9 +174,10 @@ def test_mixed_precision_is_close_to_float32(small_backbone: Build) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures('_fresh_dynamo')
-def test_compiled_backbones_compute_the_same(small_backbone: Build) -> None:
+@pytest.mark.parametrize(('name', 'with_cp'), [('PVTv2', True), ('DPT', False), ('DAT', True), ('DAT++', False)])
+def test_compiled_backbones_compute_the_same(name: str, with_cp: bool) -> None:
     """The graph is traced and run, without the minutes of a C++ compiler."""
-    backbone, x = small_backbone(with_cp=True), torch.randn(1, 3, 64, 64)
+    backbone, x = build_small(name, with_cp=with_cp), torch.randn(1, 3, 64, 64)
     compiled = torch.compile(backbone, backend='aot_eager', fullgraph=True)
     results = []
     for model in (backbone, compiled):

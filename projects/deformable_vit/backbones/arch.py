@@ -7,6 +7,10 @@ import torch
 
 NUM_STAGES = 4
 MIN_INPUT_SIZE = 32
+# The rows ``test`` of the arch tables: small models for tests and demos.
+TEST_ARCH: Mapping[str, tuple[int, ...]] = dict(
+    embed_dims=(64, 96, 128, 160), depths=(1, 2, 2, 1), num_heads=(1, 2, 4, 5), mlp_ratios=(4, 4, 4, 4)
+)
 
 
 def check_arch(name: str, arch: str | Mapping[str, Any], zoo: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch.nn.init import trunc_normal_
 
 from ..layers import MLP, PatchEmbed, SpatialReductionAttention, TransformerBlock
 from ..ops import resize_position_embedding
-from .arch import check_arch, check_img_size, drop_path_rates
+from .arch import TEST_ARCH, check_arch, check_img_size, drop_path_rates
 from .base import PyramidBackbone, TransformerStage
 
 NORM_EPS = 1e-6
@@ -95,13 +95,7 @@ class PVT(PyramidBackbone):
         'small': dict(_COMMON, depths=(3, 4, 6, 3)),
         'medium': dict(_COMMON, depths=(3, 4, 18, 3)),
         'large': dict(_COMMON, depths=(3, 8, 27, 3)),
-        'test': dict(
-            embed_dims=(64, 96, 128, 160),
-            depths=(1, 2, 2, 1),
-            num_heads=(1, 2, 4, 5),
-            mlp_ratios=(4, 4, 4, 4),
-            sr_ratios=(4, 2, 1, 1),
-        ),
+        'test': dict(TEST_ARCH, sr_ratios=(4, 2, 1, 1)),
     }
 
     def __init__(

@@ -14,7 +14,7 @@ from torch.nn.init import normal_, trunc_normal_, zeros_
 
 from ..layers import ConvMLP, OverlapPatchEmbed, SpatialReductionAttention, TransformerBlock
 from ..ops import adaptive_avg_pool2d, map_to_tokens, tokens_to_map
-from .arch import check_arch, drop_path_rates
+from .arch import TEST_ARCH, check_arch, drop_path_rates
 from .base import PyramidBackbone, TransformerStage
 
 NORM_EPS = 1e-6
@@ -86,14 +86,7 @@ class PVTv2(PyramidBackbone):
         'b3': dict(_COMMON, depths=(3, 4, 18, 3)),
         'b4': dict(_COMMON, depths=(3, 8, 27, 3)),
         'b5': dict(_COMMON, depths=(3, 6, 40, 3), mlp_ratios=(4, 4, 4, 4)),
-        'test': dict(
-            embed_dims=(64, 96, 128, 160),
-            depths=(1, 2, 2, 1),
-            num_heads=(1, 2, 4, 5),
-            mlp_ratios=(4, 4, 4, 4),
-            sr_ratios=(4, 2, 1, 1),
-            linear=False,
-        ),
+        'test': dict(TEST_ARCH, sr_ratios=(4, 2, 1, 1), linear=False),
     }
 
     def __init__(

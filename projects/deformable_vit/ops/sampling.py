@@ -17,6 +17,8 @@ https://github.com/CASIA-IVA-Lab/DPT. DAT: see :mod:`.attention`.
 import math
 import warnings
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -123,6 +125,15 @@ def deformable_key_value(
     return projected.flatten(2).transpose(1, 2) + bias.to(projected.dtype)
 
 
+# Without importing mmcv, and a constant, on which torch.compile guards.
+_mmcv = find_spec('mmcv')
+HAS_MMCV_OPS = _mmcv is not None and any(list(Path(d).glob('_ext.*')) for d in _mmcv.submodule_search_locations or ())
+_INSTALL = (
+    "In a checkout run `make setup`. Elsewhere run: pip install 'setuptools<80' wheel ninja && "
+    'pip install --no-build-isolation --no-deps --no-cache-dir --no-binary mmcv --force-reinstall mmcv==2.1.0'
+)
+
+
 def deform_conv_at(x: Tensor, locations: Tensor, weight: Tensor, backend: str = 'auto') -> Tensor:
     """Sum over sampling locations and channels: weight times the feature map's bilinear value, zero outside the map.
 
@@ -137,9 +148,18 @@ def deform_conv_at(x: Tensor, locations: Tensor, weight: Tensor, backend: str = 
         (B, D, H', W') in the dtype of ``x``, or in that of autocast where it is enabled.
     """
     if backend == 'auto':
-        backend = 'grid_sample' if x.device.type == 'cpu' or is_tracing() or not has_mmcv_ops() else 'mmcv'
+        backend = default_backend(x.device.type)
     compute = _by_grid_sample if backend == 'grid_sample' else _by_mmcv
     return compute(x, locations, weight).to(autocast_dtype(x))
+
+
+def default_backend(device: str) -> str:
+    """Return the backend that ``auto`` runs on a type of device; warn once where mmcv's would be faster."""
+    if device == 'cpu' or is_tracing():
+        return 'grid_sample'
+    if not HAS_MMCV_OPS and not torch.compiler.is_compiling():
+        _warn_without_mmcv()
+    return 'mmcv' if HAS_MMCV_OPS else 'grid_sample'
 
 
 def _by_grid_sample(x: Tensor, locations: Tensor, weight: Tensor) -> Tensor:
@@ -191,27 +211,14 @@ def _mmcv_ops() -> Any:
         names = ['deform_conv_forward', 'deform_conv_backward_input', 'deform_conv_backward_parameters']
         return ext_loader.load_ext('_ext', names)
     except ImportError as error:
-        raise ImportError(
-            f"the backend 'mmcv' needs mmcv with its compiled ops ({error}). In a checkout run `make setup`. Elsewhere "
-            "run: pip install 'setuptools<80' wheel ninja && pip install --no-build-isolation --no-deps --no-cache-dir "
-            '--no-binary mmcv --force-reinstall mmcv==2.1.0'
-        ) from error
+        raise ImportError(f"the backend 'mmcv' needs mmcv with its compiled ops ({error}). {_INSTALL}") from error
 
 
 @lru_cache
-def _warn_without_mmcv_ops() -> bool:
-    try:
-        _mmcv_ops()
-    except ImportError as error:
-        warnings.warn(f"the backend 'auto' takes 'grid_sample': {error}", stacklevel=2)
-        return False
-    return True
-
-
-@torch.compiler.assume_constant_result
-def has_mmcv_ops() -> bool:
-    """Return whether mmcv has compiled ops; without them, warn once that ``auto`` takes ``grid_sample``."""
-    return _warn_without_mmcv_ops()
+def _warn_without_mmcv() -> None:
+    warnings.warn(
+        f"mmcv's compiled ops are missing, so the backend 'auto' runs 'grid_sample'. {_INSTALL}", stacklevel=3
+    )
 
 
 def _sizes(weight: Tensor, stride: list[int], groups: int, batch: int) -> dict[str, int]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...ops import CONVENTIONS
+from ..arch import TEST_ARCH
 
 # groups, strides, offset_kernels and offset_ranges apply to deformable blocks; those of stages 1 and 2 come from the
 # ablation study of the paper (DAT).
@@ -35,13 +36,7 @@ _DAT_PP = dict(_DAT_P, conv_mlp=True, conv_stem=True, lpu=True)
 _TINY: dict[str, Any] = dict(
     embed_dims=(64, 128, 256, 512), num_heads=(2, 4, 8, 16), depths=(2, 4, 18, 2), groups=(1, 2, 4, 8)
 )
-_TEST: dict[str, Any] = dict(
-    embed_dims=(64, 96, 128, 160),
-    num_heads=(1, 2, 4, 5),
-    depths=(1, 2, 2, 1),
-    groups=(1, 1, 2, 5),
-    strides=(4, 2, 1, 1),
-)
+_TEST: dict[str, Any] = dict(TEST_ARCH, groups=(1, 1, 2, 5), strides=(4, 2, 1, 1))
 _BASE: dict[str, Any] = dict(embed_dims=(128, 256, 512, 1024), num_heads=(4, 8, 16, 32))
 
 ARCH_ZOO: Mapping[str, Mapping[str, Any]] = {
