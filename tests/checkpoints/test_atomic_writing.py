@@ -198,7 +198,7 @@ def test_a_resumed_checkpoint_names_no_files_to_remove_elsewhere(
     for name in ('home', 'home.pth'):
         assert (home / name / 'thesis.txt').read_text() == 'years of work'
     assert (trained / 'attack.pth').exists()
-    assert f'stays, because it is outside of {trained}' in ''.join(capfd.readouterr())
+    assert f'stays: it is outside of {trained}' in ''.join(capfd.readouterr())
 
 
 def test_another_work_directory_keeps_its_checkpoints(trained: Path, tmp_path: Path) -> None:

@@ -76,9 +76,8 @@ def remove_partial_files(directory: Path) -> list[Path]:
 class AtomicBackend(LocalBackend):
     """mmengine's backend for local files, with atomic writing; a file is removed after its successor is written.
 
-    What a resumed training removes is named by the checkpoint that it resumes from (``keep_ckpt_ids``, ``best_ckpt``).
-    It may name any file; those outside of :attr:`root` stay. mmengine makes an instance for each call, so the state is
-    that of the class.
+    A checkpoint names the files that a training removes after it resumes, ``keep_ckpt_ids`` and ``best_ckpt``; those
+    outside of :attr:`root` stay. mmengine makes an instance for each call, so the state is that of the class.
     """
 
     root: ClassVar[Path | None] = None  # the work directory; None for any
@@ -110,8 +109,7 @@ class AtomicBackend(LocalBackend):
         if self.root is None or self.root in Path(path).resolve().parents or name in self.written:
             self.outdated.append(name)
         else:
-            text = f'{shown(name)} stays, because it is outside of {shown(str(self.root))}'
-            print_log(text, 'current', logging.WARNING)
+            print_log(f'{shown(name)} stays: it is outside of {shown(str(self.root))}', 'current', logging.WARNING)
 
     def _remove_before(self, successor: Path) -> None:
         """Remove what is outdated in the directory of a whole checkpoint, and has the same suffix."""

@@ -38,7 +38,7 @@ from ..errors import CheckpointError, first_line, shown
 
 def enable_safe_loading() -> None:
     """Make mmengine load checkpoints safely in this process; importing ``deformable_vit`` calls it."""
-    for prefixes, loader in (
+    for prefixes, loader in (  # the log names what follows `load_from_`
         ('', load_from_local),
         (('http://', 'https://'), load_from_http),
         (('open-mmlab://', 'openmmlab://', 'mmcls://', 'torchvision://', 'modelzoo://', 'pavi://'), load_from_zoo),
@@ -69,9 +69,6 @@ def read_state_dict(filename: str | Path, map_location: Any = 'cpu') -> dict[str
     if not tensors:
         raise CheckpointError(f'checkpoint {shown(str(filename))} has no weights, bare or in "state_dict" or "model"')
     return tensors
-
-
-# mmengine calls the loaders, and names the part of their name after `load_from_` in the log.
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
