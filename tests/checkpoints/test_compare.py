@@ -1,12 +1,8 @@
 """Differences between a state dict and a model, and the sentences that report them."""
 
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from deformable_vit.checkpoints import compare
-
-state_dicts = st.dictionaries(st.sampled_from('abcdef'), st.integers(1, 2).map(torch.zeros))
 
 
 def test_reports_name_what_differs() -> None:
@@ -25,13 +21,3 @@ def test_reports_name_what_differs() -> None:
     equal = compare(model, model)
     assert not equal
     assert str(equal) == equal.report() == '7 of 7 parameters match, none is unexpected'
-
-
-@settings(max_examples=50)
-@given(state_dicts, state_dicts)
-def test_every_name_is_counted_once(state_dict: dict[str, torch.Tensor], model: dict[str, torch.Tensor]) -> None:
-    difference = compare(state_dict, model)
-    assert difference.matched + len(difference.missing) + len(difference.mismatched) == len(model)
-    assert difference.matched + len(difference.unexpected) + len(difference.mismatched) == len(state_dict)
-    shapes = ({k: v.shape for k, v in d.items()} for d in (state_dict, model))
-    assert bool(difference) == (len({tuple(sorted(s.items())) for s in shapes}) > 1)

@@ -11,7 +11,7 @@ import torch
 import yaml
 from hostile_files import HOSTILE, Call, legacy, rebuilt, saved, training_state, write_hostile
 from mmengine.config import ConfigDict
-from mmengine.fileio import BaseStorageBackend, register_backend
+from mmengine.fileio import BaseStorageBackend, PetrelBackend, register_backend
 from mmengine.infer import BaseInferencer
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import MODELS
@@ -27,9 +27,6 @@ from deformable_vit.errors import CheckpointError
 def written(path: Path, data: bytes) -> str:
     path.write_bytes(data)
     return str(path)
-
-
-# --- doors ---
 
 
 class Storage(BaseStorageBackend):
@@ -58,18 +55,18 @@ def run_inferencer(path: str) -> None:
     BaseInferencer._init_model(None, ConfigDict(), path)
 
 
-DOORS: dict[str, Callable[[str], object]] = {
-    'CheckpointLoader': CheckpointLoader.load_checkpoint,
-    'load_checkpoint': lambda path: load_checkpoint(nn.Linear(1, 1), path),
-    'load_from': lambda path: toy(path).train(),
-    'resume': lambda path: toy(path, resume=True).train(),
-    'Runner.resume': lambda path: toy(path).resume(path),
-    'init_cfg': build_backbone,
-    'init_cfg with a prefix': lambda path: build_backbone(path, prefix='backbone'),
-    'init_cfg of another model': lambda path: Line(init_cfg=dict(type='Pretrained', checkpoint=path)).init_weights(),
-    'inferencer': run_inferencer,
-    'read_state_dict': read_state_dict,
-}
+DOORS: list[Callable[[str], object]] = [
+    CheckpointLoader.load_checkpoint,
+    read_state_dict,
+    run_inferencer,
+    build_backbone,
+    lambda path: build_backbone(path, prefix='backbone'),
+    lambda path: Line(init_cfg=dict(type='Pretrained', checkpoint=path)).init_weights(),
+    lambda path: load_checkpoint(nn.Linear(1, 1), path),
+    lambda path: toy(path).train(),
+    lambda path: toy(path, resume=True).train(),
+    lambda path: toy(path).resume(path),
+]
 URLS = ['https://x.org/x.pth', 'http://x.org/x.pth', 's3://x/x.pth', 'petrel://x/x.pth', 'cluster:s3://x/x.pth']
 URLS += ['torchvision://resnet50', 'modelzoo://resnet50', 'open-mmlab://resnet50_v1c', 'openmmlab://resnet50_v1c']
 URLS += ['mmcls://resnet50', 'open-mmlab://resnet50_caffe', 'pavi://x']
@@ -96,13 +93,14 @@ def test_no_door_runs_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path)
     path = str(tmp_path / 'x.pth')
     write_hostile('program', Path(path))
-    monkeypatch.setattr(Storage, 'content', Path(path).read_bytes())
+    Storage.content = Path(path).read_bytes()
     register_backend('petrel', Storage, force=True)
     lines = []
-    for door in [*DOORS.values(), *(lambda _, url=url: CheckpointLoader.load_checkpoint(url) for url in URLS)]:
+    for door, source in [*((door, path) for door in DOORS), *((read_checkpoint, url) for url in URLS)]:
         with pytest.raises(CheckpointError) as caught:
-            door(path)
+            door(source)
         lines.append(str(caught.value))
+    register_backend('petrel', PetrelBackend, force=True)
     assert all('is refused: it needs posix.system, which could run code' in line for line in lines[:-1])
     assert lines[-1] == 'checkpoint pavi://x has no known URL: download the file and pass its path'
     assert not Path('victim').exists()
@@ -151,9 +149,6 @@ def test_containers_that_hold_themselves_or_double_take_no_time(tmp_path: Path) 
     assert read_checkpoint(written(tmp_path / 'x.pth', saved({'optimizer': loop})))['optimizer']
 
 
-# --- what loads ---
-
-
 @pytest.mark.parametrize('numpy', [1, 2])
 @pytest.mark.parametrize('write', [saved, legacy])
 def test_checkpoints_of_mmengine_load_whole(tmp_path: Path, write: Callable[[object], bytes], numpy: int) -> None:
@@ -170,6 +165,8 @@ def test_checkpoints_of_mmengine_load_whole(tmp_path: Path, write: Callable[[obj
     assert loaded['message_hub']['runtime_info'] == {'epoch': 1, 'iter': 2, 'best_score': 0.5, 'last_ckpt': 'x.pth'}
     assert loaded['message_hub']['resumed_keys'] == {'train/loss': True, 'epoch': True}
     assert loaded['meta'].keys() == {'epoch', 'iter', 'seed', 'dataset_meta'}
+    reach = Call(getattr, HistoryBuffer, '__init__')  # as histories name their statistics: a way to any function
+    assert read_checkpoint(written(tmp_path / 'y.pth', saved({'x': reach}))) == {'x': None}
     assert b'deformable_vit' not in saved(loaded)  # so that it loads without this package when it is saved again
     assert b'deformable_vit' not in pickle.dumps(copy.deepcopy(loaded))
 
@@ -184,22 +181,6 @@ def test_training_resumes_from_a_checkpoint_of_mmengine(tmp_path: Path) -> None:
     for path in ('epoch_1', 'epoch_2'):
         first, second = (read_checkpoint(tmp_path / name / f'{path}.pth')['state_dict'] for name in ('a', 'b'))
         assert all(torch.equal(value, second[name]) for name, value in first.items())
-
-
-def test_a_history_does_not_change_the_statistics_of_others(tmp_path: Path) -> None:
-    before = copy.copy(HistoryBuffer._statistics_methods)
-    HistoryBuffer([1.0], [1])
-    try:
-        HistoryBuffer._statistics_methods.update(mean=3, evil='x')  # saved with each history
-        file = saved({'x': HistoryBuffer([1.0], [1])})
-    finally:
-        HistoryBuffer._statistics_methods.clear()
-        HistoryBuffer._statistics_methods.update(before)
-    loaded = read_checkpoint(written(tmp_path / 'x.pth', file))['x']
-    assert loaded.statistics('mean') == 1.0
-    assert 'evil' not in HistoryBuffer._statistics_methods
-    reach = Call(getattr, HistoryBuffer, '__init__')  # a way to any function of Python
-    assert read_checkpoint(written(tmp_path / 'y.pth', saved({'x': reach}))) == {'x': None}
 
 
 @pytest.mark.parametrize('key', ['model', 'state_dict', None])
@@ -217,9 +198,6 @@ def test_state_dicts_are_found_under_every_usual_key(tmp_path: Path, key: str | 
     assert read_state_dict(written(tmp_path / 'z.pth', saved(masked)))['a.attn_mask'][1] == float('-inf')
     with pytest.raises(CheckpointError, match='numbers.pth has no weights'):
         read_state_dict(written(tmp_path / 'numbers.pth', saved({'epoch': 3})))
-
-
-# --- damage ---
 
 
 def test_flipped_bits_are_found(tmp_path: Path) -> None:
@@ -257,18 +235,14 @@ def test_truncated_files_are_refused(tmp_path: Path) -> None:
                 read_checkpoint(written(tmp_path / 'x.pth', file[:length]))
 
 
-@pytest.mark.parametrize('kind', ['legacy', 'without checksums'])
-def test_files_without_checksums_load_with_a_warning(tmp_path: Path, capfd: pytest.CaptureFixture, kind: str) -> None:
+def test_files_without_checksums_load_with_a_warning(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     before = torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(False)
-    try:
-        file = legacy({'x': torch.ones(1)}) if kind == 'legacy' else saved({'x': torch.ones(1)})
-    finally:
-        torch.serialization.set_crc32_options(before)
-    assert read_checkpoint(written(tmp_path / 'x.pth', file))['x'] == 1
-    said = capfd.readouterr()
-    (line,) = [line for line in (said.out + said.err).splitlines() if 'damage goes unnoticed' in line]
-    assert 'WARNING' in line
+    contents = [saved({'x': torch.ones(1)}), legacy({'x': torch.ones(1)})]
+    torch.serialization.set_crc32_options(before)
+    for name, content in zip('xy', contents, strict=True):
+        assert read_checkpoint(written(tmp_path / name, content))['x'] == 1
+        assert f'{name} has no checksums, so damage goes unnoticed' in ''.join(capfd.readouterr())
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,9 +263,6 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pytest
         read_checkpoint(path)
 
 
-# --- downloads ---
-
-
 def test_downloads_are_cached_and_a_damaged_one_says_what_to_remove(tmp_path: Path, served: list[str]) -> None:
     written(tmp_path / 'x.pth', saved({'state_dict': {'x': torch.ones(2)}}))
     for _ in range(2):
@@ -304,15 +275,9 @@ def test_downloads_are_cached_and_a_damaged_one_says_what_to_remove(tmp_path: Pa
     write_hostile('empty', tmp_path / 'cache' / 'hub' / 'checkpoints' / 'x.pth')
     with pytest.raises(CheckpointError, match=r'x.pth is damaged.*from https://example.org/x.pth again, remove it'):
         read_checkpoint('https://example.org/x.pth')
-
-
-def test_failed_downloads_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(*_args: object) -> None:
-        raise OSError('Name or service not known')
-
-    monkeypatch.setattr(safe_loading, 'download_url_to_file', download)
-    with pytest.raises(CheckpointError, match=r'example.invalid/x.pth cannot be downloaded: OSError: Name or service'):
-        read_checkpoint('https://example.invalid/x.pth')
+    (tmp_path / 'x.pth').unlink()
+    with pytest.raises(CheckpointError, match=r'example.org/y.pth cannot be downloaded: FileNotFoundError'):
+        read_checkpoint('https://example.org/y.pth')
     with pytest.raises(CheckpointError, match='open-mmlab://no_such_model has no known URL'):
         read_checkpoint('open-mmlab://no_such_model')
 
