@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from _training import ROOT, Trainings, call
+from _trainings import ROOT, metrics, run, train_and_test
 
 MINIMUM = {'coco/bbox_mAP_50': 0.85, 'mIoU': 90.0}
 
@@ -120,23 +120,22 @@ def main() -> None:
         'detection': dict(base=base % 'retinanet_pvt-t_fpn_1x_coco', data=f'{data}/coco/'),
         'segmentation': dict(base=base % 'fpn_pvt-t_8xb4-40k_ade20k-512x512', data=f'{data}/ade'),
     }
+    jobs = {}
+    for name in [args.only] if args.only else CONFIGS:
+        config, work_dir = out / f'{name}.py', out / name
+        config.write_text(CONFIGS[name].format(**fields[name], annotations=annotations[0]))
+        jobs[work_dir] = train_and_test(config, work_dir, test_options=('--show-dir', work_dir / 'images'))
     missed = []
-    with Trainings(jobs=1) as trainings:
-
-        def overfit(name: str) -> dict[str, float]:
-            config = out / f'{name}.py'
-            config.write_text(CONFIGS[name].format(**fields[name], annotations=annotations[0]))
-            show = ('--show-dir', out / name / 'images')
-            return trainings.train_and_test(config, out / name, test_options=show)[0]
-
-        for name, future in trainings.results(overfit, [args.only] if args.only else CONFIGS, seconds=60):
-            for key, least in MINIMUM.items():
-                if (value := future.result().get(key)) is not None:
-                    print(f'{name}: {key} {value:.4g}, at least {least:g}', flush=True)
-                    missed += [] if value >= least else [key]
+    for work_dir, error in run(jobs, at_once=1, seconds=60):
+        if error:
+            sys.exit(f'error: {error}')
+        for key, value in metrics(work_dir).items():
+            if key in MINIMUM:
+                print(f'{work_dir.name}: {key} {value:.4g}, at least {MINIMUM[key]:g}', flush=True)
+                missed += [] if value >= MINIMUM[key] else [key]
     if missed:
         sys.exit(f'error: expected higher metrics when overfitting: {", ".join(missed)}')
 
 
 if __name__ == '__main__':
-    call(main)
+    main()

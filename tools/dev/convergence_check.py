@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from _training import CORES, ROOT, ToolError, Trainings, call
+from _trainings import CORES, ROOT, Commands, metrics, run, run_tool, train_and_test
 from mmengine.config import Config
 
 CONFIGS = ROOT / 'configs' / 'demo'
@@ -56,20 +56,18 @@ def first_validation(work_dir: Path, metric: str) -> float:
     return 0.0
 
 
-def train(trainings: Trainings, name: str, out: Path) -> dict:
-    """Train one combination, or resume it, test it, and write its result."""
+def commands(name: str, out: Path) -> Commands:
+    """Yield the command lines that train one combination, or resume it, and test it; then write its result."""
     (metric, minimum), work_dir, start = COMBINATIONS[name], out / name, time.monotonic()
     options = ['randomness.seed=0', 'default_hooks.checkpoint.max_keep_ckpts=1']
     if minimum is not None:  # only the test after training counts
         options.append('train_cfg.val_interval=1000000')
-    options = ['--resume', '--cfg-options', *options]
-    tested, _ = trainings.train_and_test(CONFIGS / f'{name}.py', work_dir, options)
-    metrics = {k: v for k, v in tested.items() if k.startswith(('coco/', 'mIoU', 'aAcc', 'accuracy/'))}
-    metrics.setdefault(metric, 0.0)  # mmdet reports no metric for a detector without detections
+    yield from train_and_test(CONFIGS / f'{name}.py', work_dir, ['--resume', '--cfg-options', *options])
+    found = {k: v for k, v in metrics(work_dir).items() if k.startswith(('coco/', 'mIoU', 'aAcc', 'accuracy/'))}
+    found.setdefault(metric, 0.0)  # mmdet reports no metric for a detector without detections
     minutes = (time.monotonic() - start) / 60  # of the last run, if it was resumed
-    result = dict(metrics=metrics, first_validation=first_validation(work_dir, metric), minutes=minutes)
+    result = dict(metrics=found, first_validation=first_validation(work_dir, metric), minutes=minutes)
     (work_dir / 'result.json').write_text(json.dumps(result))
-    return result
 
 
 def set_aside(work_dir: Path, config: str, again: bool) -> None:
@@ -95,10 +93,10 @@ def table(results: dict[str, dict]) -> str:
     ]
     columns = (('coco/bbox_mAP_50', '.3f'), ('coco/segm_mAP_50', '.3f'), ('mIoU', '.1f'), ('accuracy/top1', '.1f'))
     for name, result in results.items():
-        metrics = [format(result['metrics'][k], f) if k in result['metrics'] else '' for k, f in columns]
+        reached = [format(result['metrics'][k], f) if k in result['metrics'] else '' for k, f in columns]
         minimum = COMBINATIONS[name][1] or 'improving'
         verdict = 'converges' if converges(name, result) else '**does not converge**'
-        cells = [name, *metrics, str(minimum), f'{result["minutes"]:.1f}', verdict]
+        cells = [name, *reached, str(minimum), f'{result["minutes"]:.1f}', verdict]
         lines.append('| ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines) + '\n'
 
@@ -124,16 +122,14 @@ def main() -> None:
         config = Config.fromfile(CONFIGS / f'{name}.py').pretty_text
         set_aside(out / name, config, args.again)
     waiting = [name for name in chosen if not (out / name / 'result.json').exists()]
+    run_tool('make_shapes.py', 'data/shapes')
     errors = []
-    with Trainings(args.jobs) as trainings:
-        trainings.run('make_shapes.py', 'data/shapes', log=out / 'make_shapes.log')
-        for name, future in trainings.results(lambda name: train(trainings, name, out), waiting, seconds=600):
-            if isinstance(error := future.exception(), ToolError):
-                errors.append(str(error))  # the others go on
-                continue
-            metric, result = COMBINATIONS[name][0], future.result()
-            print(f'{name}: {metric} {result["metrics"][metric]:.3g} in {result["minutes"]:.1f} minutes')
-            (out / 'table.md').write_text(table(read_results(out)))
+    for work_dir, error in run({out / name: commands(name, out) for name in waiting}, args.jobs, seconds=600):
+        if error:
+            errors.append(error)  # the others go on
+            continue
+        print(f'{work_dir.name}: done', flush=True)
+        (out / 'table.md').write_text(table(read_results(out)))
     results = read_results(out)
     errors += [f'{name} does not converge' for name in chosen if name in results and not converges(name, results[name])]
     print(table(results) + str(out / 'table.md'))
@@ -142,4 +138,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    call(main)
+    main()

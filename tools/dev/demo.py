@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
-from _training import CORES, Trainings, call
+from _trainings import CORES, last_checkpoint, metrics, run, run_tool, train_and_test
 from matplotlib import pyplot as plt
 
 matplotlib.use('Agg')
@@ -59,39 +59,37 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=0, help='of both trainings (default: %(default)s)')
     args = parser.parse_args()
     out = Path(args.out).resolve()
-
-    def train_and_test(job: Job) -> tuple[dict[str, float], Path]:
+    jobs = {}
+    for job in JOBS:
         # No validation during training: the test that follows takes the last checkpoint.
         options = ('--cfg-options', f'randomness.seed={args.seed}', 'train_cfg.val_interval=100000')
         show = ('--show-dir', out / job.name / 'images', *job.test_options)
-        return trainings.train_and_test(job.config, out / job.name, options, show)
+        jobs[out / job.name] = train_and_test(job.config, out / job.name, options, show)
 
-    print('Training and testing two models on synthetic images in data/shapes; everything they print is in')
-    for job in JOBS:
-        print(f'  {os.path.relpath(out / job.name / "log.txt")}', flush=True)
+    run_tool('make_shapes.py', 'data/shapes')
+    print('Training and testing two models; everything they print is in')
+    for work_dir in jobs:
+        print(f'  {os.path.relpath(work_dir / "log.txt")}', flush=True)
     start = time.monotonic()
-    results, missed = {}, []
     # Small models use one core well and two hardly better, so both train at the same time.
-    with Trainings(min(len(JOBS), CORES)) as trainings:
-        trainings.run('make_shapes.py', 'data/shapes', log=out / 'make_shapes.log')
-        for job, future in trainings.results(train_and_test, JOBS, seconds=60):
-            results[job.title] = future.result()  # the first failure ends the others
-            print(f'{job.title}: done in {(time.monotonic() - start) / 60:.1f} minutes', flush=True)
-        page = out / JOBS[0].name / 'attention.html'
-        image, checkpoint = 'data/shapes/coco/val2017/000001.jpg', results[JOBS[0].title][1]
-        shown = (JOBS[0].config, checkpoint, image, '--out', page, '--overwrite')
-        trainings.run('visualize_attention.py', *shown, log=out / 'visualize_attention.log')
+    for work_dir, error in run(jobs, min(len(JOBS), CORES), seconds=60):
+        if error:
+            sys.exit(f'error: {error}')  # and end the other
+        print(f'{work_dir.name}: done in {(time.monotonic() - start) / 60:.1f} minutes', flush=True)
 
+    missed = []
     for job in JOBS:
-        metrics, checkpoint = results[job.title]
-        found = {key: metrics.get(key, 0.0) for key in job.minimum}  # mmdet reports none without detections
+        found = {key: metrics(out / job.name).get(key, 0.0) for key in job.minimum}  # none without detections
         missed += [f'{job.title} {METRICS[key]}' for key, value in found.items() if not value >= job.minimum[key]]
         images = sorted(p for p in (out / job.name / 'images').rglob('*') if p.suffix in ('.jpg', '.png'))
         contact_sheet(images[:12], out / f'{job.name}.png')
         reached = [f'{METRICS[key]} {value:.3g} (at least {job.minimum[key]:g})' for key, value in found.items()]
         print(f'\n{job.title}: {", ".join(reached)}')
         print(f'  images      {os.path.relpath(out / job.name)}.png  (left ground truth, right prediction)')
-        print(f'  checkpoint  {os.path.relpath(checkpoint)}')
+        print(f'  checkpoint  {os.path.relpath(last_checkpoint(out / job.name))}')
+    config, work_dir, image = JOBS[0].config, out / JOBS[0].name, 'data/shapes/coco/val2017/000001.jpg'
+    page = work_dir / 'attention.html'
+    run_tool('visualize_attention.py', config, last_checkpoint(work_dir), image, '--out', page, '--overwrite')
     print(f'\nSee where {JOBS[0].title} looks, in a browser: {os.path.relpath(page)}')
     print('Next: train RetinaNet with PVT-Tiny on COCO (README.md says where the data goes):')
     print('  .venv/bin/python tools/train.py configs/pvt/retinanet_pvt-t_fpn_1x_coco.py')
@@ -100,4 +98,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    call(main)
+    main()

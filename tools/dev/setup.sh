@@ -144,8 +144,6 @@ PY
     say "note: there is a GPU, but ${answer:-torch does not import}: mmcv gets its CPU ops only"
     cuda=0
   fi
-elif [ -e /dev/nvidiactl ]; then
-  say 'note: there is a GPU, but DEFORMABLE_VIT_CUDA=0: mmcv gets its CPU ops only'
 fi
 
 # suitable DIR: whether a CUDA toolkit has torch's major version, and the libraries whose headers torch includes.

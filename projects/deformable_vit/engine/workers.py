@@ -1,9 +1,11 @@
 """Worker processes of the dataloaders of a training."""
 
+import atexit
+import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 from mmengine.runner import IterBasedTrainLoop
@@ -19,21 +21,19 @@ class SignalProofWorker:
 
     def __init__(self, then: Callable[[int], None] | None) -> None:
         self.then = then
+        # When a process exits, Python sends SIGTERM to persistent workers, and waits for them.
+        self.exits = multiprocessing.RawValue('b', 0)
+        atexit.register(setattr, self.exits, 'value', 1)
 
     def __call__(self, worker: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if hasattr(signal, 'sigwaitinfo'):  # Linux
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-            threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+        signal.signal(signal.SIGTERM, self._receive)
         if self.then is not None:
             self.then(worker)
 
-
-def _end_with_parent(parent: int) -> None:
-    """Wait for a SIGTERM of the parent, which Python sends when it exits; those of others are for the training."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
-    os._exit(0)
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.exits.value:
+            os._exit(0)
 
 
 def protect_workers(loader: DataLoader) -> None:
