@@ -82,8 +82,8 @@ DETECTORS = [
     ('detection', 'dat/deformable-detr-refine-twostage_dat-t_16xb2-50e_coco.py'),
     ('detection', 'dat/dino-4scale_dat-t-pp_8xb2-12e_coco.py'),
     ('detection', 'demo/retinanet_dat_shapes.py'),
-    ('instance_segmentation', 'dat/mask-rcnn_dat-t_fpn_1x_coco.py'),
-    ('instance_segmentation', 'pvtv2/mask-rcnn_pvtv2-b2_fpn_ms-3x_coco.py'),
+    ('instance_segmentation', 'dat/mask-rcnn_dat-t_fpn_ms-crop-1x_coco.py'),
+    ('instance_segmentation', 'pvtv2/mask-rcnn_pvtv2-b2_fpn_ms-crop-3x_coco.py'),
 ]
 
 
@@ -108,7 +108,7 @@ def test_detectors_get_the_classes(tmp_path: Path, coco: Path, template: str, ba
 
 def test_cascade_takes_the_number_of_classes_on_the_command_line(tmp_path: Path, coco: Path) -> None:
     """As the README says: without the entry bbox_head, whose list cannot be merged."""
-    base = 'pvtv2/cascade-mask-rcnn_pvtv2-b2_fpn_ms-3x_coco.py'
+    base = 'pvtv2/cascade-mask-rcnn_pvtv2-b2_fpn_ms-crop-3x_coco.py'
     path = fill_in(tmp_path / 'mine.py', 'instance_segmentation', coco, _base_=base, classes=CLASSES)
     text = path.read_text()
     assert text.count('bbox_head=dict(num_classes=len(classes)), ') == 1
@@ -215,7 +215,7 @@ def validated(work_dir: Path, key: str) -> float:
     ('template', 'base'),
     [
         ('detection', 'pvt/retinanet_pvt-t_fpn_1x_coco.py'),
-        ('detection', 'dat/retinanet_dat-t-pp_fpn_1x_coco.py'),
+        ('detection', 'dat/retinanet_dat-t-pp_fpn_32xb2-ms-crop-1x_coco.py'),
         ('instance_segmentation', 'pvt/mask-rcnn_pvt-t_fpn_1x_coco.py'),
     ],
 )
