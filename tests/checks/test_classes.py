@@ -12,7 +12,7 @@ from own_data import CLASSES, SEG_CLASSES, fill_in, fill_in_mask2former, write_c
 
 from deformable_vit.checks import check
 
-MASK_RCNN = 'dat/mask-rcnn_dat-t_fpn_1x_coco.py'
+MASK_RCNN = 'dat/mask-rcnn_dat-t_fpn_ms-crop-1x_coco.py'
 
 
 @pytest.fixture

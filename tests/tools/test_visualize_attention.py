@@ -128,7 +128,7 @@ def test_errors_are_one_line(visualize: Visualize, checkpoint: Path, tmp_path: P
 def test_official_checkpoints_give_the_same_view(visualize: Visualize) -> None:
     """Parameters with the names of the official implementations are loaded as they are."""
     for family in ('pvt', 'dpt', 'datpp'):
-        config = ROOT / 'configs' / 'demo' / f'retinanet_{family}_shapes.py'
+        config = ROOT / 'configs' / 'demo' / f'retinanet_{family.replace("pp", "-pp")}_shapes.py'
         own, views = state_dict_of(config), []
         for file, state_dict in (('own.pth', own), ('official.pth', official_names(own, family))):
             torch.save(dict(state_dict=state_dict), file)
