@@ -37,6 +37,7 @@ def problems(
     (root / 'train.json').write_text(json.dumps(content))
     pipeline = PIPELINE if masks else [PIPELINE[0], PIPELINE[1] | dict(with_mask=False)]
     settings = dict(type='CocoDataset', data_root=str(root), ann_file='train.json', pipeline=pipeline)
+    settings |= dict(data_prefix=dict(img=''))
     settings |= dict(metainfo=dict(classes=('cat', 'dog'))) | dataset
     evaluator = dict(type='CocoMetric', ann_file=str(root / 'train.json'), metric=['bbox', 'segm'])
     config = Config({f'{loader}_dataloader': dict(dataset=settings), f'{loader}_evaluator': evaluator})

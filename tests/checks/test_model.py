@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from mmengine.config import Config
 from mmengine.optim import CosineAnnealingLR, LinearLR, MultiStepLR
 from mmengine.registry import MODELS, DefaultScope
 from running import ROOT
+from small_models import build_small
 from torch import nn
 
 from deformable_vit.checks import check_model, warmup_warning
@@ -32,7 +34,7 @@ def model(config: str, **edits: Any) -> tuple[nn.Module, str]:
         ),
         ('demo/retinanet_pvtv2_shapes.py', {'model.bbox_head.in_channels': 5}, 'model.bbox_head.in_channels is 5'),
         ('demo/fpn_pvt_shapes.py', {'model.neck.in_channels': [8] * 4}, '; set model.neck.in_channels="['),
-        ('demo/pvt_shapes.py', {'model.head.in_channels': 7}, 'model.head.in_channels is 7, but the backbone returns'),
+        ('demo/pvt_shapes.py', {'model.head.in_channels': 7}, 'model.head.in_channels is 7, but gets'),
     ],
 )
 def test_channels_that_do_not_fit_are_named(config: str, edits: dict[str, Any], words: str) -> None:
@@ -45,23 +47,23 @@ def test_channels_that_do_not_fit_are_named(config: str, edits: dict[str, Any], 
 @pytest.mark.parametrize(('indices', 'transform'), [(3, None), ([0, 3], 'resize_concat'), ([0, 1], 'multiple_select')])
 def test_segmentation_heads_without_a_neck(indices: Any, transform: str | None) -> None:
     from mmseg.models.decode_heads import FCNHead
+    from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 
-    channels = (8, 16, 32, 64)
-    backbone = nn.Identity()
-    type(backbone)
     segmentor = nn.Module()
-    segmentor.backbone = _Backbone(channels)
+    segmentor.backbone = build_small('PVTv2')
 
-    def head(wrong: int) -> FCNHead:
-        wanted = [channels[i] + wrong for i in ([indices] if isinstance(indices, int) else indices)]
-        inputs = wanted[0] if transform is None else wanted
-        kind = FCNHead if transform != 'multiple_select' else _SelectingHead
-        return kind(in_channels=inputs, in_index=indices, input_transform=transform, channels=4, num_classes=2)
+    def head(spare: int) -> BaseDecodeHead:
+        channels = [segmentor.backbone.out_channels[i] for i in ([indices] if isinstance(indices, int) else indices)]
+        kind = BaseDecodeHead if transform == 'multiple_select' else FCNHead
+        inputs = channels[0] + spare if transform is None else [channels[0] + spare, *channels[1:]]
+        settings = dict(input_transform=transform, channels=4, num_classes=2)
+        with mock.patch.multiple(kind, __abstractmethods__=set()):
+            return kind(in_channels=inputs, in_index=indices, **settings)
 
-    segmentor.decode_head = head(0)
+    segmentor.decode_head = segmentor.auxiliary_head = head(0)
     check_model(segmentor, 'mmseg')
-    segmentor.auxiliary_head = nn.ModuleList([head(0), head(1)])
-    with pytest.raises(UserError, match=r'model.auxiliary_head.1.in_channels is'):
+    segmentor.auxiliary_head = head(1)
+    with pytest.raises(UserError, match=r'model.auxiliary_head.in_channels is'):
         check_model(segmentor, 'mmseg')
 
 

@@ -18,6 +18,7 @@ from ..errors import first_line
 from .coco import check_coco, is_coco
 from .datasets import LOADERS, Data, Job, leaf_datasets, listed
 from .directories import First, check_classification
+from .images import missing_file
 from .masks import check_segmentation
 from .problem import Problem, Report
 from .voc import check_voc
@@ -84,10 +85,12 @@ def _jobs(data: Data, report: Report, read: Callable[[Path], Any], first: First)
     if not data.is_local:
         print_log(f'{data.loader}: not on a local disk, not checked')
         data.is_counted = False
+    elif isinstance(names := (data.settings.get('metainfo') or {}).get('classes'), str):
+        report.append(data.error(f"metainfo.classes is the text {names!r}; write a tuple, such as ('cat',)"))
     elif is_coco(data):
-        path = data.path(data.settings['ann_file'])
-        if not path.is_file():
-            report.append(data.error('the annotation file does not exist; set data_root and ann_file', path))
+        path = Path(data.dataset.ann_file)
+        if problem := missing_file(data, path, 'annotation file'):
+            report.append(problem)
             return
         try:
             content = read(path)
@@ -117,7 +120,10 @@ def _run(
     """Run the jobs until the deadline; return whether all have been run."""
 
     def run(job: Job) -> list[Problem] | None:
-        return None if deadline is not None and time.monotonic() > deadline else list(job())
+        try:
+            return None if deadline is not None and time.monotonic() > deadline else list(job())
+        except Exception as error:  # files of any content
+            return [Problem('warning', '', 'a file cannot be checked', '', '', first_line(error))]
 
     done = 0
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
@@ -138,7 +144,7 @@ def _missing_classes(group: Sequence[Data], is_whole: bool, has_errors: bool) ->
         others = {name for other in group if other is not data for name in other.classes if name not in other.unlisted}
         if unlisted := [name for name in data.unlisted if name not in others]:
             kind = f'classes {listed(unlisted)} are not in the annotation file'
-            yield data.error(kind, data.path(data.settings['ann_file']), '', data.unlisted[unlisted[0]])
+            yield data.error(kind, data.dataset.ann_file, '', data.unlisted[unlisted[0]])
             return
     data = group[0]
     if data.is_train and all(is_whole if one.is_counted is None else one.is_counted for one in group):

@@ -30,7 +30,7 @@ def check_coco(data: Data, content: Any, report: Report) -> Iterator[Job]:
     Args:
         content: The JSON.
     """
-    file, lists = str(data.path(data.settings['ann_file'])), {}
+    file, lists = data.dataset.ann_file, {}
     errors = len(report.errors)
     for key in ('images', 'annotations', 'categories'):
         value = lists[key] = content.get(key) if isinstance(content, dict) else None
@@ -47,7 +47,7 @@ def check_coco(data: Data, content: Any, report: Report) -> Iterator[Job]:
     report.extend(_Coco(data, file, lists).problems())
     for image in lists['images']:
         if isinstance(name := image.get('file_name'), str):
-            record, path = f'image {image.get("id")!r}', data.prefix('img') / name
+            record, path = f'image {image.get("id")!r}', Path(data.dataset.data_prefix['img'], name)
             yield partial(check_image, data, path, _size(image), record, not data.quick)
 
 
@@ -183,7 +183,7 @@ class _Coco:
 
     def _filters(self) -> Iterator[Problem]:
         """Find what ``filter_cfg`` leaves for training."""
-        data, classes, filters = self.data, self.data.classes, self.data.settings.get('filter_cfg') or {}
+        data, classes, filters = self.data, self.data.classes, self.data.dataset.filter_cfg or {}
         wanted = {key for key, name in self.names.items() if not classes or name in classes}
         used = {a.get('image_id') for a in self.annotations if _is_id(i := a.get('category_id')) and i in wanted}
         empty = {key for key in self.sizes if filters.get('filter_empty_gt') and key not in used}

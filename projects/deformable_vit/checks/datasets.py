@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DATASETS, TRANSFORMS
 
 from .._nested import walk
-from .problem import Level, Problem
+from .problem import Problem
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 Job = Callable[[], Iterable[Problem]]
@@ -54,14 +53,11 @@ class Data:
     is_counted: bool | None = None
     unlisted: dict[str, str] = field(default_factory=dict)
 
-    def problem(self, level: Level, kind: str, file: object = '', record: str = '', detail: str = '') -> Problem:
-        return Problem(level, self.loader, kind, str(file), record, detail)
-
     def error(self, kind: str, file: object = '', record: str = '', detail: str = '') -> Problem:
-        return self.problem('error', kind, file, record, detail)
+        return Problem('error', self.loader, kind, str(file), record, detail)
 
     def warning(self, kind: str, file: object = '', record: str = '', detail: str = '') -> Problem:
-        return self.problem('warning', kind, file, record, detail)
+        return Problem('warning', self.loader, kind, str(file), record, detail)
 
     @property
     def is_train(self) -> bool:
@@ -86,59 +82,41 @@ class Data:
         bases = inspect.getmro(self.type) if self.type else ()
         return next((b for b in bases if b.__name__ == last and b.__module__.split('.')[0] == package), None)
 
+    @cached_property
+    def dataset(self) -> Any:
+        """The dataset, with classes and paths as OpenMMLab finds them; it has read no file."""
+        with DATASETS.switch_scope_and_registry(self.scope) as registry:
+            return registry.build({**self.settings, 'pipeline': [], 'lazy_init': True})
+
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of ``metainfo`` or, without it, of the type of the dataset."""
-        names = (self.settings.get('metainfo') or {}).get('classes') or self.type.METAINFO.get('classes') or ()
-        return (names,) if isinstance(names, str) else tuple(names)
+        return tuple(self.dataset.metainfo.get('classes') or ())
 
     @property
     def is_local(self) -> bool:
         """Whether the files are on a disk."""
-        prefix = self.settings.get('data_prefix') or ''
-        names = [*(prefix.values() if isinstance(prefix, dict) else [prefix])]
-        names += [self.settings.get('data_root'), self.settings.get('ann_file')]
+        names = [self.settings.get(key) for key in ('data_root', 'ann_file', 'data_prefix')]
         backend = (self.settings.get('backend_args') or {}).get('backend', 'local')
-        return backend == 'local' and not any('://' in str(name) for name in names)
-
-    def path(self, name: str | None) -> Path:
-        """Return the path of a file or directory, whose name may be relative to ``data_root``."""
-        return Path(self.settings.get('data_root') or '', name or '')
-
-    def prefix(self, key: str) -> Path:
-        """Return a directory of ``data_prefix``."""
-        prefix = self.settings.get('data_prefix') or ''
-        return self.path(prefix.get(key) if isinstance(prefix, dict) else prefix)
-
-    @property
-    def steps(self) -> list[dict[str, Any]]:
-        """The transforms of the pipeline."""
-        return [step for step in self.settings.get('pipeline') or () if isinstance(step, dict)]
+        return backend == 'local' and '://' not in str(names)
 
     def step(self, name: str) -> dict[str, Any]:
-        """Return the first transform whose type ends so, or an empty dict."""
-        return next((step for step in self.steps if _name(step.get('type')).endswith(name)), {})
+        """Return the first transform of the pipeline whose type has a name, or an empty dict."""
+        steps = [step for step in self.settings.get('pipeline') or () if isinstance(step, dict)]
+        return next((s for s in steps if name == str(getattr(k := s.get('type'), '__name__', k)).split('.')[-1]), {})
 
     @cached_property
     def has_own_steps(self) -> bool:
         """Whether a transform of the pipeline is not one of OpenMMLab, and may do anything with annotations."""
+        kinds = [step['type'] for step in self.settings.get('pipeline') or ()]
         with TRANSFORMS.switch_scope_and_registry(self.scope) as registry:
-            kinds = [registry.get(k) if isinstance(k := step.get('type'), str) else k for step in self.steps]
+            kinds = [registry.get(kind) if isinstance(kind, str) else kind for kind in kinds]
         return any(not getattr(kind, '__module__', '').startswith('mm') for kind in kinds)
-
-    def build(self) -> Any:
-        """Return the dataset, with the paths as OpenMMLab resolves them; no file is read."""
-        with DATASETS.switch_scope_and_registry(self.scope) as registry:
-            return registry.build({**self.settings, 'pipeline': [], 'lazy_init': True})
 
     def evaluators(self) -> list[dict[str, Any]]:
         """Return the evaluators of the loader."""
         found = None if self.is_train else self.config.get(self.loader.replace('dataloader', 'evaluator'))
         return [e for e in (found if isinstance(found, (list, tuple)) else [found]) if isinstance(e, dict)]
-
-
-def _name(kind: Any) -> str:
-    return kind if isinstance(kind, str) else getattr(kind, '__name__', '')
 
 
 def trains_masks(model: Any) -> bool:
@@ -175,8 +153,8 @@ def check_heads(data: Data, classes: Sequence[str]) -> Iterator[Problem]:
         # The label maps say which labels a segmentor gets; DETR's detections have every class that its head has.
         is_detr = bool(data.evaluators()) and any(k.endswith('num_queries') for k, _ in walk(data.config.model, ''))
         is_main = bool(_MAIN_HEADS.fullmatch(key.rpartition('.')[0])) and data.scope != 'mmseg'
-        level: Level = 'error' if is_main and (number < len(classes) or is_detr) else 'warning'
-        yield data.problem(level, f'{key} is {number}', detail=f'{text}; set {key}={len(classes)}')
+        level = data.error if is_main and (number < len(classes) or is_detr) else data.warning
+        yield level(f'{key} is {number}', detail=f'{text}; set {key}={len(classes)}')
 
 
 def listed(names: Sequence[str]) -> str:

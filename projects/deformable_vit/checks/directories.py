@@ -26,7 +26,7 @@ def check_classification(data: Data, report: Report, first: First) -> Iterator[J
     Args:
         first: Filled by the first dataset, with which the others are compared.
     """
-    dataset, data.is_counted = data.build(), False  # by _check_names
+    dataset, data.is_counted = data.dataset, False  # by _check_names
     directory, file = Path(dataset.img_prefix or ''), Path(dataset.ann_file or '')
     if dataset.with_label and dataset.ann_file:
         yield from _check_labels(data, file, directory, report)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import mmcv
 import numpy as np
@@ -18,9 +17,8 @@ from .problem import Problem, Report
 
 def check_segmentation(data: Data, report: Report) -> Iterator[Job]:
     """Report the problems of the lists of files, as mmseg finds them, and yield a job for each image."""
-    dataset = data.build()
-    labels = _Labels(data, dataset)
-    report.extend(check_heads(data, labels.classes))
+    dataset, labels = data.dataset, _Labels(data)
+    report.extend(check_heads(data, data.classes))
     for directory in filter(None, dataset.data_prefix.values()):
         if not Path(directory).is_dir():
             report.append(data.error('the directory does not exist; set data_root and data_prefix', directory))
@@ -40,9 +38,9 @@ def check_segmentation(data: Data, report: Report) -> Iterator[Job]:
 class _Labels:
     """The labels of a dataset of mmseg, and what the heads do with them."""
 
-    def __init__(self, data: Data, dataset: Any) -> None:
-        self.data, self.zero = data, dataset.reduce_zero_label
-        self.classes = tuple(dataset.metainfo.get('classes') or ())
+    def __init__(self, data: Data) -> None:
+        dataset, self.data, self.classes = data.dataset, data, data.classes
+        self.zero = dataset.reduce_zero_label
         self.label_map: dict[int, int] = dataset.label_map or {}
         self.backend = data.step('LoadAnnotations').get('imdecode_backend', 'pillow')
         # (number of outputs, ignored label) by key, of the heads with a softmax, which stops at another label.

@@ -10,8 +10,10 @@ from functools import cache
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.registry import Registry
 from mmengine.runner import Runner
+from torch import nn
 
 from .._nested import walk
 from ..errors import UserError
@@ -104,16 +106,19 @@ def _class(kind: str, scope: str) -> Any:
 
 
 def _arguments(kind: Any, scope: str) -> set[str]:
-    """Return the names that a constructor takes, with those of its base classes; nothing for an unknown type."""
+    """Return the names that a constructor takes, with those of its base classes; nothing where it may take others."""
     found = _class(kind, scope) if isinstance(kind, str) else kind
-    names: set[str] = set()
-    classes = inspect.getmro(found) if inspect.isclass(found) else [found] if callable(found) else []
-    if any(hasattr(cls.__init__, '__wrapped__') for cls in classes):  # a decorated one may take older names, too
-        return names
-    for cls in classes:
-        with contextlib.suppress(ValueError):  # a class of C without a signature
-            names |= set(inspect.signature(cls).parameters)
-    return names
+    if not inspect.isclass(found):
+        return set()
+    owners = [cls for cls in inspect.getmro(found) if '__init__' in vars(cls) and cls not in (nn.Module, object)]
+    with contextlib.suppress(ValueError):  # a class of C without a signature
+        signatures = [inspect.signature(cls.__init__).parameters for cls in owners]
+        # Where **kwargs goes to no base class it goes elsewhere; of hooks only CheckpointHook has such.
+        is_open = signatures and any(p.kind is p.VAR_KEYWORD for p in signatures[-1].values())
+        is_decorated = any(hasattr(cls.__init__, '__wrapped__') for cls in owners)  # which may take older names, too
+        if not is_decorated and (not is_open or issubclass(found, Hook)):
+            return {name for parameters in signatures for name in parameters}
+    return set()
 
 
 def _readers(config: Config, name: str) -> list[str]:

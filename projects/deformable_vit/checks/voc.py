@@ -13,15 +13,13 @@ from .problem import Problem, Report
 
 def check_voc(data: Data, report: Report) -> Iterator[Job]:
     """Report a missing list of names, and yield a job for each of them."""
-    listing = data.path(data.settings.get('ann_file'))
+    dataset, listing = data.dataset, Path(data.dataset.ann_file)
     if problem := missing_file(data, listing, 'annotation file'):
         report.append(problem)
         return
     report.extend(check_heads(data, data.classes))
     report.checked['annotation files'] += 1
-    root = data.prefix('sub_data_root')
-    annotations = root / data.settings.get('ann_subdir', 'Annotations')
-    images = root / data.settings.get('img_subdir', 'JPEGImages')
+    annotations, images = (Path(dataset.sub_data_root, name) for name in (dataset.ann_subdir, dataset.img_subdir))
     for name in listing.read_text().splitlines():
         yield partial(_check, data, annotations / f'{name}.xml', images / f'{name}.jpg', listing)
 
