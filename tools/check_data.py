@@ -11,10 +11,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from deformable_vit.checks import LOADERS, Problem, check
 from deformable_vit.apis.command_line import add_config_options, one_line_errors
 from deformable_vit.apis.config import load_config
-from deformable_vit.apis.console import quiet_warnings
+from deformable_vit.checks import LOADERS, Problem, check
 from deformable_vit.errors import UserError
 
 # Examples of a kind of problem in the table.
@@ -56,7 +55,6 @@ def table(problems: Sequence[Problem]) -> str:
 @one_line_errors
 def main() -> None:
     args = parse_args()
-    quiet_warnings()
     if args.workers < 1:
         raise UserError(f'--workers must be at least 1, got {args.workers}')
     if args.json and not Path(args.json).absolute().parent.is_dir():

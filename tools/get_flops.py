@@ -7,13 +7,11 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from deformable_vit.apis.flops import count_flops, count_parameters
-from deformable_vit.apis.inference import load_model
 from deformable_vit.apis.command_line import add_config_options, one_line_errors
 from deformable_vit.apis.config import load_config
-from deformable_vit.apis.console import quiet_warnings
-from deformable_vit.errors import UserError
-from deformable_vit.errors import first_line
+from deformable_vit.apis.flops import count_flops, count_parameters
+from deformable_vit.apis.inference import load_model
+from deformable_vit.errors import UserError, first_line
 
 # (height, width) of the FLOPs in the DAT paper's tables.
 SHAPES = {'mmdet': (800, 1280), 'mmseg': (512, 2048)}

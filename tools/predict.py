@@ -19,13 +19,11 @@ from mmengine.device import get_device
 from PIL import Image
 from tqdm import tqdm
 
-from deformable_vit.apis.inference import TASKS, Predictor
-from deformable_vit.checkpoints import write_atomically
 from deformable_vit.apis.command_line import add_config_options, one_line_errors
 from deformable_vit.apis.config import load_config
-from deformable_vit.apis.console import quiet_warnings
-from deformable_vit.errors import UserError
-from deformable_vit.errors import first_line
+from deformable_vit.apis.inference import TASKS, Predictor
+from deformable_vit.checkpoints import write_atomically
+from deformable_vit.errors import UserError, first_line
 
 WRITTEN = ('.jpg', '.jpeg', '.png', '.webp')
 IMAGES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')  # of mmdet's inferencer

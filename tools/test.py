@@ -5,7 +5,6 @@ from pathlib import Path
 
 from deformable_vit.apis.command_line import common_arguments, one_line_errors, set_local_rank
 from deformable_vit.apis.config import load_config, set_work_dir
-from deformable_vit.apis.console import quiet_warnings
 from deformable_vit.apis.device import adapt_to_device
 from deformable_vit.apis.test import add_out, add_show, add_tta, test
 from deformable_vit.errors import UserError
@@ -36,7 +35,6 @@ def parse_args() -> argparse.Namespace:
 @one_line_errors
 def main() -> None:
     args = parse_args()
-    quiet_warnings()
     set_local_rank(args)
     config = load_config(args.config, args.cfg_options)
     set_work_dir(config, args.config, args.work_dir)

@@ -8,13 +8,11 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from deformable_vit.apis.inference import load_model
-from deformable_vit.checkpoints import write_atomically
 from deformable_vit.apis.command_line import add_config_options, one_line_errors
 from deformable_vit.apis.config import load_config
-from deformable_vit.apis.console import quiet_warnings
-from deformable_vit.errors import UserError
-from deformable_vit.errors import first_line
+from deformable_vit.apis.inference import load_model
+from deformable_vit.checkpoints import write_atomically
+from deformable_vit.errors import UserError, first_line
 from deformable_vit.visualization import Recording, View, build_page, draw, read_overlay, record, to_json
 
 MODES = ('query', 'locations', 'received', 'displacement')
@@ -123,8 +121,7 @@ def visualize(args: argparse.Namespace) -> None:
     config = load_config(args.config, args.cfg_options)
     check_files(outputs, inputs, args.overwrite)
     try:
-        with quiet_console():
-            recording, model, classes = record_image(config, args)
+        recording, model, classes = record_image(config, args)
     except UserError:
         raise
     except Exception as error:  # a config is a program, and an image may be unreadable

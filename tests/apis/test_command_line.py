@@ -63,9 +63,11 @@ def test_other_errors_keep_their_traceback() -> None:
 
 
 def test_errors_before_the_first_batch_are_in_the_config() -> None:
-    with pytest.raises(UserError, match=r"config a.py: TypeError: no argument 'x' \(DEFORMABLE_VIT_TRACEBACK=1 shows"):
-        with config_errors('a.py', lambda: False):
-            raise TypeError("no argument 'x'")
+    with (
+        pytest.raises(UserError, match=r"config a.py: TypeError: no argument 'x' \(DEFORMABLE_VIT_TRACEBACK=1 shows"),
+        config_errors('a.py', lambda: False),
+    ):
+        raise TypeError("no argument 'x'")
     with pytest.raises(TypeError), config_errors('a.py', lambda: True):
         raise TypeError('a defect')
 
@@ -77,9 +79,11 @@ def parsed(*options: str) -> dict[str, Any]:
 
 
 def test_options() -> None:
-    assert parsed('a.b=3', 'c=True', 'd=(256,64)', 'e=0,1', 'f=epoch_{}.pth', 'g=None', 'h=x=y', 'i=run(1).pth') == dict(
-        zip('cdefghi', (True, (256, 64), [0, 1], 'epoch_{}.pth', None, 'x=y', 'run(1).pth'), strict=True)
-    ) | {'a.b': 3}
+    assert parsed(
+        'a.b=3', 'c=True', 'd=(256,64)', 'e=0,1', 'f=epoch_{}.pth', 'g=None', 'h=x=y', 'i=run(1).pth'
+    ) == dict(zip('cdefghi', (True, (256, 64), [0, 1], 'epoch_{}.pth', None, 'x=y', 'run(1).pth'), strict=True)) | {
+        'a.b': 3
+    }
     assert parsed('hooks=[dict(type="EMAHook",momentum=0.1)]') == {'hooks': '[dict(type="EMAHook",momentum=0.1)]'}
     for option, words in (('model', 'is not KEY=VALUE'), ('=3', 'is not KEY=VALUE'), ('a=(4', 'unbalanced brackets')):
         with pytest.raises(UserError, match=words):

@@ -110,7 +110,9 @@ def test_a_config_keeps_what_it_names() -> None:
     assert config.custom_hooks[kinds.index('SampleErrorHook')].on_error == 'skip'
     assert config.train_cfg.type == 'deformable_vit.engine.ResumableEpochBasedTrainLoop'
     assert config.train_dataloader.batch_sampler == dict(
-        type='deformable_vit.engine.SeededBatchSampler', drop_last=True, batch_sampler=dict(type='AspectRatioBatchSampler')
+        type='deformable_vit.engine.SeededBatchSampler',
+        drop_last=True,
+        batch_sampler=dict(type='AspectRatioBatchSampler'),
     )
     other = Config(dict(train_cfg=dict(type='MyLoop'), train_dataloader=dict(batch_size=2, sampler=dict(type='X'))))
     make_reliable(other)

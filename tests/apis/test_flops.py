@@ -9,10 +9,10 @@ from mmengine.registry import MODELS
 from running import ROOT
 from torch import nn
 
+from deformable_vit.apis.flops import count_flops, count_parameters
 from deformable_vit.backbones.dat.dat import DeformableAttention
 from deformable_vit.backbones.dat.local_attention import NeighborhoodAttention, WindowAttention
 from deformable_vit.backbones.dpt import DeformablePatchEmbed
-from deformable_vit.apis.flops import count_flops, count_parameters
 from deformable_vit.layers import PatchEmbed
 from deformable_vit.ops import BACKENDS, use_backend
 

@@ -77,7 +77,9 @@ def test_the_base_alone_protects_checkpoints(tmp_path: Path) -> None:
     assert kept.read_bytes() == before
 
 
-@pytest.mark.parametrize(('host', 'demo'), [('mmdet', 'retinanet_pvtv2'), ('mmseg', 'fpn_pvtv2'), ('mmpretrain', 'pvt')])
+@pytest.mark.parametrize(
+    ('host', 'demo'), [('mmdet', 'retinanet_pvtv2'), ('mmseg', 'fpn_pvtv2'), ('mmpretrain', 'pvt')]
+)
 def test_a_bad_sample_is_named(host: str, demo: str, config: Any, shapes: Path, tmp_path: Path) -> None:  # noqa: F811
     base = config(f'{demo}_shapes.py')
     path = tmp_path / 'bad.py'

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from deformable_vit.engine.data_checks.check import check_datasets
 from few_images import shapes  # noqa: F401  a fixture
 from mmengine.config import Config
 from own_data import CLASSES, SEG_CLASSES, fill_in, write_coco, write_masks
@@ -19,7 +20,6 @@ from toy_training import ITERATIONS, start, toy_config, train, wait
 
 from deformable_vit._nested import walk
 from deformable_vit.engine import load_config
-from deformable_vit.engine.data_checks.check import check_datasets
 
 pytestmark = pytest.mark.slow
 # Values of every type that JSON has, but numbers to compute with.

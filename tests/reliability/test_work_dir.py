@@ -70,7 +70,9 @@ def test_resume_takes_the_newest_whole_checkpoint(unbroken, tmp_path: Path) -> N
     assert wait(start(partial(train, toy_config(run, keep=-1, model=model)), log)) == 143
     damaged = run / 'interrupted_epoch_3_iter_20.pth'
     content = bytearray(damaged.read_bytes())
-    content[content.index(torch.load(damaged, weights_only=False)['state_dict']['layers.0.weight'].numpy().tobytes())] ^= 1
+    content[
+        content.index(torch.load(damaged, weights_only=False)['state_dict']['layers.0.weight'].numpy().tobytes())
+    ] ^= 1
     damaged.write_bytes(content)
     (run / 'epoch_4.pth').write_bytes((run / 'epoch_3.pth').read_bytes()[:-100])
     assert wait(start(partial(train, toy_config(run, keep=-1)), log)) == 0
@@ -150,7 +152,9 @@ def test_training_goes_on_after_the_disk_was_full(
     filling = start(partial(fill, disk, run / f'epoch_{draw.randint(1, 2)}.pth', free), tmp_path / 'filling')
     assert wait(start(partial(train, toy_config(run, model=dict(pause=0.1))), log)) == 2
     assert wait(filling) == 0
-    assert f'train.py: error: work directory {run}: No space left on device; earlier' in log.read_text().splitlines()[-1]
+    assert (
+        f'train.py: error: work directory {run}: No space left on device; earlier' in log.read_text().splitlines()[-1]
+    )
     assert resumable_checkpoints(run)
     (disk / 'filler').unlink()
     assert wait(start(partial(train, toy_config(run)), log)) == 0

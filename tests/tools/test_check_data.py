@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from deformable_vit.engine.data_checks.check import check_datasets
 from own_data import CLASSES, SEG_CLASSES, fill_in, write_coco, write_masks, write_voc
 from PIL import Image
 
 from deformable_vit.engine import UserError, load_config, quick_check
-from deformable_vit.engine.data_checks.check import check_datasets
 
 
 def shown(report) -> list[str]:

@@ -16,6 +16,7 @@ from mmengine.config import DictAction
 
 from ..errors import TrainingError, UserError, first_line
 from ..ops import current_backend
+from .console import quiet_warnings
 
 TRACEBACK = 'DEFORMABLE_VIT_TRACEBACK'
 # `dict(...)` or `{'key': ...}` at the beginning of a value or of an element of a list; `{}.pth` is a file name.
@@ -25,11 +26,12 @@ _DICT = re.compile(r"""(^|[\[(,])\s*(dict\(|\{\s*(['"]|\w+\s*:))""")
 def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
     """Print a :class:`UserError` as ``PROGRAM: error: MESSAGE`` and exit with status 2, like argparse.
 
-    ``DEFORMABLE_VIT_TRACEBACK=1`` shows the traceback instead.
+    ``DEFORMABLE_VIT_TRACEBACK=1`` shows the traceback instead. Deprecations in other packages are not shown.
     """
 
     @wraps(main)
     def wrapped() -> None:
+        quiet_warnings()
         try:
             _check_environment()
             main()

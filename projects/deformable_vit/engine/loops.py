@@ -14,7 +14,6 @@ from ..errors import UserError
 from .samples import SeededBatchSampler
 from .workers import without_workers
 
-
 Loader = DataLoader[Any] | dict[str, Any]
 
 

@@ -43,8 +43,8 @@ class FiniteLossHook(Hook):
         ordered = sorted(values.items(), key=lambda item: math.isfinite(item[1]))
         listed = ', '.join(f'{name}={value:.4g}' for name, value in ordered)
         raise TrainingError(
-            f'iteration {self.runner.iter + 1}: the loss is not finite ({listed}); lower the learning rate or check the '
-            'data, and continue from a checkpoint before it'
+            f'iteration {self.runner.iter + 1}: the loss is not finite ({listed}); lower the learning rate or check '
+            'the data, and continue from a checkpoint before it'
         )
 
 

@@ -83,7 +83,7 @@ class StopHook(Hook):
             self._stop(runner, runner.iter)
         if self.before and batch_idx + 1 == len(runner.val_dataloader):
             # Metrics may fork processes and end them with SIGTERM, as mmdet's VOC evaluation does. Python discards a
-            # signal with a handler that arrives before the new process runs, and the training would wait for it forever.
+            # signal that arrives before the new process runs if it has a handler: the training would wait forever.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:

@@ -80,9 +80,13 @@ class WorkDirHook(Hook):
                 f'{holder.get("since")}; wait for it, stop it, or choose another --work-dir'
             ) from error
         except NotImplementedError:
-            print_log(f'{directory}: its file system has no locks; do not train in it twice at the same time', 'current')
+            print_log(
+                f'{directory}: its file system has no locks; do not train in it twice at the same time', 'current'
+            )
         since = time.strftime('%Y-%m-%d %H:%M:%S')
-        write_atomically(self.holder, json.dumps(dict(host=socket.gethostname(), pid=os.getpid(), since=since)).encode())
+        write_atomically(
+            self.holder, json.dumps(dict(host=socket.gethostname(), pid=os.getpid(), since=since)).encode()
+        )
 
 
 def _has_ended(holder: dict[str, Any]) -> bool:
