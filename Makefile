@@ -1,30 +1,30 @@
 # Every target sets up what is missing first, so that a new clone needs only `make demo` or `make test`.
 SHELL := /bin/bash
-# Not PYTHON: tools/setup.sh uses that for the interpreter that creates .venv.
+# Not PYTHON: tools/dev/setup.sh uses that for the interpreter that creates .venv.
 VENV_PYTHON := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup demo convergence test test-fast reliability lint format real benchmark clean
+.PHONY: help setup demo convergence test test-fast test-all lint format real benchmark clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 20
 
 setup:  ## create .venv with the stack (STACK=, TORCH=, PYTHON= choose another); about 3 minutes on 2 cores, later 2
-	@bash tools/setup.sh
+	@bash tools/dev/setup.sh
 
 demo: setup  ## train and test a detector and a segmentor on built-in data (about 6 minutes on 2 cores)
-	@$(VENV_PYTHON) tools/demo.py $(DEMO_ARGS)
+	@$(VENV_PYTHON) tools/dev/demo.py $(DEMO_ARGS)
 
 convergence: setup  ## train every combination of backbone and head on built-in data (about 4 hours on 2 cores; resumable)
-	@$(VENV_PYTHON) tools/convergence_check.py $(CONVERGENCE_ARGS)
+	@$(VENV_PYTHON) tools/dev/convergence_check.py $(CONVERGENCE_ARGS)
 
-test: setup lint  ## lint and the whole test suite with coverage (about 25 minutes on 2 cores)
-	@$(VENV_PYTHON) -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+test: setup lint  ## lint and the tests (about 10 minutes on 2 cores)
+	@$(VENV_PYTHON) -m pytest -m "not nightly" $(PYTEST_ARGS)
 
-test-fast: setup  ## the tests that do not train (about 2 minutes on 2 cores)
-	@$(VENV_PYTHON) -m pytest -m "not slow" $(PYTEST_ARGS)
+test-fast: setup  ## the tests that do not train (about 90 seconds on 2 cores)
+	@$(VENV_PYTHON) -m pytest -m "not slow and not nightly and not campaign" $(PYTEST_ARGS)
 
-reliability: setup  ## kills, full disks, damaged files and bad data, many of each (about 40 minutes on 2 cores)
-	@RELIABILITY=long $(VENV_PYTHON) -m pytest -m campaign --durations=0 --durations-min=60 $(PYTEST_ARGS)
+test-all: setup lint  ## everything, with coverage: also many kills, full disks and damaged files, and development tools
+	@RELIABILITY=long $(VENV_PYTHON) -m pytest --cov --cov-report=term --durations-min=60 $(PYTEST_ARGS)
 
 lint: setup  ## ruff, codespell and mypy
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/codespell && .venv/bin/mypy
@@ -32,8 +32,8 @@ lint: setup  ## ruff, codespell and mypy
 format: setup  ## format with ruff and apply its fixes
 	@.venv/bin/ruff format . && .venv/bin/ruff check --fix .
 
-real: setup  ## overfit small sets of real COCO and ADE20K images (slow; tools/benchmark_real.py lists the data)
-	@$(VENV_PYTHON) tools/benchmark_real.py $(REAL_ARGS)
+real: setup  ## overfit small sets of real COCO and ADE20K images (slow; tools/dev/benchmark_real.py lists the data)
+	@$(VENV_PYTHON) tools/dev/benchmark_real.py $(REAL_ARGS)
 
 benchmark: setup  ## time and memory of backbones, reference implementations and mmdet's (20 minutes on 2 idle cores)
 	@$(VENV_PYTHON) tools/benchmark.py $(BENCHMARK_ARGS)

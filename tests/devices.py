@@ -1,10 +1,13 @@
-"""Comparison of a function with its reference, values and gradients, on every available device."""
+"""Comparison of a function with its reference on every available device, and the ops that a function calls."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 # For ``pytest.mark.parametrize('device', DEVICES)``.
 _needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
@@ -68,3 +71,19 @@ def assert_same_function(
     for i, (grad, want) in enumerate(zip(grads, wanted, strict=True)):
         assert grad.isfinite().all()
         check(grad, want, f'gradient of argument {i}')
+
+
+class CalledOps(TorchDispatchMode):
+    """Count, within a context, the ops that torch dispatches, such as ``aten::grid_sampler_2d``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        self.counts[func.name()] += 1
+        return func(*args, **(kwargs or {}))
+
+    def count(self, part: str) -> int:
+        """Return the number of calls of ops with this part in their name."""
+        return sum(n for name, n in self.counts.items() if part in name)

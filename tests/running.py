@@ -1,5 +1,6 @@
 """What tests need to run the tools."""
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 # Always the CPU, so that results do not depend on the machine.
 ENVIRONMENT = os.environ | {
     'PYTHON': sys.executable,
-    'PYTHONPATH': str(ROOT / 'tests'),
+    'PYTHONPATH': f'{ROOT / "tests"}{os.pathsep}{ROOT / "projects"}',
     'CUDA_VISIBLE_DEVICES': '',
 }
 
@@ -22,3 +23,9 @@ def exit_status(main: Callable[[], None]) -> int:
     except SystemExit as ended:
         return ended.code
     return 0
+
+
+def read_metrics(work_dir: Path) -> dict[str, float]:
+    """Return the metrics of the last test in a work directory, which mmengine writes as a line of JSON."""
+    newest = max(work_dir.glob('*/*.json'), key=lambda path: path.stat().st_mtime)
+    return json.loads(newest.read_text().splitlines()[-1])

@@ -1,4 +1,4 @@
-"""tools/setup.sh on a machine of which the tests choose the commands, with a fake Python."""
+"""tools/dev/setup.sh on a machine of which the tests choose the commands, with a fake Python."""
 
 import contextlib
 import os
@@ -76,18 +76,17 @@ class Checkout:
 
     def __init__(self, root: Path) -> None:
         self.root, self.wheels, self.log, self.bin = root / 'project', root / 'wheels', root / 'log', root / 'bin'
-        (self.root / 'tools').mkdir(parents=True)
+        (self.root / 'tools' / 'dev').mkdir(parents=True)
         files = ('requirements.txt', 'requirements-onedl.txt', 'pyproject.toml')
-        for name in (*files, 'tools/setup.sh', 'tools/_setup_checks.sh', 'tools/build_mmcv.py'):
+        for name in (*files, 'tools/dev/setup.sh', 'tools/dev/setup_checks.sh', 'tools/build_mmcv.py'):
             shutil.copy(ROOT / name, self.root / name)
         self.gpu = root / 'nvidiactl'
-        script = self.root / 'tools' / 'setup.sh'
+        script = self.root / 'tools' / 'dev' / 'setup.sh'
         script.write_text(script.read_text().replace('/dev/nvidiactl', str(self.gpu)).replace('/usr/local/cuda', '/no'))
         self.bin.mkdir()
         for name in COMMANDS.split():
             (self.bin / name).symlink_to(shutil.which(name) or name)
         self.command('g++', 'exit 0')
-        self.command('df', 'echo "/dev/disk 99999 0 ${FREE:-99999} 0% /mnt"')
         python = self.command('python3.11', FAKE_PYTHON)
         modules = root / 'modules'
         modules.mkdir()
@@ -111,7 +110,7 @@ class Checkout:
     def start(self, **env: str) -> subprocess.Popen:
         self.log.write_text('')
         return subprocess.Popen(
-            ['bash', 'tools/setup.sh'], cwd=self.root, env=self.env | env, text=True, start_new_session=True,
+            ['bash', 'tools/dev/setup.sh'], cwd=self.root, env=self.env | env, text=True, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 

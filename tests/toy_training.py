@@ -36,18 +36,26 @@ class ToyModel(BaseModel):
     Args:
         die_at: Training steps after which the process is killed, within ``die_within`` seconds.
         stop_at: Training steps after which the process gets a signal, ``(step, signal)``.
+        pause: Seconds of a step.
+        count_evaluation: Count batches of evaluation as steps, too.
     """
 
     def __init__(
-        self, die_at: int = 0, die_within: float = 0.0, stop_at: tuple[int, int] = (0, 0), pause: float = 0.0
+        self,
+        die_at: int = 0,
+        die_within: float = 0.0,
+        stop_at: tuple[int, int] = (0, 0),
+        pause: float = 0.0,
+        count_evaluation: bool = False,
     ) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Dropout(0.5), nn.Linear(16, 1))
+        self.count_evaluation = count_evaluation
         self.die_at, self.die_within, self.stop_at, self.pause, self.steps = die_at, die_within, stop_at, pause, 0
 
     def forward(self, inputs: list[Tensor], mode: str = 'tensor') -> Any:
         x = inputs if isinstance(inputs, Tensor) else torch.stack(inputs)
-        if mode == 'loss':
+        if mode == 'loss' or self.count_evaluation:
             self.steps += 1
             if self.steps == self.die_at:
                 threading.Timer(self.die_within, os.kill, [os.getpid(), signal.SIGKILL]).start()
@@ -55,6 +63,7 @@ class ToyModel(BaseModel):
                 # As a terminal and Slurm do: another process sends it to this one and to its workers.
                 subprocess.run(['kill', f'-{int(self.stop_at[1])}', '--', f'-{os.getpgrp()}'], start_new_session=True)
             time.sleep(self.pause)
+        if mode == 'loss':
             x = x + np.random.rand() * random.random()  # augmentation of batches, in the main process
             return dict(loss=self.layers(x).square().mean())
         return [dict(value=v) for v in self.layers(x)]

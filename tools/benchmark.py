@@ -6,176 +6,234 @@ process that runs all models in turns, peak memory from a new process for each m
 """
 
 import argparse
+import importlib
 import json
-import subprocess
+import multiprocessing
+import os
+import resource
+import statistics
 import sys
-from dataclasses import asdict
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 
-import matplotlib
 import torch
-from _machine import OtherProcesses, device_name
-from _measure import ZOO, Case, Measurement, measure_times, parse_model
-from _processes import TOOLS
-from matplotlib.backend_bases import FigureCanvasBase
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
+from torch.utils.benchmark import timer
+from tqdm import tqdm
 
-from deformable_vit.engine import UserError, one_line_errors
+from deformable_vit.apis.command_line import one_line_errors
+from deformable_vit.apis.config import load_config
+from deformable_vit.apis.device import adapt_to_device
+from deformable_vit.errors import UserError
+from deformable_vit.ops import BACKENDS, deformable_attention, query_coordinates, use_backend
 
-matplotlib.use('Agg')
-from matplotlib import pyplot as plt
-
-# Rows of the comparison below the table, if both models were measured.
-VERSUS = (
-    ('dat-t', 'dat-t:reference'),
-    ('dat-t', 'swin-t'),
-    ('dat-t-pp', 'dat-t-pp:reference'),
-    ('pvt-t', 'mmdet-pvt-t'),
-    ('dpt-t', 'dpt-t:reference'),
-    ('attention', 'attention:reference'),
-)
-DEFAULT = list(dict.fromkeys(name for row in VERSUS[:-1] for name in row))
+DEFAULT = ('dat-t', 'dat-t:reference', 'swin-t', 'dat-t-pp', 'dat-t-pp:reference', 'pvt-t', 'mmdet-pvt-t', 'dpt-t')
 DTYPES = ('float32', 'float16', 'bfloat16')
-# Mean number of cores that other processes may keep busy before the results are called unreliable.
-MAX_BUSY_CORES = 0.1
+ZOO = {
+    **{f'pvt-{size[0]}': dict(type='PVT', arch=size) for size in ('tiny', 'small', 'medium', 'large')},
+    **{f'pvtv2-{size}': dict(type='PVTv2', arch=size) for size in ('b0', 'b1', 'b2', 'b2-li')},
+    **{f'dpt-{size[0]}': dict(type='DPT', arch=size) for size in ('tiny', 'small', 'medium')},
+    **{f'dat-{size[0]}': dict(type='DAT', arch=size) for size in ('tiny', 'small', 'base')},
+    **{f'dat-{size[0]}-pp': dict(type='DAT', arch=f'{size}++') for size in ('tiny', 'small', 'base')},
+    'attention': dict(type='attention'),  # see class Attention
+    # mmdet's, without stochastic depth, so that training runs all blocks.
+    'mmdet-pvt-t': dict(type='mmdet.PyramidVisionTransformer', num_layers=[2, 2, 2, 2], drop_path_rate=0.0),
+    'swin-t': dict(type='mmdet.SwinTransformer', depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), drop_path_rate=0.0),
+}
+
+
+@dataclass
+class Case:
+    """One model under one set of conditions, and what was measured.
+
+    Attributes:
+        seconds: Of each repeat.
+        peak: MiB, where it was measured.
+        error: What failed.
+    """
+
+    model: str
+    backend: str
+    mode: str
+    height: int
+    width: int
+    batch: int
+    dtype: str
+    device: str
+    seconds: list[float] = field(default_factory=list)
+    peak: float | None = None
+    error: str = ''
+
+    @property
+    def title(self) -> str:
+        return self.model if self.backend == 'auto' else f'{self.model}:{self.backend}'
+
+    @property
+    def median(self) -> float | None:
+        return statistics.median(self.seconds) if self.seconds else None
+
+
+class Attention(nn.Module):
+    """The deformable attention of stage 3 of DAT-T for images of one size: 12 heads of 32 channels, 3 groups."""
+
+    def __init__(self, batch: int, height: int, width: int) -> None:
+        super().__init__()
+        self.size = -(-height // 16), -(-width // 16)
+        n = self.size[0] * self.size[1]
+        shapes = [(batch, 12, n, 32)] * 3 + [(12, 27, 27)]
+        self.tensors = nn.ParameterList([*map(torch.randn, shapes), torch.rand(batch, 3, n, 2) * 2 - 1])
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        q, k, v, table, locations = self.tensors
+        if torch.is_autocast_enabled(x.device.type):  # the dtype of the projections before it
+            q, k, v = (t.to(torch.get_autocast_dtype(x.device.type)) for t in (q, k, v))
+        axes = (query_coordinates(n, 'centers', locations) for n in self.size)
+        return (deformable_attention(q, k, v, table, locations, *axes),)
+
+
+@cache
+def scope_and_backbone(name: str) -> tuple[str, dict]:
+    """Return the scope and the config of a backbone, by its name or config file."""
+    if name in ZOO:
+        return 'mmdet', ZOO[name]
+    config = load_config(name, {})
+    adapt_to_device(config, 'none')
+    if not isinstance(config.model.get('backbone'), dict):
+        raise UserError(f'the model of {name} has no backbone')
+    return config.default_scope, dict(config.model.backbone, init_cfg=None)
+
+
+def parse_model(text: str) -> tuple[str, str]:
+    """``NAME[:BACKEND]`` or ``CONFIG[:BACKEND]`` -> (name or config file, backend)."""
+    name, _, backend = text.partition(':')
+    if name not in ZOO and not name.endswith('.py'):
+        raise UserError(f'{name} is neither a config file nor one of {", ".join(ZOO)}')
+    if backend and backend not in BACKENDS:
+        raise UserError(f'{text}: the backend must be one of {", ".join(BACKENDS)}')
+    scope_and_backbone(name)
+    return name, backend or 'auto'
+
+
+def stepper(case: Case) -> Callable[[], None]:
+    """Build a model, with the same weights each time; return a function that runs forward, and backward in training."""
+    torch.manual_seed(0)
+    scope, backbone = scope_and_backbone(case.model)
+    if case.model == 'attention':
+        model: nn.Module = Attention(case.batch, case.height, case.width)
+    else:
+        if case.backend == 'reference':  # plain PyTorch keeps all activations
+            backbone = dict(backbone, recompute_activation=False)
+        with DefaultScope.overwrite_default_scope(scope):
+            model = importlib.import_module(f'{scope}.registry').MODELS.build(dict(backbone))
+    model.to(case.device)
+    training, dtype = case.mode == 'training', getattr(torch, case.dtype)
+    model.train(training)
+    x = torch.randn(case.batch, 3, case.height, case.width, device=case.device)
+
+    def step() -> None:
+        with use_backend(case.backend), torch.set_grad_enabled(training):
+            with torch.autocast(case.device, dtype, enabled=dtype != torch.float32):
+                outs = model(x)
+            if training:
+                sum(out.float().square().mean() for out in outs).backward()
+                model.zero_grad(set_to_none=True)
+
+    return step
+
+
+def measure_times(cases: list[Case], warmup: int, repeats: int, bar: tqdm) -> None:
+    """Run the cases in turns, so that a disturbance affects all of them."""
+    steps = [stepper(case) for case in cases]
+    for _ in range(warmup + repeats):
+        for case, step in zip(cases, steps, strict=True):
+            bar.update()
+            if case.error:
+                continue
+            start = timer()  # synchronizes CUDA
+            try:
+                step()
+            except torch.OutOfMemoryError:
+                case.error = 'out of memory'
+            else:
+                case.seconds.append(timer() - start)
+    for case in cases:
+        del case.seconds[:warmup]
+    del steps, step
+    torch.cuda.empty_cache()  # for the processes that measure the peaks
+
+
+def measure_peak(case: Case) -> float:
+    """Return the MiB that model, gradients and one step need at most, without the libraries.
+
+    On CUDA this is the memory that torch allocates. On a CPU it is the resident memory of this process, which has to be
+    a new one that is forked: a program that is started inherits the peak of the one that starts it.
+    """
+    if case.device == 'cuda':
+        step = stepper(case)
+        step()  # allocates the workspaces of the libraries
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return torch.cuda.max_memory_allocated() / 2**20
+    importlib.import_module(f'{scope_and_backbone(case.model)[0]}.models')  # so that its imports do not count
+    unit = 2**20 if sys.platform == 'darwin' else 2**10  # bytes on macOS, KiB elsewhere
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    stepper(case)()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit
+
+
+def table(cases: list[Case]) -> str:
+    """Return the results as Markdown; the factors are relative to the first model under the same conditions."""
+    head = ('model', 'image', 'batch', 'dtype', 'mode', 'seconds', 'range', 'factor', 'peak MiB', 'factor', '')
+    lines = ['| ' + ' | '.join(head) + ' |', '| ' + ' | '.join('---' for _ in head) + ' |']
+    firsts: dict[tuple, Case] = {}
+    for case in cases:
+        conditions = f'{case.height} x {case.width}', str(case.batch), case.dtype, case.mode
+        first = firsts.setdefault(conditions, case)
+        times, memory = ['', '', ''], ['', '']
+        if case.median:
+            times = [f'{case.median:.4g}', f'{min(case.seconds):.4g} to {max(case.seconds):.4g}']
+            times.append(f'{case.median / first.median:.2f}' if first.median else '')
+        if case.peak:
+            memory = [f'{case.peak:.0f}', f'{case.peak / first.peak:.2f}' if first.peak else '']
+        lines.append('| ' + ' | '.join([case.title, *conditions, *times, *memory, case.error]) + ' |')
+    return '\n'.join(lines)
+
+
+def shape(text: str) -> tuple[int, int]:
+    """Parse ``HxW``, or ``N`` for a square."""
+    sizes = text.lower().split('x')
+    if len(sizes) > 2 or not all(size.isdigit() and int(size) >= 32 for size in sizes):
+        raise argparse.ArgumentTypeError(f'must be a height and a width of at least 32 such as 800x1344, got {text}')
+    return int(sizes[0]), int(sizes[-1])
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        'models',
-        nargs='*',
-        metavar='MODEL',
-        help=f'NAME[:BACKEND] or CONFIG[:BACKEND] (default: {" ".join(DEFAULT)})',
-    )
-    parser.add_argument('--list', action='store_true', help='list the names and exit')
-    parser.add_argument(
-        '--shape', nargs='+', default=['800x1344'], metavar='HxW', help='image sizes in pixels (default: 800x1344)'
-    )
-    parser.add_argument('--batch', type=int, nargs='+', default=[1], help='batch sizes (default: 1)')
-    parser.add_argument('--dtype', nargs='+', choices=DTYPES, default=['float32'], help='below float32 by autocast')
-    parser.add_argument('--mode', nargs='+', choices=('forward', 'training'), default=['forward', 'training'])
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu', choices=('cpu', 'cuda'))
-    parser.add_argument('--threads', type=int, help="threads on the CPU (default: torch's)")
-    parser.add_argument('--compile', action='store_true', help='use torch.compile; "first call" includes compiling')
-    parser.add_argument('--warmup', type=int, default=1, help='turns that do not count, before the others (default: 1)')
-    parser.add_argument('--repeats', type=int, default=5, help='turns that count (default: 5)')
-    parser.add_argument('--no-memory', action='store_true', help='do not measure the peak memory')
-    parser.add_argument('--json', metavar='FILE', help='write all results to a new file')
-    parser.add_argument('--plot', metavar='FILE', help='plot time and memory against pixels in a new file')
-    return parser.parse_args()
-
-
-def parse_shape(text: str) -> tuple[int, int]:
-    """Parse ``HxW``, or ``N`` for a square."""
-    sizes = text.lower().split('x')
-    if len(sizes) > 2 or not all(size.isdigit() and int(size) >= 32 for size in sizes):
-        raise UserError(f'--shape {text}: give a height and a width of at least 32 pixels, such as 800x1344')
-    return int(sizes[0]), int(sizes[-1])
-
-
-def list_cases(args: argparse.Namespace) -> list[list[Case]]:
-    """Return one list of cases per size, batch, dtype and mode; the cases of a list run in turns.
-
-    Raises:
-        UserError: An argument is invalid.
-    """
-    for name, least in (('warmup', 0), ('repeats', 1)):
-        if getattr(args, name) < least:
-            raise UserError(f'--{name} must be at least {least}, got {getattr(args, name)}')
-    if min(args.batch) < 1 or (args.threads is not None and args.threads < 1):
-        raise UserError(f'--batch and --threads must be at least 1, got {args.batch} and {args.threads}')
+    add = parser.add_argument
+    add('models', nargs='*', default=DEFAULT, metavar='MODEL', help=f'default: {" ".join(DEFAULT)}')
+    add('--list', action='store_true', help='list the names and exit')
+    add('--shape', type=shape, nargs='+', default=[(800, 1344)], metavar='HxW', help='image sizes (default: 800x1344)')
+    add('--batch', type=int, nargs='+', default=[1], help='batch sizes (default: 1)')
+    add('--dtype', nargs='+', choices=DTYPES, default=['float32'], help='below float32 by autocast')
+    add('--mode', nargs='+', choices=('forward', 'training'), default=['forward', 'training'])
+    add('--device', default='cuda' if torch.cuda.is_available() else 'cpu', choices=('cpu', 'cuda'))
+    add('--warmup', type=int, default=1, help='turns that do not count, before the others (default: 1)')
+    add('--repeats', type=int, default=5, help='turns that count (default: 5)')
+    add('--no-memory', action='store_true', help='do not measure the peak memory')
+    add('--json', metavar='FILE', help='write all results to a file')
+    args = parser.parse_args()
+    if min(*args.batch, args.repeats) < 1 or args.warmup < 0:
+        parser.error('--batch and --repeats must be at least 1, and --warmup at least 0')
     if args.device == 'cuda' and not torch.cuda.is_available():
-        raise UserError('--device cuda: torch sees no CUDA device')
-    for file in (args.json, args.plot):
-        if file and not Path(file).absolute().parent.is_dir():
-            raise UserError(f'{file}: its directory does not exist')
-        if file and (Path(file).is_file() or Path(file).is_dir()):  # not a device such as /dev/stdout
-            raise UserError(f'{file} exists; choose another file')
-    if args.json and args.plot and Path(args.json).resolve() == Path(args.plot).resolve():
-        raise UserError(f'--json and --plot both name {args.json}')
-    formats = FigureCanvasBase.get_supported_filetypes()
-    if args.plot and Path(args.plot).suffix[1:] not in formats:
-        raise UserError(f'--plot {args.plot}: the file must end with one of {", ".join(formats)}')
-    models = [parse_model(text) for text in args.models or DEFAULT]
-    sizes = [parse_shape(text) for text in args.shape]
-    return [
-        [Case(*model, mode, *size, batch, dtype, args.device, args.compile) for model in models]
-        for size in sizes
-        for batch in args.batch
-        for dtype in args.dtype
-        for mode in args.mode
-    ]
-
-
-def add_peak(result: Measurement, threads: int) -> None:
-    """Set the peak memory of a measurement, or its error."""
-    command = [sys.executable, str(TOOLS / '_peak.py'), json.dumps(asdict(result.case)), str(threads)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        result.peak = float(done.stdout.split()[-1])
-    else:
-        lines = done.stderr.strip().splitlines() or ['no message']
-        result.error = f'no peak memory: {lines[-1][:200]} (exit status {done.returncode})'
-
-
-def table(results: list[Measurement]) -> str:
-    """Return the results as a Markdown table; the range is from the fastest to the slowest repeat."""
-    lines = [
-        '| model | image | batch | dtype | mode | seconds | range | first call | peak MiB |',
-        '| --- | --- | --- | --- | --- | --- | --- | --- | --- |',
-    ]
-    for r in results:
-        c = r.case
-        if r.seconds:
-            times = [f'{r.median:.4g}', f'{min(r.seconds):.4g} to {max(r.seconds):.4g}', f'{r.first:.3g}']
-        else:
-            times = [r.error, '', '']
-        peak = '' if r.peak is None else f'{r.peak:.0f}'
-        cells = [c.title, f'{c.height} x {c.width}', str(c.batch), c.dtype, c.mode]
-        lines.append('| ' + ' | '.join([*cells, *times, peak]) + ' |')
-    return '\n'.join(lines)
-
-
-def comparison(results: list[Measurement]) -> str:
-    """Return the ratios of models under the same conditions as a Markdown table; empty if there are none."""
-    lines = []
-    conditions = {(r.case.title, *_condition(r.case)): r for r in results}
-    for name, other in VERSUS:
-        for condition in dict.fromkeys(_condition(r.case) for r in results):
-            a, b = conditions.get((name, *condition)), conditions.get((other, *condition))
-            if a and b and a.seconds and b.seconds:
-                mode, height, width, batch, dtype = condition
-                memory = '' if a.peak is None or b.peak is None else f'{a.peak / b.peak:.2f}'
-                cells = [f'{name} vs. {other}', f'{height} x {width}', str(batch), dtype, mode]
-                cells += [f'{b.median / a.median:.2f}', f'{a.median / b.median:.2f}', memory]
-                lines.append('| ' + ' | '.join(cells) + ' |')
-    if not lines:
-        return ''
-    head = '| | image | batch | dtype | mode | speedup | time ratio | memory ratio |'
-    return '\n'.join([head, '| --- | --- | --- | --- | --- | --- | --- | --- |', *lines])
-
-
-def _condition(case: Case) -> tuple[str, int, int, int, str]:
-    return case.mode, case.height, case.width, case.batch, case.dtype
-
-
-def plot(results: list[Measurement], file: Path) -> None:
-    """Plot time and memory against pixels, one line per model, mode, batch and dtype."""
-    figure, axes = plt.subplots(1, 2, figsize=(12, 5), layout='constrained')
-    lines: dict[str, list[Measurement]] = {}
-    for r in results:
-        lines.setdefault(f'{r.case.title}, {r.case.mode}, {r.case.batch} x {r.case.dtype}', []).append(r)
-    for axis, what, unit in ((axes[0], 'median', 'seconds'), (axes[1], 'peak', 'MiB')):
-        for label, measured in lines.items():
-            points = [(r.case.height * r.case.width / 1e6, getattr(r, what)) for r in measured]
-            points = sorted((pixels, value) for pixels, value in points if value is not None)
-            if points:
-                axis.plot(*zip(*points, strict=True), marker='o', label=label)
-        axis.set(xlabel='million pixels', ylabel=unit, xscale='log', yscale='log')
-    axes[0].legend(fontsize='x-small')
-    figure.savefig(file, dpi=100)
-    plt.close(figure)
+        parser.error('--device cuda: torch sees no CUDA device')
+    if args.json and not Path(args.json).absolute().parent.is_dir():
+        parser.error(f'--json {args.json}: its directory does not exist')
+    return args
 
 
 @one_line_errors
@@ -184,44 +242,35 @@ def main() -> None:
     if args.list:
         print('\n'.join(ZOO))
         return
-    groups = list_cases(args)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-
-    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    results: list[Measurement] = []
-    total = sum(len(group) * (args.warmup + args.repeats + (not args.no_memory)) for group in groups)
-    machine = f'{device_name(args.device)}; torch {torch.__version__}'
-    others = OtherProcesses()
-    with Progress(*columns, disable=not sys.stdout.isatty()) as progress:
-        task = progress.add_task('runs', total=total)
-        try:
-            for group in groups:
-                progress.update(task, description=f'{group[0].mode}, {group[0].height} x {group[0].width}')
-                measured = measure_times(group, args.warmup, args.repeats, lambda: progress.advance(task))
-                results += measured
-                for result in measured if not args.no_memory else ():
-                    if result.seconds:
-                        add_peak(result, torch.get_num_threads())
-                    progress.advance(task)
-        except KeyboardInterrupt:
-            progress.console.print('stopped; these are the results so far')
-    busy_cores = others.busy_cores()
-
-    print(f'{machine}; medians of {args.repeats}\n\n{table(results)}')
-    if ratios := comparison(results):
-        print(f'\n{ratios}')
-    for result in results:
-        if result.error:
-            print(f'\n{result.case.title}, {result.case.mode}: {result.error}')
-    if busy_cores > MAX_BUSY_CORES:
-        print(f'\nUnreliable: other processes kept {busy_cores:.2f} cores busy on average. Repeat on an idle machine.')
+    models = [parse_model(text) for text in args.models]
+    groups = [
+        [Case(*model, mode, *size, batch, dtype, args.device) for model in models]
+        for size in args.shape
+        for batch in args.batch
+        for dtype in args.dtype
+        for mode in args.mode
+    ]
+    load = os.getloadavg()[0]  # before this process adds to it
+    cases: list[Case] = []
+    runs = args.warmup + args.repeats + (not args.no_memory)
+    # The fork server is small, unlike this process, and forks a new process for each case.
+    forking = multiprocessing.get_context('forkserver')
+    with tqdm(total=sum(map(len, groups)) * runs, unit='run', disable=None) as bar:
+        for group in groups:
+            cases += group
+            measure_times(group, args.warmup, args.repeats, bar)
+            for case in group if not args.no_memory else ():
+                bar.update()
+                try:
+                    with ProcessPoolExecutor(1, forking) as pool:
+                        case.peak = pool.submit(measure_peak, case).result()
+                except (RuntimeError, BrokenProcessPool) as error:
+                    case.error = case.error or f'no peak memory: {error}'
+    device = torch.cuda.get_device_name() if args.device == 'cuda' else f'{torch.get_num_threads()} threads'
+    print(f'{device}; torch {torch.__version__}; medians of {args.repeats}; load average before: {load:.2f}')
+    print(f'\n{table(cases)}')
     if args.json:
-        measurements = [asdict(r) | {'median': r.median} for r in results]
-        content = dict(machine=machine, others_busy_cores=busy_cores, measurements=measurements)
-        Path(args.json).write_text(json.dumps(content, indent=1))
-    if args.plot:
-        plot(results, Path(args.plot))
+        Path(args.json).write_text(json.dumps([asdict(case) for case in cases], indent=1))
 
 
 if __name__ == '__main__':

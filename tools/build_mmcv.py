@@ -1,4 +1,4 @@
-"""Build a wheel of mmcv with its compiled ops. tools/setup.sh runs this in .venv, with torch and ninja installed.
+"""Build a wheel of mmcv with its compiled ops. tools/dev/setup.sh runs this in .venv, with torch and ninja installed.
 
 Compiling mmcv file by file spends nearly all of its time in the headers of torch, once for each of 77 files. Unity
 files, which include many sources each, parse them three times: about 1 minute instead of 12 on two cores. The sources
@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import time
 import zipfile
 from pathlib import Path
 
@@ -103,31 +102,6 @@ def split_unity_files(source: Path, log: str) -> list[str]:
     return sorted(file.name for file in files)
 
 
-class Progress:
-    """One line about every half minute: objects that ninja has built, and the time left by their share."""
-
-    def __init__(self, interval: float = 30) -> None:
-        self.start = self.last = time.monotonic()
-        self.interval = interval
-
-    def update(self, log: Path) -> None:
-        now = time.monotonic()
-        if now - self.last < self.interval:
-            return
-        self.last = now
-        print(f'[setup]   mmcv: {self.describe(log.read_text(errors="replace"), now - self.start)}', flush=True)
-
-    @staticmethod
-    def describe(log: str, seconds: float) -> str:
-        """Return the state of a build after ``seconds`` as text."""
-        steps = re.findall(r'^ *\[(\d+)/(\d+)\]', log, re.MULTILINE)
-        if not steps:
-            return f'compiling, {seconds:.0f} s'
-        done, total = (int(number) for number in steps[-1])
-        left = f'about {seconds * (total - done) / done:.0f} s left' if done < total else 'linking'
-        return f'built {done} of {total} objects, {seconds:.0f} s, {left}'
-
-
 def compile_wheel(source: Path, out: Path, log: Path, cuda: bool, jobs: int) -> Path | None:
     """Build the wheel of an unpacked source; return its path, or None if it did not compile."""
     shutil.rmtree(out, ignore_errors=True)
@@ -138,13 +112,9 @@ def compile_wheel(source: Path, out: Path, log: Path, cuda: bool, jobs: int) -> 
     env['PATH'] = f'{Path(sys.executable).parent}{os.pathsep}{env["PATH"]}'  # ninja
     command = [sys.executable, '-m', 'pip', 'wheel', '--verbose', '--disable-pip-version-check']
     command += ['--no-build-isolation', '--no-deps', '-w', str(out), str(source)]
-    progress = Progress()
     with log.open('w') as file:
-        process = subprocess.Popen(command, env=env, stdout=file, stderr=subprocess.STDOUT)
-        while process.poll() is None:
-            time.sleep(0.5)
-            progress.update(log)
-    return next(out.glob('*.whl'), None) if process.returncode == 0 else None
+        done = subprocess.run(command, env=env, stdout=file, stderr=subprocess.STDOUT, check=False)
+    return next(out.glob('*.whl'), None) if done.returncode == 0 else None
 
 
 def has_compiled_ops(wheel: Path) -> bool:

@@ -1,15 +1,24 @@
 """Check the datasets of a config: annotation files, images and masks. The exit status is 1 if training would suffer."""
 
 import argparse
+import json
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from deformable_vit.engine import UserError, add_config_options, load_config, one_line_errors
-from deformable_vit.engine.data_checks.check import LOADERS, check_datasets
+from deformable_vit.checks import LOADERS, Problem, check
+from deformable_vit.apis.command_line import add_config_options, one_line_errors
+from deformable_vit.apis.config import load_config
+from deformable_vit.apis.console import quiet_warnings
+from deformable_vit.errors import UserError
+
+# Examples of a kind of problem in the table.
+EXAMPLES = 3
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,9 +37,26 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def table(problems: Sequence[Problem]) -> str:
+    """Return one row for each kind of problem, with its first examples below it."""
+    lines = [f'{"level":<7}  {"number":>7}  {"dataset":<16}  problem']
+    groups: dict[tuple[str, str, str], list[Problem]] = {}
+    for problem in problems:
+        groups.setdefault((problem.level, problem.loader, problem.kind), []).append(problem)
+    for (level, loader, kind), found in sorted(groups.items()):
+        lines.append(f'{level:<7}  {len(found):>7}  {loader:<16}  {kind}')
+        for problem in found[:EXAMPLES]:
+            where = ', '.join(filter(None, (problem.file, problem.record)))
+            lines.append(f'{"":37}' + ': '.join(filter(None, (where, problem.detail))))
+        if len(found) > EXAMPLES:
+            lines.append(f'{"":37}and {len(found) - EXAMPLES} more')
+    return '\n'.join(lines)
+
+
 @one_line_errors
 def main() -> None:
     args = parse_args()
+    quiet_warnings()
     if args.workers < 1:
         raise UserError(f'--workers must be at least 1, got {args.workers}')
     if args.json and not Path(args.json).absolute().parent.is_dir():
@@ -48,16 +74,20 @@ def main() -> None:
     )
     with bar:
         task = bar.add_task('', total=None)
-        report = check_datasets(
+        report = check(
             config,
-            args.quick,
-            loaders,
-            lambda done, total: bar.update(task, completed=done, total=total),
-            args.workers,
+            quick=args.quick,
+            loaders=loaders,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            workers=args.workers,
         )
-    print(report.table())
+    if report:
+        print(table(report))
+    print(report.summary())
     if args.json:
-        report.write_json(args.json)
+        numbers = dict(errors=len(report.errors), warnings=len(report) - len(report.errors))
+        content = dict(checked=report.checked, **numbers, problems=[asdict(problem) for problem in report])
+        Path(args.json).write_text(json.dumps(content, indent=1) + '\n')
     sys.exit(1 if report.errors else 0)
 
 

@@ -1,34 +1,22 @@
-"""Count the parameters and FLOPs of a model; deformable_vit.engine.flops says what counts as a FLOP."""
+"""Count the parameters and FLOPs of a model; deformable_vit.apis.flops says what counts as a FLOP."""
 
 import argparse
-import importlib
 from functools import partial
+from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 
-from deformable_vit.engine import UserError, add_config_options, load_config, one_line_errors
-from deformable_vit.engine.cli import first_line
-from deformable_vit.engine.flops import count_flops, count_parameters
+from deformable_vit.apis.flops import count_flops, count_parameters
+from deformable_vit.apis.inference import load_model
+from deformable_vit.apis.command_line import add_config_options, one_line_errors
+from deformable_vit.apis.config import load_config
+from deformable_vit.apis.console import quiet_warnings
+from deformable_vit.errors import UserError
+from deformable_vit.errors import first_line
 
 # (height, width) of the FLOPs in the DAT paper's tables.
 SHAPES = {'mmdet': (800, 1280), 'mmseg': (512, 2048)}
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config of MMDetection, MMSegmentation or MMPreTrain')
-    parser.add_argument(
-        '--shape',
-        type=int,
-        nargs='+',
-        metavar=('H', 'W'),
-        help='image size in pixels, one number for a square (default: 800 1280 for detection, 512 2048 for '
-        'segmentation, the size of the test pipeline for classification)',
-    )
-    add_config_options(parser)
-    return parser.parse_args()
 
 
 def tested_shape(config: Config) -> tuple[int, int]:
@@ -40,41 +28,45 @@ def tested_shape(config: Config) -> tuple[int, int]:
     raise UserError('the test pipeline of this config has no CenterCrop or Resize to take the size from; set --shape')
 
 
-def forward_arguments(scope: str, shape: tuple[int, int]) -> dict:
+def forward_arguments(config: Config, model: Any, shape: tuple[int, int]) -> dict[str, Any]:
     """Return the arguments of a model's forward besides the images."""
-    if scope != 'mmdet':
+    if config.model.get('decode_head', {}).get('type') == 'Mask2FormerHead':
+        # Its forward requires an argument that it does not read and that mmseg does not pass in this mode.
+        model.decode_head.forward = partial(model.decode_head.forward, batch_data_samples=[])
+    if config.default_scope != 'mmdet':
         return dict(mode='tensor')
     from mmdet.structures import DetDataSample
 
     size = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), shape)
-    return dict(mode='tensor', data_samples=[DetDataSample(metainfo=dict(size, scale_factor=(1.0, 1.0)))])
+    samples = [DetDataSample(metainfo=dict(size, scale_factor=(1.0, 1.0)))]
+    if config.model.get('rpn_head', {}).get('type') == 'EmbeddingRPNHead':
+        model.rpn_head.init_weights()  # before, the proposals of Sparse R-CNN may have negative sizes
+        return dict(mode='predict', data_samples=samples)  # its tensor mode computes losses
+    return dict(mode='tensor', data_samples=samples)
 
 
 @one_line_errors
 def main() -> None:
-    args = parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config of MMDetection, MMSegmentation or MMPreTrain')
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs='+',
+        metavar=('H', 'W'),
+        help='image size in pixels, one number for a square (default: 800 1280 for detection, 512 2048 for '
+        'segmentation, the size of the test pipeline for classification)',
+    )
+    add_config_options(parser)
+    args = parser.parse_args()
     config = load_config(args.config, args.cfg_options)
-    scope = config.default_scope
-    if args.shape is None:
-        shape = SHAPES.get(scope) or tested_shape(config)
-    elif len(args.shape) > 2 or min(args.shape) < 1:
+    if args.shape and (len(args.shape) > 2 or min(args.shape) < 1):
         raise UserError(f'--shape takes a height and a width of at least 1, or one number for both, got {args.shape}')
-    else:
-        shape = (args.shape[0], args.shape[-1])
-
-    init_default_scope(scope)
-    config.model.backbone.pop('init_cfg', None)  # FLOPs do not depend on the weights
-    model = importlib.import_module(f'{scope}.registry').MODELS.build(config.model)
-    if config.model.get('decode_head', {}).get('type') == 'Mask2FormerHead':
-        # Its forward requires an argument that it does not read and that mmseg does not pass in this mode.
-        model.decode_head.forward = partial(model.decode_head.forward, batch_data_samples=[])
+    shape = (args.shape[0], args.shape[-1]) if args.shape else SHAPES.get(config.default_scope) or tested_shape(config)
+    model = load_model(config)
     inputs = torch.zeros(1, config.model.backbone.get('in_channels', 3), *shape)
-    arguments = forward_arguments(scope, shape)
-    if config.model.get('rpn_head', {}).get('type') == 'EmbeddingRPNHead':
-        model.rpn_head.init_weights()  # before, the proposals of Sparse R-CNN may have negative sizes
-        arguments['mode'] = 'predict'  # its tensor mode computes losses
     try:
-        flops = count_flops(model, inputs, **arguments)
+        flops = count_flops(model, inputs, **forward_arguments(config, model, shape))
     except ValueError as error:
         raise UserError(f'--shape {shape[0]} {shape[1]}: {first_line(error)}') from error
 

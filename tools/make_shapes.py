@@ -3,8 +3,9 @@
 import argparse
 from dataclasses import fields
 
+from deformable_vit.apis.command_line import one_line_errors
 from deformable_vit.datasets import ShapesSettings, write_shapes
-from deformable_vit.engine import UserError, one_line_errors
+from deformable_vit.errors import UserError
 
 _HELP = dict(
     seed='random seed of the images',

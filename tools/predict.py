@@ -4,124 +4,197 @@ The exit status is 1 if a file could not be read; the others are done then, and 
 """
 
 import argparse
-import os
+import glob
+import json
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from _progress import Display
+import cv2
+import mmcv
+import numpy as np
+from mmengine.device import get_device
+from PIL import Image
+from tqdm import tqdm
 
-from deformable_vit.checkpoints import CheckpointError
-from deformable_vit.engine import (
-    RunProgress,
-    UserError,
-    add_config_options,
-    load_config,
-    one_line_errors,
-    quiet_console,
-)
-from deformable_vit.engine.cli import TRACEBACK, first_line
-from deformable_vit.engine.inference import build_predictor
-from deformable_vit.engine.inputs import find_inputs, is_file
-from deformable_vit.engine.model import check_device
-from deformable_vit.engine.predict import predict
-from deformable_vit.engine.predictions import DRAWN, JSON, LABEL_MAPS, Outputs, PredictionsFile, check_outputs
+from deformable_vit.apis.inference import TASKS, Predictor
+from deformable_vit.checkpoints import write_atomically
+from deformable_vit.apis.command_line import add_config_options, one_line_errors
+from deformable_vit.apis.config import load_config
+from deformable_vit.apis.console import quiet_warnings
+from deformable_vit.errors import UserError
+from deformable_vit.errors import first_line
+
+WRITTEN = ('.jpg', '.jpeg', '.png', '.webp')
+IMAGES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')  # of mmdet's inferencer
+Image.MAX_IMAGE_PIXELS = None  # large images are no attack here
+VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file with the model and its test pipeline')
     parser.add_argument('checkpoint', help="checkpoint of the config's model, of this project or official")
-    parser.add_argument(
-        'inputs',
-        nargs='+',
-        metavar='INPUT',
-        help='image, directory of images (without its subdirectories), glob pattern, or video file',
-    )
-    parser.add_argument(
-        '--out',
-        required=True,
-        metavar='DIR',
-        help=f'directory for {DRAWN}/ (drawn images and videos), {LABEL_MAPS}/ (semantic segmentation: PNG), {JSON}',
-    )
-    parser.add_argument('--json', metavar='FILE', help=f'file for the predictions (default: {JSON} in --out)')
+    parser.add_argument('inputs', nargs='+', metavar='INPUT', help='image, directory of images, glob pattern, or video')
+    parser.add_argument('--out', required=True, metavar='DIR', help='directory for vis/, label_maps/, predictions.json')
+    parser.add_argument('--json', metavar='FILE', help='file of the predictions (default: predictions.json in --out)')
     parser.add_argument('--overwrite', action='store_true', help='replace files of an earlier run in --out')
     parser.add_argument('--no-images', action='store_true', help='do not draw images and videos')
-    parser.add_argument(
-        '--score-thr',
-        type=float,
-        metavar='SCORE',
-        help='detection: leave boxes with lower scores out of images and predictions (default: 0.3; 0 keeps all)',
-    )
+    parser.add_argument('--score-thr', type=float, default=0.3, help='least score of a box (default: %(default)s)')
     parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='images per forward (default: 1)')
     parser.add_argument('--device', help='cpu, cuda or cuda:N (default: cuda if there is a GPU)')
     add_config_options(parser)
     return parser.parse_args()
 
 
-@one_line_errors
-@quiet_console()
-def main() -> None:
-    args = parse_args()
-    if args.batch_size < 1:
-        raise UserError(f'--batch-size must be at least 1, got {args.batch_size}')
-    if args.score_thr is not None and not 0 <= args.score_thr <= 1:
-        raise UserError(f'--score-thr must be from 0 to 1, got {args.score_thr}')
-    inputs = find_inputs(args.inputs)
-    device = check_device(args.device)
-    out = Path(args.out)
-    file = Path(args.json) if args.json else out / JSON
-    if '://' not in args.checkpoint and not is_file('checkpoint', args.checkpoint):
+def find_inputs(arguments: Sequence[str]) -> dict[Path, str]:
+    """Return the images and videos that the arguments name, each with the name of its drawn file, which is unique.
+
+    A directory gives its images, without its subdirectories; ``**`` in a pattern matches subdirectories.
+    """
+    names: dict[Path, str] = {}
+    for argument in arguments:
+        path = Path(argument).expanduser()
+        found = [path]
+        if path.is_dir() or (not path.exists() and glob.has_magic(argument)):
+            kinds = IMAGES if path.is_dir() else IMAGES + VIDEOS
+            found = sorted(path.iterdir() if path.is_dir() else map(Path, glob.glob(str(path), recursive=True)))
+            found = [p for p in found if p.suffix.lower() in kinds and p.name[0] != '.' and not p.is_dir()]
+            if not found:
+                raise UserError(f'input {argument} has no images ({", ".join(IMAGES)})')
+        elif not path.exists() and not path.is_symlink():
+            raise UserError(f'input {argument} does not exist')
+        for one in found:
+            suffix = '.mp4' if one.suffix.lower() in VIDEOS else one.suffix if one.suffix.lower() in WRITTEN else '.png'
+            names.setdefault(one, one.stem + suffix)
+    stems = Counter(Path(name).stem for name in names.values())  # a/1.jpg and b/1.jpg
+    return {one: name if stems[Path(name).stem] == 1 else f'{i}_{name}' for i, (one, name) in enumerate(names.items())}
+
+
+def check_outputs(out: Path, file: Path, inputs: dict[Path, str], overwrite: bool) -> None:
+    """Check that no file of the user's is lost, and create the directories."""
+    if not overwrite and (file.exists() or (out.is_dir() and any(out.iterdir()))):
+        where = f'{file} exists' if file.exists() else f'--out {out} is not empty'
+        raise UserError(f'{where}; choose another, or pass --overwrite to replace files of the same name')
+    written = {file.resolve(), *((out / 'vis' / name).resolve() for name in inputs.values())}
+    for path in inputs:
+        if path.resolve() in written or (out / 'label_maps').resolve() in path.resolve().parents:
+            raise UserError(f'--out {out}: the input {path} would be overwritten; choose another directory')
+    for directory in (out / 'vis', file.parent):
+        directory.mkdir(parents=True, exist_ok=True)
+
+
+def frames_of(path: Path) -> Iterator[tuple[dict[str, Any], str | np.ndarray]]:
+    """Yield the path of an image, or the frames of a video in BGR, each with what it is; damaged files are errors."""
+    if path.suffix.lower() not in VIDEOS:
+        with Image.open(path) as image:
+            image.load()  # OpenCV fills what a truncated file lacks with gray
+        yield dict(image=str(path)), str(path)
+        return
+    video, count = mmcv.VideoReader(str(path)), 0
+    for count, frame in enumerate(video, 1):
+        yield dict(video=str(path), frame=count - 1), frame
+    # The announced number is duration times rate, which is not exact for every file.
+    if count == 0 or count < 0.95 * video.frame_cnt - 1:
+        raise ValueError(f'the video ends after {count} of {video.frame_cnt} frames')
+
+
+class Run:
+    """The predictions so far, and what failed."""
+
+    def __init__(self, predictor: Predictor, names: dict[Path, str], out: Path, draw: bool) -> None:
+        self.predictor, self.names, self.out, self.draw = predictor, names, out, draw
+        self.records: list[dict[str, Any]] = []
+        self.failed: list[dict[str, Any]] = []
+        self.videos: dict[Path, cv2.VideoWriter] = {}
+
+    def predict(self, batch: list[tuple[dict[str, Any], str | np.ndarray]]) -> None:
+        """Predict a batch, and if that fails one image after the other; write what comes out."""
+        try:
+            samples = self.predictor.predict([image for _, image in batch])
+        except Exception as error:  # what transforms and models raise for an image that they cannot handle
+            samples = [error] * len(batch)
+        for (what, image), sample in zip(batch, samples, strict=True):
+            try:
+                if isinstance(sample, Exception) and len(batch) == 1:
+                    raise sample
+                if isinstance(sample, Exception):
+                    self.predict([(what, image)])
+                else:
+                    self.records.append(self.write(what, image, sample))
+            except Exception as error:
+                self.failed.append(what | dict(reason=first_line(error)))
+
+    def write(self, what: dict[str, Any], image: str | np.ndarray, sample: Any) -> dict[str, Any]:
+        """Write label map and drawn image of a prediction, and return its record."""
+        path, (height, width) = Path(what.get('image') or what['video']), sample.ori_shape[:2]
+        record = dict(what, width=width, height=height, **self.predictor.record(sample))
+        json.dumps(record, allow_nan=False)
+        if 'pred_sem_seg' in sample:
+            labels = sample.pred_sem_seg.data[0].numpy()
+            frame = f'/{what["frame"]:06}' if 'frame' in what else ''
+            record['label_map'] = f'label_maps/{Path(self.names[path]).stem}{frame}.png'
+            mmcv.imwrite(
+                labels.astype(np.uint8 if labels.max() < 256 else np.uint16), f'{self.out}/{record["label_map"]}'
+            )
+        if self.draw:
+            record['drawn'] = f'vis/{self.names[path]}'
+            file, drawn = f'{self.out}/{record["drawn"]}', self.predictor.draw(image, sample)
+            if 'frame' in what and path not in self.videos:
+                rate, code = mmcv.VideoReader(str(path)).fps or 25, cv2.VideoWriter.fourcc(*'mp4v')
+                self.videos[path] = cv2.VideoWriter(file, code, rate, drawn.shape[1::-1])
+            self.videos[path].write(drawn) if 'frame' in what else mmcv.imwrite(drawn, file)
+        return record
+
+
+def run_predictions(args: argparse.Namespace) -> None:
+    config, out, inputs = load_config(args.config, args.cfg_options), Path(args.out), find_inputs(args.inputs)
+    file = Path(args.json) if args.json else out / 'predictions.json'
+    if '://' not in args.checkpoint and not Path(args.checkpoint).is_file():
         raise UserError(f'checkpoint {args.checkpoint} does not exist')
-    is_file('config', args.config)  # load_config says more about a missing one
-    config = load_config(args.config, args.cfg_options)
-    if args.score_thr is not None and config.default_scope != 'mmdet':
-        raise UserError(f'--score-thr is for detection, and config {args.config} is for {config.default_scope}')
     check_outputs(out, file, inputs, args.overwrite)
     try:
-        predictor = build_predictor(config, args.checkpoint, device, 0.3 if args.score_thr is None else args.score_thr)
+        predictor = Predictor(config, args.checkpoint, args.device or get_device(), args.score_thr)
+    except UserError:
+        raise
     except Exception as error:  # a config is a program: building what it says can raise anything
-        if os.environ.get(TRACEBACK) or isinstance(error, (UserError, CheckpointError)):
-            raise
-        raise UserError(f'config {args.config}: {first_line(error)} ({TRACEBACK}=1 shows the traceback)') from error
+        raise UserError(f'config {args.config}: {first_line(error)}') from error
 
-    header = dict(task=predictor.task, config=args.config, checkpoint=args.checkpoint, classes=predictor.classes)
-    with Display() as display, PredictionsFile(file, header) as predictions:
-        total = sum(one.count() for one in inputs)
-        task = display.start('predict', unit='image')
-        predict(
-            predictor,
-            inputs,
-            Outputs(out, predictions, draw=not args.no_images),
-            args.batch_size,
-            lambda done: display.update(task, RunProgress('test', min(done, total), total)),
-        )
-        display.finish(task)
-
-    drawn = '' if args.no_images else f', images in {out / DRAWN}'
-    print(f'{predictions.count} predictions: {file}{drawn}')
-    sys.stdout.flush()
-    if predictions.failed:
-        lines = failures(predictions.failed)
-        names = {failure.get('image', failure.get('video')) for failure in predictions.failed}
-        print(f'{Path(sys.argv[0]).name}: {len(names)} of {len(inputs)} inputs failed:', file=sys.stderr)
-        for line in lines:
-            print(f'  {line}', file=sys.stderr)
+    run, batch, complete = Run(predictor, inputs, out, not args.no_images), [], False
+    try:
+        for path in tqdm(inputs, unit='file', disable=None):
+            try:
+                for one in frames_of(path):
+                    batch.append(one)
+                    if len(batch) >= args.batch_size:
+                        run.predict(batch)
+                        batch = []
+            except (ValueError, OSError, SyntaxError) as error:
+                kind, reason = 'video' if path.suffix.lower() in VIDEOS else 'image', getattr(error, 'strerror', None)
+                run.failed.append({kind: str(path), 'reason': reason or str(error)})
+        if batch:
+            run.predict(batch)
+        complete = True
+    finally:  # also after Ctrl-C
+        found = dict(task=TASKS[config.default_scope], config=args.config, checkpoint=args.checkpoint)
+        found |= dict(classes=predictor.classes, predictions=run.records, failed=run.failed, complete=complete)
+        write_atomically(file, json.dumps(found).encode())
+    print(f'{len(run.records)} predictions: {file}', flush=True)
+    if run.failed:
+        reasons = {one.get('image') or one['video']: one['reason'] for one in run.failed}
+        print(f'{Path(sys.argv[0]).name}: {len(reasons)} of {len(inputs)} inputs failed:', file=sys.stderr)
+        print('\n'.join(f'  {name}: {reason}' for name, reason in reasons.items()), file=sys.stderr)
         sys.exit(1)
 
 
-def failures(failed: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a line for each input that failed; frames of a video that failed for the same reason share one."""
-    frames: dict[tuple[str, str], list[int]] = {}
-    for failure in failed:
-        found = frames.setdefault((failure.get('image', failure.get('video')), failure['reason']), [])
-        found += [failure['frame']] if 'frame' in failure else []
-    lines = []
-    for (name, reason), numbers in frames.items():
-        more = f' and {len(numbers) - 1} more' if len(numbers) > 1 else ''
-        lines.append(f'{name}{f", frame {numbers[0]}{more}" if numbers else ""}: {reason}')
-    return lines
+@one_line_errors
+def main() -> None:
+    try:
+        run_predictions(parse_args())
+    except OSError as error:
+        raise UserError(f'{error.filename}: {error.strerror}') from error
 
 
 if __name__ == '__main__':

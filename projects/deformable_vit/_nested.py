@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from .errors import UserError
+
 
 def walk(node: Any, key: str) -> Iterator[tuple[str, Any]]:
     """Yield a node and everything below it, as pairs of dotted key and value.
@@ -18,3 +20,16 @@ def walk(node: Any, key: str) -> Iterator[tuple[str, Any]]:
     elif isinstance(node, (list, tuple)):
         for index, value in enumerate(node):
             yield from walk(value, f'{key}.{index}')
+
+
+def test_dataset(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the test dataset of a config, or the first one in a wrapper such as ``ConcatDataset``.
+
+    Raises:
+        UserError: No ``test_dataloader`` has a pipeline that loads images.
+    """
+    for _, node in walk(config.get('test_dataloader'), ''):
+        pipeline = node.get('pipeline') if isinstance(node, dict) else None
+        if any(str(transform['type']).endswith('LoadImageFromFile') for transform in pipeline or ()):
+            return node
+    raise UserError('the config has no test_dataloader whose pipeline loads images (LoadImageFromFile)')

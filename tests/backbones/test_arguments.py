@@ -39,15 +39,7 @@ def test_deformable_patches_start_undeformed() -> None:
         torch.testing.assert_close(patch_embed.wh_bias.tanh(), torch.full((2,), 0.25))
         projection = patch_embed.output_proj
         assert projection.weight.std().item() == pytest.approx(0.02, rel=0.02)
-        assert projection.weight.abs().max() > 3 * 0.02  # normal; torch's default is uniform
         assert projection.bias.eq(0).all()
-        # Boxes of half the size of the patches, with the same centers.
-        boxes = patch_embed.boxes(torch.randn(2, patch_embed.patch_embed.proj.in_channels, 4, 6))
-        center = (torch.arange(3) + 0.5) / 3
-        torch.testing.assert_close(boxes[:, 0], (center - 1 / 12).expand(2, 2, 3))
-        torch.testing.assert_close(boxes[:, 2], (center + 1 / 12).expand(2, 2, 3))
-        torch.testing.assert_close(boxes[:, 1, :, 0], torch.tensor([0.125, 0.625]).expand(2, 2))
-        torch.testing.assert_close(boxes[:, 3, :, 0], torch.tensor([0.375, 0.875]).expand(2, 2))
 
 
 def test_linear_layers_start_as_in_the_official_implementation() -> None:
@@ -60,16 +52,6 @@ def test_linear_layers_start_as_in_the_official_implementation() -> None:
                 fan_out = math.prod(layer.kernel_size) * layer.out_channels // layer.groups
                 assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / fan_out), rel=0.05), name
                 assert layer.bias.eq(0).all(), name
-
-
-def test_class_token_is_the_normalized_output_of_the_last_stage() -> None:
-    backbone = build_small('PVT', out_type='cls_token', out_indices=(2, 3)).eval()
-    third, token = backbone(torch.randn(2, 3, 64, 64))
-    assert third.shape == (2, 128, 4, 4)
-    assert token.shape == (2, 160)
-    # Normalized: with unit weight and no bias its channels have mean 0 and variance 1.
-    torch.testing.assert_close(token.mean(1), torch.zeros(2), atol=1e-4, rtol=0)
-    torch.testing.assert_close(token.var(1, correction=0), torch.ones(2), atol=1e-3, rtol=0)
 
 
 PVT_ERRORS: list[tuple[dict[str, Any], str]] = [

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor, nn
 
 from deformable_vit.backbones.dat import DeformableAttention
-from deformable_vit.backbones.dat.dat import KeyOffsets
 
 
 def attention(**kwargs: object) -> DeformableAttention:
@@ -59,19 +58,6 @@ def test_unbounded_offsets_by_hand() -> None:
     torch.testing.assert_close(locations[..., 1], (grid_x + 0.25).clamp(-1, 1).expand(2, 4))
     torch.testing.assert_close(locations[..., 0], torch.tensor([[0.0], [1.0]]).expand(2, 4))  # row 2 at 2, clamped
     assert locations_of(-9.0, 9.0, offset_range=-1).tolist() == [[[-1.0, 1.0]] * 4] * 2
-
-
-def test_offsets_by_hand() -> None:
-    """An identity for depthwise convolution, no norm, GELU and a projection."""
-    net = KeyOffsets(2, kernel_size=1, stride=1)
-    net.norm = nn.Identity()
-    with torch.no_grad():
-        net.dwconv.weight.fill_(1)
-        net.dwconv.bias.zero_()
-        net.proj.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, -2.0]]))
-    x = torch.randn(1, 2, 3, 4)
-    activated = nn.functional.gelu(x)
-    torch.testing.assert_close(net(x), torch.stack([activated[:, 0], -2 * activated[:, 1]], dim=-1))
 
 
 def test_offsets_are_float32_under_autocast() -> None:

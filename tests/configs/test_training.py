@@ -31,12 +31,6 @@ def inputs(scope: str, num_classes: int) -> dict:
     return dict(inputs=images, data_samples=samples)
 
 
-def _stages(train_cfg: dict) -> list[dict]:
-    """Return the training settings of the RoI stages of a detector."""
-    rcnn = train_cfg.get('rcnn', [])
-    return rcnn if isinstance(rcnn, list) else [rcnn]
-
-
 @pytest.mark.nightly
 @pytest.mark.parametrize('name', MODELS)
 def test_every_head_trains_and_predicts(name: str) -> None:
@@ -63,7 +57,8 @@ def check_training_and_prediction(config: Config) -> None:
         config.model.data_preprocessor.batch_augments = None  # Mask2Former's padding to 1024 x 1024 pixels
     if config.model.get('as_two_stage'):
         config.model.num_queries = 30  # an image this small has fewer than 300 locations to choose from
-    for stage in _stages(config.model.get('train_cfg') or {}):
+    rcnn = (config.model.get('train_cfg') or {}).get('rcnn', [])
+    for stage in rcnn if isinstance(rcnn, list) else [rcnn]:
         stage.sampler.num = 16
     model = revert_sync_batchnorm(build(config, 'cpu'))
     model.init_weights()

@@ -15,14 +15,10 @@ from deformable_vit import PVTv2
 CLASSES = ('wheel', 'roof', 'window', 'decoration', 'tire')
 
 
-def snippets(page: str) -> list[str]:
-    """Return the Python blocks of a page."""
-    return re.findall(r'^```python\n(.*?)^```$', (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
-
-
 def snippet(page: str, part: str) -> str:
     """Return the Python block of a page that contains a text."""
-    (found,) = (text for text in snippets(page) if part in text)
+    blocks = re.findall(r'^```python\n(.*?)^```$', (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    (found,) = (text for text in blocks if part in text)
     return found
 
 
@@ -31,12 +27,6 @@ def run(text: str) -> dict:
     names: dict = {}
     exec(compile(text, 'snippet', 'exec'), names)
     return names
-
-
-def test_snippets_compile() -> None:
-    for page in ('README.md', *(str(p.relative_to(ROOT)) for p in (ROOT / 'docs').glob('*.md'))):
-        for text in snippets(page):
-            compile(text, page, 'exec')
 
 
 @torch.no_grad()
@@ -65,6 +55,12 @@ def test_config_example_trains_every_parameter(tmp_path: Path) -> None:
     assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ('AdamW', 1e-4, 0.05)
     for key in config.optim_wrapper.paramwise_cfg.custom_keys:
         assert any(key in name for name, _ in backbone.named_parameters()), key
+
+
+def test_recording() -> None:
+    names = run(snippet('docs/visualization.md', 'import record'))
+    assert names['layer'].kind == 'deformable'
+    assert (names['locations'].shape, names['attention'].shape) == ((6, 49, 2), (24, 1, 49))
 
 
 def test_backend_snippet(capsys: pytest.CaptureFixture[str]) -> None:

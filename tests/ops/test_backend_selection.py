@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from devices import CalledOps
 
 from deformable_vit import ops
 from deformable_vit.ops import current_backend, use_backend
@@ -44,18 +44,11 @@ MARKS = {
 }
 
 
-def called_ops(function: Callable[..., torch.Tensor], **kwargs: str | None) -> str:
+def called_ops(function: Callable[..., torch.Tensor], **kwargs: str) -> str:
     """Return the names of the ops that torch dispatches in a call."""
-    names: list[str] = []
-
-    class Record(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            names.append(func.name())
-            return func(*args, **(kwargs or {}))
-
-    with Record():
+    with CalledOps() as ops:
         function(**kwargs)
-    return ' '.join(names)
+    return ' '.join(ops.counts)
 
 
 def test_argument_and_context_manager_select_the_backend() -> None:
@@ -112,3 +105,15 @@ def test_environment_variable_sets_the_default(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv('DEFORMABLE_VIT_BACKEND', 'slow')
     with pytest.raises(ValueError, match=f"^DEFORMABLE_VIT_BACKEND must be one of {ALL}, got 'slow'$"):
         read_default()
+
+
+@pytest.mark.filterwarnings('ignore:.*torch.jit.trace:DeprecationWarning')
+def test_backends_with_constant_sizes_cannot_be_traced() -> None:
+    for op, backend in (
+        ('deformable_key_value', 'mmcv'),
+        ('deformable_attention', 'chunked'),
+        ('deformable_attention', 'separable'),
+    ):
+        message = f"traced with the backend '{backend}' would be wrong at other sizes; use auto"
+        with use_backend(backend), pytest.raises(ValueError, match=message):
+            torch.jit.trace(lambda x, op=op: CALLS[op]() + x, torch.zeros(1), check_trace=False)

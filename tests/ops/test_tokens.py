@@ -39,15 +39,6 @@ def test_resized_position_embedding_has_values_by_hand() -> None:
     assert resize_position_embedding(embedding, (1, 2), (1, 2), num_extra=1) is embedding
 
 
-def test_resizing_keeps_a_linear_position_embedding_linear() -> None:
-    y, x = torch.meshgrid(torch.arange(6.0), torch.arange(8.0), indexing='ij')
-    plane = map_to_tokens((2 * y - 3 * x)[None, None])
-    resized = tokens_to_map(resize_position_embedding(plane, (6, 8), (12, 24)), (12, 24))[0, 0]
-    inner = resized[2:-2, 3:-3]
-    torch.testing.assert_close(inner.diff(dim=0), torch.full_like(inner.diff(dim=0), 1.0))
-    torch.testing.assert_close(inner.diff(dim=1), torch.full_like(inner.diff(dim=1), -1.0))
-
-
 def test_position_embedding_of_another_grid_is_an_error() -> None:
     with pytest.raises(ValueError, match=r'expected a position embedding of 1 \+ 2 x 4 entries, got 10'):
         resize_position_embedding(torch.zeros(1, 10, 4), (2, 4), (4, 4), num_extra=1)

@@ -9,11 +9,12 @@ import subprocess
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 from running import ENVIRONMENT, ROOT
 from toy_training import ITERATIONS, assert_equal, final_weights, toy_config
+
+from deformable_vit.checkpoints import read_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +29,7 @@ def start_training(
     directory: Path, name: str, config: Path, restarts: int, nodes: int = 1, node: int = 0, port: int | None = None
 ) -> subprocess.Popen:
     """Start tools/dist_train.sh with two processes in all."""
-    paths = os.pathsep.join([str(ROOT / 'tests' / 'reliability'), os.environ.get('PYTHONPATH', '')])
+    paths = os.pathsep.join([str(ROOT / 'tests'), os.environ.get('PYTHONPATH', '')])
     environment = dict(MAX_RESTARTS=restarts, PORT=port or free_port(), NNODES=nodes, NODE_RANK=node, OMP_NUM_THREADS=1)
     environment = {key: str(value) for key, value in environment.items()} | {'PYTHONPATH': paths}
     with (directory / f'{name}.log').open('ab') as log:
@@ -42,9 +43,13 @@ def start_training(
         )
 
 
-def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f'/proc/{pid}/task/{pid}/children').read_text().split()]
+
+
+def workers_of(process: subprocess.Popen) -> list[int]:
     """Return the training processes, of which torchrun is the parent."""
-    return [p for p in psutil.Process(process.pid).children() if any('train.py' in part for part in p.cmdline())]
+    return [pid for pid in children_of(process.pid) if 'train.py' in Path(f'/proc/{pid}/cmdline').read_text()]
 
 
 def wait_for(process: subprocess.Popen, checkpoint: Path) -> None:
@@ -59,7 +64,7 @@ def kill_one(process: subprocess.Popen, checkpoint: Path, delay: float, rank: in
     """Kill a process some time after a checkpoint was written."""
     wait_for(process, checkpoint)
     time.sleep(delay)
-    workers_of(process)[rank].send_signal(signal.SIGKILL)
+    os.kill(workers_of(process)[rank], signal.SIGKILL)
 
 
 def write_config(directory: Path) -> Path:
@@ -123,18 +128,19 @@ def test_signal_stops_all_processes_at_one_iteration(
     assert len(stopped) == 1, log[-3000:]
     assert stopped[0][0] == number.name
     assert 6 // 2 <= int(stopped[0][1]) < ITERATIONS // 2
-    assert torch.load(stopped[0][2], weights_only=True)['meta']['iter'] == int(stopped[0][1])
+    assert read_checkpoint(stopped[0][2])['meta']['iter'] == int(stopped[0][1])
     assert_equal(finish(tmp_path, 'stopped', start_training(tmp_path, 'stopped', config, restarts=1)), unbroken)
 
 
+@pytest.mark.nightly
 def test_a_killed_node_joins_again(unbroken: dict[str, torch.Tensor], tmp_path: Path, config: Path) -> None:
     """Two torchrun agents with one process each, as on two machines; one agent and its process are killed."""
     port = free_port()
     first = start_training(tmp_path, 'nodes', config, restarts=3, nodes=2, node=0, port=port)
     second = start_training(tmp_path, 'nodes', config, restarts=3, nodes=2, node=1, port=port)
     wait_for(first, tmp_path / 'nodes' / 'epoch_1.pth')
-    for process in (*psutil.Process(second.pid).children(recursive=True), second):
-        process.kill()
+    for pid in (*children_of(second.pid), second.pid):
+        os.kill(pid, signal.SIGKILL)
     second.wait()
     again = start_training(tmp_path, 'nodes', config, restarts=3, nodes=2, node=1, port=port)
     assert_equal(finish(tmp_path, 'nodes', first), unbroken)

@@ -7,16 +7,16 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 from toy_training import assert_equal, final_weights, start, toy_config, train, wait
+
+from deformable_vit.checkpoints import read_checkpoint
 
 pytestmark = pytest.mark.slow
 KILLS = 2  # of each training
 
 
 @pytest.mark.campaign('kills of a training', short=1, long=5)
-@pytest.mark.parametrize('workers', [0, 2])
-@pytest.mark.parametrize('by_epoch', [True, False])
+@pytest.mark.parametrize(('by_epoch', 'workers'), [(True, 2), (False, 0), (False, 2)])
 def test_kills_at_random_moments_change_no_bit(
     unbroken, tmp_path: Path, by_epoch: bool, workers: int, attempt: int, record_property
 ) -> None:
@@ -55,7 +55,7 @@ def test_signal_saves_the_running_iteration(
             f'train.py: stopped by {number.name} after iteration {done}; the last checkpoint is {file}; '
             'continue with: python train.py toy.py --resume'
         )
-        assert torch.load(file, weights_only=True)['meta']['iter'] == done
+        assert read_checkpoint(file)['meta']['iter'] == done
     assert wait(start(partial(train, toy_config(tmp_path, by_epoch=by_epoch)), tmp_path / 'log')) == 0
     assert_equal(final_weights(tmp_path), unbroken[by_epoch])
     assert not list(tmp_path.glob('interrupted_*'))
@@ -64,6 +64,15 @@ def test_signal_saves_the_running_iteration(
 def test_grace_period_ends_a_long_iteration(tmp_path: Path) -> None:
     config = toy_config(tmp_path, model=dict(stop_at=(8, signal.SIGTERM), pause=0.2))
     assert wait(start(partial(train, config, grace=0.05), tmp_path / 'log')) == 143
-    last = (tmp_path / 'log').read_text().splitlines()[-1]
-    assert 'without a new checkpoint (the end of the iteration took more than 0.05 s)' in last
-    assert f'the last checkpoint is {tmp_path}/epoch_1.pth' in last
+    assert 'without a new checkpoint (the end of the iteration took more than 0.05 s)' in (tmp_path / 'log').read_text()
+    assert f'the last checkpoint is {tmp_path}/epoch_1.pth' in (tmp_path / 'log').read_text()
+
+
+@pytest.mark.nightly
+def test_a_stop_in_an_evaluation_continues_after_it(unbroken, tmp_path: Path) -> None:
+    """The signal arrives in the evaluation after the first epoch."""
+    config = toy_config(tmp_path, model=dict(stop_at=(7, signal.SIGTERM), count_evaluation=True))
+    assert wait(start(partial(train, config), tmp_path / 'log')) == 143
+    assert 'stopped by SIGTERM after iteration 6' in (tmp_path / 'log').read_text()
+    assert wait(start(partial(train, toy_config(tmp_path)), tmp_path / 'log')) == 0
+    assert_equal(final_weights(tmp_path), unbroken[True])

@@ -1,6 +1,5 @@
 """The work directory: taken, read-only, gone, full, or with damaged checkpoints."""
 
-import errno
 import os
 import random
 import shutil
@@ -15,8 +14,8 @@ import pytest
 import torch
 from toy_training import assert_equal, final_weights, start, toy_config, train, wait
 
-from deformable_vit.engine import UserError, latest_checkpoint
-from deformable_vit.engine.lock import WorkDirLock, network_file_system
+from deformable_vit.checkpoints import write_atomically
+from deformable_vit.engine import resumable_checkpoints
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason='mounts a file system')
 
@@ -28,118 +27,90 @@ def wait_for(file: Path) -> None:
         time.sleep(0.01)
 
 
-def locked_by_child(work_dir: Path) -> int:
-    """Start a process that takes the lock and waits for a signal."""
-    read, write = os.pipe()
-    if not (pid := os.fork()):
-        WorkDirLock(work_dir).acquire()
-        os.write(write, b'.')
-        signal.pause()
-    os.read(read, 1)
-    return pid
-
-
-def test_second_training_gets_one_line_that_names_the_first(tmp_path: Path) -> None:
-    first = locked_by_child(tmp_path)
-    try:
-        expected = f'another training runs in {tmp_path}: process {first} on {socket.gethostname()!r}'
-        with pytest.raises(UserError, match=expected):
-            WorkDirLock(tmp_path).acquire()
-    finally:
-        os.kill(first, signal.SIGKILL)
-        wait(first)
-
-
-def test_lock_of_a_dead_process_is_taken_over(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
-    first = locked_by_child(tmp_path)
+@pytest.mark.slow
+def test_a_second_training_gets_one_line_and_a_dead_one_is_not_in_the_way(unbroken, tmp_path: Path) -> None:
+    run, log = tmp_path / 'run', tmp_path / 'log'
+    first = start(partial(train, toy_config(run, workers=1, model=dict(pause=0.3))), tmp_path / 'first')
+    wait_for(run / 'epoch_1.pth')
+    before = (run / 'epoch_1.pth').read_bytes()
+    assert wait(start(partial(train, toy_config(run), resume=False), log)) == 2
+    line = log.read_text().splitlines()[-1]
+    assert f'train.py: error: another training runs in {run}: process {first} on {socket.gethostname()}' in line
     os.kill(first, signal.SIGKILL)
-    wait(first)
-    lock = WorkDirLock(tmp_path)
-    lock.acquire()
-    assert f'process {first} on {socket.gethostname()!r}' in (tmp_path / '.lock').read_text() + capfd.readouterr().out
-    lock.release()
-    assert (tmp_path / '.lock').read_text() == ''
-    lock.acquire()
-    assert 'taken over' not in capfd.readouterr().out
-    lock.release()
-
-
-def test_without_locks_it_says_that_it_cannot_tell(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
-) -> None:
-    """Lustre without flock, for example; and NFS whose last holder was on another machine."""
-    (tmp_path / '.lock').write_text('{"machine": "node7", "pid": 12, "since": "yesterday"}')
-    with monkeypatch.context() as patch:
-        patch.setattr('deformable_vit.engine.lock.network_file_system', lambda path: 'nfs4')
-        lock = WorkDirLock(tmp_path)
-        lock.acquire()
-        lock.release()
-    said = capfd.readouterr()
-    assert 'cannot tell whether another training runs' in said.out + said.err
-    assert "process 12 on 'node7'" in said.out + said.err
-
-    def no_locks(*args: object) -> None:
-        raise OSError(errno.ENOLCK, 'No locks available')
-
-    monkeypatch.setattr('fcntl.lockf', no_locks)
-    WorkDirLock(tmp_path).acquire()
-    said = capfd.readouterr()
-    assert 'cannot tell whether another training runs' in said.out + said.err
-    assert 'No locks available' in said.out + said.err
-
-
-def test_network_file_systems_are_recognized(tmp_path: Path) -> None:
-    mounts = tmp_path / 'mounts'
-    mounts.write_text(
-        f'/dev/vda / ext4 rw 0 0\nserver:/x {tmp_path}/a\\040b nfs4 rw 0 0\nh {tmp_path}/c fuse.sshfs rw 0 0\n'
-    )
-    found = [network_file_system(tmp_path / name, str(mounts)) for name in ('a b/run', 'c', 'd')]
-    assert found == ['nfs4', 'fuse.sshfs', None]
+    assert wait(first) == -signal.SIGKILL
+    assert (run / 'epoch_1.pth').read_bytes() == before
+    assert wait(start(partial(train, toy_config(run)), log)) == 0
+    assert_equal(final_weights(run), unbroken[True])
 
 
 def save(file: Path, **changes: object) -> None:
     content = dict(meta=dict(epoch=1, iter=6), state_dict=dict(w=torch.ones(1000)), optimizer=dict(state={}))
-    torch.save({key: value for key, value in (content | changes).items() if value}, file)
+    torch.save(content | changes, file)
 
 
-def test_resume_takes_the_newest_whole_checkpoint(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
-    assert latest_checkpoint(str(tmp_path)) is None
-    for epoch in range(1, 8):
-        save(tmp_path / f'epoch_{epoch}.pth')
-    save(tmp_path / 'epoch_5.pth', optimizer=None)
-    save(tmp_path / 'interrupted_epoch_3_iter_20.pth')
-    save(tmp_path / 'best_acc_epoch_9.pth')
-    content = bytearray((tmp_path / 'epoch_6.pth').read_bytes())
-    content[content.index(torch.ones(10).numpy().tobytes()) + 5] ^= 1  # a bit of a weight
-    (tmp_path / 'epoch_6.pth').write_bytes(content)
-    os.truncate(tmp_path / 'epoch_7.pth', 1000)
-    for last in ('', str(tmp_path / 'epoch_7.pth'), '/elsewhere/epoch_4.pth', 'epoch_2.pth\0'):
+def test_checkpoints_to_resume_from_are_the_newest_first(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    assert resumable_checkpoints(tmp_path) == []
+    names = ['epoch_4', 'interrupted_epoch_3_iter_20', 'epoch_3', 'epoch_2']
+    for name in [*names, 'epoch_5', 'best_acc_epoch_9', 'pretrained']:
+        save(tmp_path / f'{name}.pth')
+    os.truncate(tmp_path / 'epoch_5.pth', 1000)
+    for last in ('', str(tmp_path / 'epoch_5.pth'), '/elsewhere/epoch_4.pth', 'epoch_2.pth\0'):
         (tmp_path / 'last_checkpoint').write_text(last)
-        assert latest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_4.pth')
-        said = capfd.readouterr()
-        for epoch in (5, 6, 7):
-            assert f'--resume: checkpoint {tmp_path}/epoch_{epoch}.pth' in said.out + said.err
-    (tmp_path / 'epoch_4.pth').unlink()
-    assert latest_checkpoint(str(tmp_path)) == str(tmp_path / 'interrupted_epoch_3_iter_20.pth')
+        assert [file.stem for file in resumable_checkpoints(tmp_path)] == names
+        assert f'--resume: checkpoint {tmp_path}/epoch_5.pth is truncated' in ''.join(capfd.readouterr())
+    # A template without numbers, in a directory that was moved: last_checkpoint alone names the file.
+    (tmp_path / 'last_checkpoint').write_text('/elsewhere/pretrained.pth')
+    assert resumable_checkpoints(tmp_path)[-1] == tmp_path / 'pretrained.pth'
 
 
-@pytest.mark.parametrize('last', ['', '/elsewhere/epoch_2.pth'])
-def test_resume_never_starts_from_the_beginning_where_a_training_was(tmp_path: Path, last: str) -> None:
-    (tmp_path / 'last_checkpoint').write_text(last)
-    with pytest.raises(UserError, match='last_checkpoint is empty or names a missing file; pass --resume FILE'):
-        latest_checkpoint(str(tmp_path))
-    (tmp_path / 'epoch_1.pth').touch()
-    with pytest.raises(UserError, match='no whole checkpoint in .*epoch_1.pth'):
-        latest_checkpoint(str(tmp_path))
+@pytest.mark.slow
+def test_resume_takes_the_newest_whole_checkpoint(unbroken, tmp_path: Path) -> None:
+    run, log = tmp_path / 'run', tmp_path / 'log'
+    model = dict(stop_at=(20, signal.SIGTERM))
+    assert wait(start(partial(train, toy_config(run, keep=-1, model=model)), log)) == 143
+    damaged = run / 'interrupted_epoch_3_iter_20.pth'
+    content = bytearray(damaged.read_bytes())
+    content[content.index(torch.load(damaged, weights_only=False)['state_dict']['layers.0.weight'].numpy().tobytes())] ^= 1
+    damaged.write_bytes(content)
+    (run / 'epoch_4.pth').write_bytes((run / 'epoch_3.pth').read_bytes()[:-100])
+    assert wait(start(partial(train, toy_config(run, keep=-1)), log)) == 0
+    text = log.read_text()
+    assert f'--resume: checkpoint {run}/epoch_4.pth is truncated' in text
+    assert f'--resume: checkpoint {damaged} is damaged: the checksum of' in text
+    assert 'resumed epoch: 3, iter: 18' in text
+    assert_equal(final_weights(run), unbroken[True])
 
 
-def test_checkpoint_deleted_after_it_was_found_is_one_line(tmp_path: Path) -> None:
-    config = toy_config(tmp_path)
-    config.load_from, config.resume = str(tmp_path / 'epoch_1.pth'), True
-    assert wait(start(partial(train, config, resume=False), tmp_path / 'log')) == 2
-    assert (tmp_path / 'log').read_text().splitlines() == [
-        f'train.py: error: checkpoint {tmp_path}/epoch_1.pth does not exist'
-    ]
+@pytest.mark.slow
+def test_errors_of_resume_and_of_the_work_directory_are_one_line(tmp_path: Path) -> None:
+    log = tmp_path / 'log'
+
+    def line(work_dir: Path, load_from: str | None = None) -> str:
+        assert wait(start(partial(train, toy_config(work_dir, load_from=load_from)), log)) == 2
+        assert 'Traceback' not in log.read_text()
+        return log.read_text().splitlines()[-1]
+
+    # Never from the beginning where a training was.
+    (tmp_path / 'last_checkpoint').write_text('/elsewhere/epoch_2.pth')
+    assert f'--resume: no whole checkpoint in {tmp_path}; pass --resume FILE, or train without' in line(tmp_path)
+    gone = str(tmp_path / 'gone.pth')
+    assert line(tmp_path, gone).endswith(f'train.py: error: checkpoint {gone} does not exist')
+    (tmp_path / 'file').touch()
+    for work_dir in (tmp_path / 'file' / 'run', Path('/proc/run')):
+        shown = line(work_dir)
+        assert shown.startswith(f'train.py: error: work directory {work_dir}: ')
+        assert shown.endswith('choose another --work-dir')
+
+
+@pytest.mark.slow
+def test_earlier_checkpoints_are_kept(tmp_path: Path) -> None:
+    run, log = tmp_path / 'run', tmp_path / 'log'
+    assert wait(start(partial(train, toy_config(run)), log)) == 0
+    first = (run / 'epoch_4.pth').read_bytes()
+    again = toy_config(run, load_from=str(run / 'epoch_4.pth'))  # it is read before it is moved
+    assert wait(start(partial(train, again, resume=False), log)) == 0, log.read_text()[-2000:]
+    (kept,) = run.glob('previous_*/epoch_4.pth')
+    assert kept.read_bytes() == first != (run / 'epoch_4.pth').read_bytes()
 
 
 @pytest.fixture
@@ -168,26 +139,6 @@ def fill(disk: Path, after: Path, free: int) -> None:
 
 @pytest.mark.slow
 @as_root
-def test_full_disk_is_one_line_and_the_checkpoint_before_survives(disk: Path, tmp_path: Path) -> None:
-    """On a file system that becomes full in the second epoch, and of a known size."""
-    log = tmp_path / 'log'
-    filling = start(partial(fill, disk, disk / 'run' / 'epoch_1.pth', 8192), tmp_path / 'filling')
-    assert wait(start(partial(train, toy_config(disk / 'run', model=dict(pause=0.05))), log)) == 2
-    assert wait(filling) == 0
-    assert 'Traceback' not in log.read_text()
-    last = log.read_text().splitlines()[-1]
-    assert f'work directory {disk}/run: No space left on device; make it writable' in last
-    assert f'the last checkpoint is {disk}/run/epoch_1.pth; go on with --resume' in last
-    assert latest_checkpoint(str(disk / 'run')) == str(disk / 'run' / 'epoch_1.pth')
-
-    # The files of the log fit and the checkpoints do not: one line before the training.
-    os.truncate(disk / 'filler', (disk / 'filler').stat().st_size - 200_000)
-    assert wait(start(partial(train, toy_config(disk / 'other')), log)) == 2
-    assert 'free, and the checkpoints of this training need about' in log.read_text().splitlines()[-1]
-
-
-@pytest.mark.slow
-@as_root
 @pytest.mark.campaign('moments at which the disk is full', short=1, long=10)
 def test_training_goes_on_after_the_disk_was_full(
     unbroken: dict[bool, dict[str, torch.Tensor]], disk: Path, tmp_path: Path, attempt: int
@@ -195,16 +146,12 @@ def test_training_goes_on_after_the_disk_was_full(
     """With a random part of a checkpoint's size left after a random epoch: no bit of the training changes."""
     draw = random.Random(attempt)
     run, log = disk / 'run', tmp_path / 'log'
-    free = draw.randint(0, 40_000)
-    filling = start(partial(fill, disk, run / f'epoch_{draw.randint(1, 3)}.pth', free), tmp_path / 'filling')
-    status = wait(start(partial(train, toy_config(run, model=dict(pause=0.05))), log))
+    free = draw.randint(0, 9_000)  # a checkpoint has more
+    filling = start(partial(fill, disk, run / f'epoch_{draw.randint(1, 2)}.pth', free), tmp_path / 'filling')
+    assert wait(start(partial(train, toy_config(run, model=dict(pause=0.1))), log)) == 2
     assert wait(filling) == 0
-    assert 'Traceback' not in log.read_text()
-    if free < 10_000:  # a checkpoint has more
-        assert status == 2
-    if status:
-        assert f'work directory {run}: No space left on device; make it writable' in log.read_text().splitlines()[-1]
-        assert latest_checkpoint(str(run))
+    assert f'train.py: error: work directory {run}: No space left on device; earlier' in log.read_text().splitlines()[-1]
+    assert resumable_checkpoints(run)
     (disk / 'filler').unlink()
     assert wait(start(partial(train, toy_config(run)), log)) == 0
     assert_equal(final_weights(run), unbroken[True])
@@ -217,18 +164,20 @@ def test_work_directory_that_vanishes_is_one_line(tmp_path: Path) -> None:
         (tmp_path / 'run').rename(tmp_path / 'moved')
 
     removing = start(remove, tmp_path / 'removing')
-    assert wait(start(partial(train, toy_config(tmp_path / 'run', model=dict(pause=0.05))), tmp_path / 'log')) == 2
+    assert wait(start(partial(train, toy_config(tmp_path / 'run', model=dict(pause=0.1))), tmp_path / 'log')) == 2
     assert wait(removing) == 0
     assert 'Traceback' not in (tmp_path / 'log').read_text()
     assert '(the directory is gone)' in (tmp_path / 'log').read_text().splitlines()[-1]
 
 
-def test_work_directory_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / 'file').touch()
-    for work_dir in (tmp_path / 'file' / 'run', Path('/proc/run')):
-        log = tmp_path / 'log'
-        assert wait(start(partial(train, toy_config(work_dir)), log)) == 2
-        last = log.read_text().splitlines()[-1]
-        assert last.startswith(f'train.py: error: work directory {work_dir}: ')
-        assert last.endswith('choose another --work-dir')
-    assert 'Traceback' not in log.read_text()
+def test_last_checkpoint_is_mended_for_the_tools_of_mmdet(tmp_path: Path) -> None:
+    """mmengine resumes from the file that it names, which a crash of the machine can leave empty."""
+    from types import SimpleNamespace
+
+    from deformable_vit.engine import WorkDirHook
+
+    save(tmp_path / 'epoch_3.pth')
+    write_atomically(tmp_path / 'last_checkpoint', b'')
+    runner = SimpleNamespace(cfg=dict(resume=True, load_from=None), work_dir=str(tmp_path))
+    WorkDirHook().before_run(runner)
+    assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_3.pth')

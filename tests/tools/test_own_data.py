@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 from own_data import (
@@ -28,10 +27,9 @@ from own_data import (
     write_masks,
     write_voc,
 )
-from running import ENVIRONMENT, ROOT
+from running import ENVIRONMENT, ROOT, read_metrics
 
-from deformable_vit.engine import read_metrics
-from deformable_vit.engine.data import check_data
+from deformable_vit.checks import check
 
 WITHOUT_WORKERS = [
     f'{loader}.{option}'
@@ -39,7 +37,6 @@ WITHOUT_WORKERS = [
     for option in ('num_workers=0', 'persistent_workers=False')
 ]
 FAST = ['train_cfg.max_epochs=1', 'model.backbone.init_cfg=None', *WITHOUT_WORKERS]
-IMPORT_FIRST = 'import deformable_vit, runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name="__main__")'
 TEMPLATES = ('detection', 'instance_segmentation', 'segmentation', 'classification', 'voc', 'cityscapes')
 
 
@@ -82,15 +79,15 @@ DETECTORS = [
     ('detection', 'dat/deformable-detr-refine-twostage_dat-t_16xb2-50e_coco.py'),
     ('detection', 'dat/dino-4scale_dat-t-pp_8xb2-12e_coco.py'),
     ('detection', 'demo/retinanet_dat_shapes.py'),
-    ('instance_segmentation', 'dat/mask-rcnn_dat-t_fpn_1x_coco.py'),
-    ('instance_segmentation', 'pvtv2/mask-rcnn_pvtv2-b2_fpn_ms-3x_coco.py'),
+    ('instance_segmentation', 'dat/mask-rcnn_dat-t_fpn_ms-crop-1x_coco.py'),
+    ('instance_segmentation', 'pvtv2/mask-rcnn_pvtv2-b2_fpn_ms-crop-3x_coco.py'),
 ]
 
 
 @pytest.mark.parametrize(('template', 'base'), DETECTORS)
 def test_detectors_get_the_classes(tmp_path: Path, coco: Path, template: str, base: str) -> None:
     config = Config.fromfile(fill_in(tmp_path / 'mine.py', template, coco, _base_=base, classes=CLASSES))
-    check_data(config, 'train')
+    assert [str(p) for p in check(config, quick=True, loaders=('train_dataloader',)) if p.level == 'error'] == []
     dataset = build_train_dataset(config)
     assert dataset.metainfo['classes'] == CLASSES
     assert len(dataset) > 0
@@ -108,14 +105,14 @@ def test_detectors_get_the_classes(tmp_path: Path, coco: Path, template: str, ba
 
 def test_cascade_takes_the_number_of_classes_on_the_command_line(tmp_path: Path, coco: Path) -> None:
     """As the README says: without the entry bbox_head, whose list cannot be merged."""
-    base = 'pvtv2/cascade-mask-rcnn_pvtv2-b2_fpn_ms-3x_coco.py'
+    base = 'pvtv2/cascade-mask-rcnn_pvtv2-b2_fpn_ms-crop-3x_coco.py'
     path = fill_in(tmp_path / 'mine.py', 'instance_segmentation', coco, _base_=base, classes=CLASSES)
     text = path.read_text()
     assert text.count('bbox_head=dict(num_classes=len(classes)), ') == 1
     path.write_text(text.replace('bbox_head=dict(num_classes=len(classes)), ', ''))
     config = Config.fromfile(path)
     config.merge_from_dict({f'model.roi_head.bbox_head.{i}.num_classes': len(CLASSES) for i in range(3)})
-    check_data(config, 'train')
+    assert [str(p) for p in check(config, quick=True, loaders=('train_dataloader',)) if p.level == 'error'] == []
     assert [head.type for head in config.model.roi_head.bbox_head] == 3 * ['ConvFCBBoxHead']
 
 
@@ -130,7 +127,7 @@ def test_cascade_takes_the_number_of_classes_on_the_command_line(tmp_path: Path,
 def test_segmentors_get_the_classes(tmp_path: Path, masks: Path, base: str) -> None:
     path = fill_in(tmp_path / 'mine.py', 'segmentation', masks, _base_=base, classes=SEG_CLASSES)
     config = Config.fromfile(path)
-    check_data(config, 'train')
+    assert [str(p) for p in check(config, quick=True, loaders=('train_dataloader',)) if p.level == 'error'] == []
     dataset = build_train_dataset(config)
     assert dataset.metainfo['classes'] == dataset.METAINFO['classes'] == SEG_CLASSES
     assert len(dataset.METAINFO['palette']) == len(SEG_CLASSES)
@@ -159,9 +156,7 @@ def test_tta_of_segmentors_takes_six_scales_and_flips(tmp_path: Path, masks: Pat
 def mmseg_tool(tmp_path: Path) -> Callable[..., None]:
     def run(name: str, *args: object) -> None:
         tool = Path(mmseg.__path__[0], '.mim', 'tools', name)
-        # With the maintained forks, mmengine finds the configs of mmseg once the package is imported.
-        first = [] if MODULE2PACKAGE['mmseg'] == 'mmsegmentation' else ['-c', IMPORT_FIRST]
-        command = [sys.executable, *first, str(tool), *map(str, args)]
+        command = [sys.executable, str(tool), *map(str, args)]
         environment = ENVIRONMENT | {'MPLBACKEND': 'agg'}
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
@@ -170,6 +165,7 @@ def mmseg_tool(tmp_path: Path) -> Callable[..., None]:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_tools_of_mmseg_read_the_classes(mmseg_tool: Callable[..., None], tmp_path: Path, masks: Path) -> None:
     base = 'demo/fpn_pvtv2_shapes.py'
     path = fill_in(tmp_path / 'mine.py', 'segmentation', masks, _base_=base, classes=SEG_CLASSES)
@@ -215,7 +211,7 @@ def validated(work_dir: Path, key: str) -> float:
     ('template', 'base'),
     [
         ('detection', 'pvt/retinanet_pvt-t_fpn_1x_coco.py'),
-        ('detection', 'dat/retinanet_dat-t-pp_fpn_1x_coco.py'),
+        pytest.param('detection', 'dat/retinanet_dat-t-pp_fpn_32xb2-ms-crop-1x_coco.py', marks=pytest.mark.nightly),
         ('instance_segmentation', 'pvt/mask-rcnn_pvt-t_fpn_1x_coco.py'),
     ],
 )
@@ -227,6 +223,7 @@ def test_training_a_detector(tool, tmp_path: Path, coco: Path, template: str, ba
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_training_mask2former(tool, tmp_path: Path, coco: Path) -> None:
     base = 'pvtv2/mask2former_pvtv2-b1_8xb2-lsj-50e_coco.py'
     path = fill_in_mask2former(tmp_path / 'mine.py', 'instance_segmentation', coco, _base_=base, classes=CLASSES)
@@ -237,6 +234,7 @@ def test_training_mask2former(tool, tmp_path: Path, coco: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_training_a_detector_on_voc(tool, tmp_path: Path, shapes: Path) -> None:
     write_voc(shapes, tmp_path / 'voc')
     path = fill_in(tmp_path / 'mine.py', 'voc', tmp_path / 'voc', classes=CLASSES)
@@ -248,7 +246,9 @@ def test_training_a_detector_on_voc(tool, tmp_path: Path, shapes: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', ['own', 'mask2former', 'cityscapes'])
+@pytest.mark.parametrize(
+    'kind', ['own', *(pytest.param(kind, marks=pytest.mark.nightly) for kind in ('mask2former', 'cityscapes'))]
+)
 def test_training_a_segmentor(tool, tmp_path: Path, shapes: Path, kind: str) -> None:
     options = [*FAST[1:], 'train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'train_dataloader.batch_size=2']
     options += ['train_dataloader.dataset.pipeline.2.scale=(256,64)']

@@ -2,25 +2,23 @@
 
 import json
 import runpy
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import mmcv
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import CheckpointLoader
 from PIL import Image
 from running import ROOT
 
+from deformable_vit.apis.inference import Predictor, dataset_meta
 from deformable_vit.datasets import ShapesSettings, write_shapes
-from deformable_vit.engine import UserError
-from deformable_vit.engine.model import dataset_meta
+from deformable_vit.errors import UserError
 
 CLASSES = ('wheel', 'roof', 'window', 'decoration', 'tire')
 COLORS = [[200, 0, 0], [0, 200, 0], [0, 0, 200], [200, 200, 0], [0, 200, 200]]
@@ -71,34 +69,33 @@ def demo(name: str) -> Path:
     return ROOT / 'configs' / 'demo' / name
 
 
-@pytest.mark.parametrize(
-    ('args', 'words'),
-    [
-        (['c.pth', 'nowhere.jpg', '--out', 'o'], 'input nowhere.jpg does not exist'),
-        (['c.pth', 'i.png', '--out', 'o', '--device', 'gpu'], '--device gpu is unknown; use cpu, cuda or cuda:N'),
-        (['c.pth', 'i.png', '--out', 'o', '--device', 'meta'], '--device meta is unknown'),
-        (['c.pth', 'i.png', '--out', 'o', '--device', 'cuda:99'], '--device cuda:99: there '),
-        (['c.pth', 'i.png', '--out', 'o', '--batch-size', '0'], '--batch-size must be at least 1, got 0'),
-        (['c.pth', 'i.png', '--out', 'o', '--score-thr', '30'], '--score-thr must be from 0 to 1, got 30.0'),
-        (['gone.pth', 'i.png', '--out', 'o'], 'checkpoint gone.pth does not exist'),
-        (['c.pth', 'i.png', '--out', '.'], '--out . is not empty; choose another, or pass --overwrite'),
-        (['c.pth', 'i.png', '--out', 'o', '--json', 'c.pth'], '--json c.pth exists already'),
-        (['c.pth', 'i.png', '--out', 'o', '--score-thr', '0.5'], '--score-thr is for detection'),
-    ],
-)
-def test_errors_before_anything_is_loaded(
-    args: list[str], words: str, predict: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_errors_before_anything_is_written(predict: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(CheckpointLoader, 'load_checkpoint', pytest.fail)
-    Path('c.pth').write_text('')
-    Image.new('RGB', (8, 8)).save('i.png')
-    code, out, err = predict(demo('pvt_shapes.py'), *args, *(() if '--device' in args else ('--device', 'cpu')))
-    assert (code, out) == (2, '')
-    assert err.startswith('predict.py: error: ')
-    assert words in err
-    assert len(err.splitlines()) == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['c.pth', 'i.png']
+    Path('c.pth').write_text('no checkpoint')
+    Path('empty').mkdir()
+    Path('vis').mkdir()
+    Image.new('RGB', (8, 8)).save('vis/i.png')
+    before = sorted(tmp_path.rglob('*'))
+    for args, words in (
+        (['c.pth', 'nowhere.jpg', '--out', 'o'], 'input nowhere.jpg does not exist'),
+        (['c.pth', 'empty', '--out', 'o'], 'input empty has no images'),
+        (['c.pth', '*.jpg', '--out', 'o'], 'input *.jpg has no images'),
+        (['c.pth', 'a' * 300, '--out', 'o'], 'File name too long'),
+        (['gone.pth', 'vis', '--out', 'o'], 'checkpoint gone.pth does not exist'),
+        (['c.pth', 'vis', '--out', '.'], '--out . is not empty; choose another, or pass --overwrite'),
+        (['c.pth', 'vis', '--out', '.', '--overwrite'], 'the input vis/i.png would be overwritten'),
+        (['c.pth', 'vis', '--out', 'o', '--json', 'c.pth'], 'c.pth exists; choose another, or pass --overwrite'),
+        (['c.pth', 'vis', '--out', 'c.pth/o'], 'c.pth/o/vis: Not a directory'),
+    ):
+        code, out, err = predict(demo('pvt_shapes.py'), *args)
+        assert (code, out) == (2, ''), args
+        assert err.startswith('predict.py: error: ')
+        assert words in err
+        assert len(err.splitlines()) == 1
+        assert sorted(tmp_path.rglob('*')) == before
+    code, _, err = predict(demo('pvt_shapes.py'), 'c.pth', 'vis', '--out', 'o', '--device', 'gpu')
+    assert code == 2
+    assert 'gpu' in err
 
 
 @pytest.mark.slow
@@ -111,11 +108,11 @@ def test_instance_segmentation_of_a_directory_with_broken_files(predict: Predict
     command = (config, checkpoint, images, '--device', 'cpu', '--score-thr', '0.05')
     code, out, err = predict(*command, '--out', tmp_path / 'out')
     assert code == 1
-    assert f'6 predictions: {tmp_path}/out/predictions.json, images in {tmp_path}/out/vis' in out
-    lines = err.splitlines()
+    assert f'6 predictions: {tmp_path}/out/predictions.json' in out
+    lines = err.splitlines()[-4:]
     assert lines[0] == 'predict.py: 3 of 9 inputs failed:'
     assert [line.split(':')[0] for line in lines[1:]] == [f'  {images}/{name}.jpg' for name in ('1a', '2a', '3a')]
-    assert lines[2].endswith('2a.jpg: the file is empty')
+    assert 'truncated' in lines[3]
 
     found = json.loads((tmp_path / 'out' / 'predictions.json').read_text())
     assert found['classes'] == list(CLASSES)
@@ -171,82 +168,101 @@ def test_semantic_segmentation(predict: Predict, images: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_classifier_from_training_to_publication_and_predictions(
-    predict: Predict, tool, config, images: Path, tmp_path: Path
-) -> None:
-    path = config('pvt_shapes.py')
-    own = f'{ROOT / "projects"}:{ROOT / "tests"}'  # also where another checkout is installed
-    tool('train.py', path, '--work-dir', 'run', '--cfg-options', 'train_cfg.max_epochs=1', PYTHONPATH=own)
-    publish = next(Path(p) for p in _mim('mmpretrain').rglob('publish_model.py'))
-    code = (
-        'import runpy, sys, torch; torch.load("run/epoch_1.pth", weights_only=True); '
-        f'sys.argv = ["publish_model.py", "run/epoch_1.pth", "published.pth"]; '
-        f'runpy.run_path({str(publish)!r}, run_name="__main__"); assert "deformable_vit" not in sys.modules'
-    )
-    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    (published,) = tmp_path.glob('published*.pth')
-
-    code, _, err = predict(path, published, images, '--out', tmp_path / 'out', '--batch-size', 4)
-    assert (code, len(err.splitlines())) == (1, 4)
+def test_classification(predict: Predict, images: Path, tmp_path: Path) -> None:
+    config, names = demo('pvt_shapes.py'), ['disc', 'ring', 'square', 'star', 'triangle']
+    checkpoint = write_checkpoint(config.name, tmp_path / 'c.pth', dataset_meta=dict(classes=names))
+    code, _, err = predict(config, checkpoint, images, '--out', tmp_path / 'out', '--batch-size', 4)
+    assert code == 1
+    assert '3 of 9 inputs failed' in err.splitlines()[-4]
     found = json.loads((tmp_path / 'out' / 'predictions.json').read_text())
-    assert found['classes'] == ['disc', 'ring', 'square', 'star', 'triangle']  # directories, in the checkpoint
+    assert (found['classes'], len(found['predictions'])) == (names, 6)
     for record in found['predictions']:
         assert sorted(record['labels']) == list(range(5))
         assert record['scores'] == sorted(record['scores'], reverse=True)
         assert sum(record['scores']) == pytest.approx(1, abs=1e-4)
-        assert record['label_names'] == [found['classes'][label] for label in record['labels']]
-
-
-def _mim(package: str) -> Path:
-    import importlib.util
-
-    return Path(importlib.util.find_spec(package).origin).parent / '.mim' / 'tools'
+        assert record['label_names'] == [names[label] for label in record['labels']]
+        assert mmcv.imread(tmp_path / 'out' / record['drawn']) is not None
 
 
 def test_names_and_colors_of_classes() -> None:
     def config(number: int, **metainfo: object) -> Config:
-        dataset = dict(type=BaseDataset, metainfo=metainfo)
-        return Config(dict(model=dict(head=dict(num_classes=number)), test_dataloader=dict(dataset=dataset)))
+        loads = [dict(type='LoadImageFromFile')]
+        dataset = dict(type='BaseDetDataset', metainfo=metainfo, pipeline=loads)
+        loader = dict(dataset=dict(type='ConcatDataset', datasets=[dataset]))
+        head = dict(num_classes=number)
+        return Config(dict(model=dict(head=head), default_scope='mmdet', test_dataloader=loader))
 
-    saved = dict(meta=dict(dataset_meta=dict(CLASSES=('a', 'b'), PALETTE=[[1, 2, 3], [4, 5, 6]])))
+    saved = dict(dataset_meta=dict(CLASSES=('a', 'b'), PALETTE=[[1, 2, 3], [4, 5, 6]]))
     expected = dict(classes=['a', 'b'], palette=[(1, 2, 3), (4, 5, 6)])
     assert dataset_meta(config(2, classes=('x', 'y')), saved) == expected  # the checkpoint's first
-    assert dataset_meta(config(2), dict(meta=dict(CLASSES=('a', 'b'), PALETTE=expected['palette']))) == expected
-    named = dataset_meta(config(2, classes=('x', 'y')), {})
+    assert dataset_meta(config(2), dict(CLASSES=('a', 'b'), PALETTE=expected['palette'])) == expected
+    named = dataset_meta(config(2, classes=('x', 'y'), palette='random'), {})
     assert named['classes'] == ['x', 'y']
     assert named == dataset_meta(config(2, classes=('x', 'y')), {})
     assert len(set(named['palette'])) == 2
     assert dataset_meta(config(3), {})['classes'] == ['class 0', 'class 1', 'class 2']
-    with pytest.raises(UserError, match=r'checkpoint names 2 classes \(a, b, ...\) and model.head.num_classes is 3'):
+    with pytest.raises(UserError, match=r'names 2 classes, and the model has 3; set test_dataloader'):
         dataset_meta(config(3), saved)
 
 
-def test_colors_of_a_subset_are_those_of_its_classes() -> None:
-    class Known(BaseDataset):
-        METAINFO = dict(classes=('a', 'b', 'c'), palette=[(1, 1, 1), (2, 2, 2), (3, 3, 3)])  # noqa: RUF012
+@pytest.mark.slow
+def test_images_of_all_kinds_and_videos(predict: Predict, tmp_path: Path) -> None:
+    """Two files of one name; gray, RGBA, CMYK, 1 x 1 pixels, turned by EXIF; an unreadable one in the batch; videos."""
+    config = demo('fpn_pvtv2_shapes.py')
+    checkpoint = write_checkpoint(config.name, tmp_path / 'c.pth')
+    source, rgb = tmp_path / 'in', Image.effect_noise((96, 64), 90).convert('RGB')
+    (source / 'sub').mkdir(parents=True)
+    rgb.convert('L').save(source / 'gray.png')
+    rgb.convert('RGBA').save(source / 'rgba.png')
+    rgb.convert('CMYK').save(source / 'cmyk.jpg')
+    rgb.save(source / 'same.webp')
+    rgb.save(source / 'sub' / 'same.bmp')
+    Image.new('RGB', (1, 1)).save(source / 'one.png')
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    rgb.save(source / 'turned.jpg', exif=exif.tobytes())
+    (source / 'gone.jpg').symlink_to('nowhere.jpg')
+    for name, size in (('film.avi', 1), ('cut.avi', 2)):
+        writer = cv2.VideoWriter(str(source / name), cv2.VideoWriter.fourcc(*'MJPG'), 5, (64, 48))
+        for i in range(8):
+            writer.write(np.random.default_rng(i).integers(0, 255, (48, 64, 3)).astype(np.uint8))
+        writer.release()
+        (source / name).write_bytes((source / name).read_bytes()[: (source / name).stat().st_size // size])
+    command = (config, checkpoint, source / '**' / '*', '--device', 'cpu', '--batch-size', 5)
+    code, _, err = predict(*command, '--out', tmp_path / 'out')
+    assert code == 1
+    found = json.loads((tmp_path / 'out' / 'predictions.json').read_text())
+    assert [Path(one.get('image') or one['video']).name for one in found['failed']] == ['cut.avi', 'gone.jpg']
+    assert 'No such file' in err
+    sizes = {Path(one['image']).name: (one['width'], one['height']) for one in found['predictions'] if 'image' in one}
+    images = ('cmyk.jpg', 'gray.png', 'rgba.png', 'same.webp', 'same.bmp')
+    assert sizes == dict.fromkeys(images, (96, 64)) | {'one.png': (1, 1), 'turned.jpg': (64, 96)}
+    drawn = {one['drawn'] for one in found['predictions'] if 'image' in one}
+    assert len(drawn) == 7
+    assert mmcv.imread(tmp_path / 'out' / 'vis' / 'turned.jpg').shape[:2] == (96, 64)
+    frames = [one for one in found['predictions'] if one.get('video', '').endswith('film.avi')]
+    assert [one['frame'] for one in frames] == list(range(8))
+    assert {one['drawn'] for one in frames} == {'vis/film.mp4'}
+    assert frames[2]['label_map'] == 'label_maps/film/000002.png'
+    assert Image.open(tmp_path / 'out' / frames[2]['label_map']).size == (64, 48)
+    assert mmcv.VideoReader(str(tmp_path / 'out' / 'vis' / 'film.mp4')).frame_cnt == 8
 
-    def config(number: int, **metainfo: object) -> Config:
-        dataset = dict(type=Known, metainfo=metainfo)
-        loader = dict(dataset=dict(type='ConcatDataset', datasets=[dataset]))
-        return Config(dict(model=dict(head=dict(num_classes=number)), test_dataloader=loader))
 
-    assert dataset_meta(config(2, classes=('c', 'b')), {})['palette'] == [(3, 3, 3), (2, 2, 2)]
-    saved = dict(meta=dict(dataset_meta=dict(classes=('b', 'new'), palette='random')))
-    first, other = dataset_meta(config(2), saved)['palette']
-    assert first == (2, 2, 2)
-    assert other == dataset_meta(config(2, classes=('x', 'y'), palette='random'), {})['palette'][1]
-    own = dataset_meta(config(2, classes=('c', 'b'), palette=[(7, 7, 7), (8, 8, 8)]), {})
-    assert own['palette'] == [(7, 7, 7), (8, 8, 8)]
+@pytest.mark.slow
+def test_interrupted_run_leaves_complete_json(
+    predict: Predict, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = demo('fpn_pvtv2_shapes.py')
+    checkpoint = write_checkpoint(config.name, tmp_path / 'c.pth')
+    record, calls = Predictor.record, []
 
+    def interrupt(self: Predictor, sample: object) -> dict:
+        calls.append(sample)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return record(self, sample)
 
-def test_failed_frames_are_one_line_of_their_video() -> None:
-    from predict import failures
-
-    frames = [dict(video='film.mp4', frame=i, reason='too dark') for i in range(3, 303)]
-    failed = [dict(image='a.jpg', reason='empty'), *frames, dict(video='film.mp4', frame=400, reason='other')]
-    assert failures(failed) == [
-        'a.jpg: empty',
-        'film.mp4, frame 3 and 299 more: too dark',
-        'film.mp4, frame 400: other',
-    ]
+    monkeypatch.setattr(Predictor, 'record', interrupt)
+    assert predict(config, checkpoint, images, '--out', tmp_path / 'out')[0] == 130
+    found = json.loads((tmp_path / 'out' / 'predictions.json').read_text())
+    assert (len(found['predictions']), found['complete']) == (2, False)

@@ -3,11 +3,8 @@
 import json
 import pickle
 import re
-import signal
 import socket
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -15,9 +12,7 @@ import numpy as np
 import pytest
 import torch
 from official_names import official_names
-from running import ENVIRONMENT, ROOT
-
-from deformable_vit.engine import RunProgress, read_metrics, read_progress
+from running import ENVIRONMENT, ROOT, read_metrics
 
 DETECTOR = 'retinanet_pvtv2_shapes.py'
 
@@ -26,17 +21,6 @@ pytestmark = pytest.mark.slow
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, map_location='cpu', weights_only=False)['state_dict']
-
-
-def assert_noise_is_in_the_log_only(done: subprocess.CompletedProcess, work_dir: Path, lines: int) -> None:
-    """Check that the console is short, and that the log file has environment, config, hooks and what is printed."""
-    noise = ['System environment:', 'Config:', 'Hooks will be executed', 'index created!']
-    (log,) = work_dir.glob('*/*.log')
-    logged = log.read_text()
-    assert not [text for text in noise if text not in logged]
-    assert not [text for text in [*noise, 'paramwise_options', 'deprecated'] if text in done.stdout + done.stderr]
-    assert f'{log.relative_to(work_dir.parent)} (DEFORMABLE_VIT_VERBOSE=1 shows them here)' in done.stdout
-    assert len((done.stdout + done.stderr).splitlines()) <= lines < len(logged.splitlines())
 
 
 def is_statistic(key: str) -> bool:
@@ -52,12 +36,13 @@ def test_detection_from_config_to_images(tool, config, tmp_path: Path) -> None:
     assert len(losses) == 4
     assert all(0 < float(loss) < 10 for loss in losses)
     assert (done.stdout + done.stderr).count('warm-up takes 3 of 4 iterations (75 %)') == 1
-    assert ' parameters in 2 groups: ' in done.stdout
-    assert_noise_is_in_the_log_only(done, tmp_path / 'run', lines=60)
+    assert 'paramwise_options' not in done.stdout + done.stderr
+    # What tools/train.py adds stands in the config of the work directory.
+    dumped = (tmp_path / 'run' / cfg.name).read_text()
+    for name in ('StopHook', 'ResumableEpochBasedTrainLoop', 'SeededBatchSampler'):
+        assert f"type='deformable_vit.engine.{name}'" in dumped
 
     done = tool('test.py', cfg, 'run/epoch_1.pth', '--work-dir', 'tested', '--out', 'p.pkl', '--show-dir', 'seen')
-    assert 'evaluation: Resize 128 x 128 (keeps the aspect ratio)' in done.stdout
-    assert_noise_is_in_the_log_only(done, tmp_path / 'tested', lines=60)
     predictions = pickle.loads((tmp_path / 'p.pkl').read_bytes())
     assert len(predictions) == 4
     for prediction in predictions:
@@ -71,16 +56,8 @@ def test_detection_from_config_to_images(tool, config, tmp_path: Path) -> None:
     assert '--tta: mmdet merges boxes only, and MaskRCNN also predicts masks' in tta.stderr
 
 
-@pytest.mark.parametrize(
-    ('family', 'official_name'),
-    [
-        ('pvtv2', 'backbone.block1.0.mlp.dwconv.dwconv.weight'),
-        ('datpp', 'backbone.stages.1.attns.1.conv_offset.1.norm.weight'),
-    ],
-)
-def test_official_detectors_are_tested_and_trained_as_they_are(
-    tool, config, tmp_path: Path, family: str, official_name: str
-) -> None:
+@pytest.mark.parametrize('family', [pytest.param('pvtv2', marks=pytest.mark.nightly), 'dat-pp'])
+def test_official_detectors_are_tested_and_trained_as_they_are(tool, config, tmp_path: Path, family: str) -> None:
     """A detector with official names behind `backbone.` gives the results of one with this project's names."""
     cfg = config(f'retinanet_{family}_shapes.py')
     # A low threshold, so that an untrained detector has predictions.
@@ -88,7 +65,7 @@ def test_official_detectors_are_tested_and_trained_as_they_are(
     tool('train.py', cfg, '--work-dir', 'run', '--cfg-options', 'train_cfg.max_epochs=1')
     converted = weights(tmp_path / 'run' / 'epoch_1.pth')
     official = official_names(converted, family)
-    assert official_name in official
+    assert official.keys() != converted.keys()
     torch.save({'meta': {'epoch': 1}, 'state_dict': official}, tmp_path / 'official.pth')
     results = []
     for checkpoint in ('run/epoch_1.pth', 'official.pth'):
@@ -110,13 +87,9 @@ def test_official_detectors_are_tested_and_trained_as_they_are(
 
 def test_segmentation(tool, config, tmp_path: Path) -> None:
     cfg = config('fpn_pvtv2_shapes.py')
-    done = tool('train.py', cfg, '--work-dir', 'run', DEFORMABLE_VIT_VERBOSE='1')
-    for shown in ('System environment:', 'Config:', 'Hooks will be executed', 'paramwise_options', 'deprecated'):
-        assert shown in done.stdout
-    progress = tmp_path / 'progress.json'
-    arguments = ['--work-dir', 'tested', '--out', 'maps', '--show-dir', 'seen']
-    tool('test.py', cfg, 'run/iter_4.pth', *arguments, DEFORMABLE_VIT_PROGRESS=str(progress))
-    assert read_progress(progress) == RunProgress('test', 4, 4)
+    tool('train.py', cfg, '--work-dir', 'run', '--plain')
+    assert 'deformable_vit.engine' not in (tmp_path / 'run' / cfg.name).read_text()
+    tool('test.py', cfg, 'run/iter_4.pth', '--work-dir', 'tested', '--out', 'maps', '--show-dir', 'seen')
     # The mIoU of the label maps that --out saved, computed by hand, is the reported one.
     ade = next(Path(line.split("'")[1]) for line in cfg.read_text().splitlines() if 'data_root' in line)
     counts = np.zeros((6, 6))
@@ -153,40 +126,6 @@ def test_classification(tool, config, tmp_path: Path) -> None:
     assert 0 <= read_metrics(tmp_path / 'tta')['accuracy/top1'] <= 100
 
 
-def test_resumed_training_gives_the_same_weights(tool, config, tmp_path: Path) -> None:
-    """Training that is killed in the second epoch and resumed equals uninterrupted training, bit for bit."""
-    cfg = config(DETECTOR)
-    tool('train.py', cfg, '--work-dir', 'straight')
-
-    # Slow down the second epoch, to be killed in it.
-    slow = tmp_path / 'slow.py'
-    slow.write_text(
-        f"_base_ = {str(cfg)!r}\ncustom_hooks = [dict(type='SlowSecondEpoch')]\n"
-        "custom_imports = dict(imports=['deformable_vit', 'slow_hook'], allow_failed_imports=False)\n"
-    )
-    command = [sys.executable, ROOT / 'tools' / 'train.py', slow, '--work-dir', 'broken']
-    with (
-        (tmp_path / 'log').open('wb') as log,
-        subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=log, stderr=subprocess.STDOUT) as process,
-    ):
-        deadline = time.monotonic() + 300
-        while not (tmp_path / 'broken' / 'second_epoch').exists():
-            assert process.poll() is None, (tmp_path / 'log').read_text()[-3000:]
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert not (tmp_path / 'broken' / 'epoch_2.pth').exists()
-    done = tool('train.py', cfg, '--work-dir', 'broken', '--resume')
-    assert 'resumed epoch: 1' in done.stdout + done.stderr
-
-    straight, resumed = weights(tmp_path / 'straight' / 'epoch_2.pth'), weights(tmp_path / 'broken' / 'epoch_2.pth')
-    first = weights(tmp_path / 'straight' / 'epoch_1.pth')
-    assert straight.keys() == resumed.keys()
-    assert all(torch.equal(straight[k], resumed[k]) for k in straight)
-    assert not all(torch.equal(straight[k], first[k]) for k in straight)
-
-
 def test_two_processes_train_one_model_and_test_it_like_one(tool, config, tmp_path: Path) -> None:
     cfg = config(
         'fpn_pvtv2_shapes.py',
@@ -212,28 +151,7 @@ def test_two_processes_train_one_model_and_test_it_like_one(tool, config, tmp_pa
         assert two[key] == pytest.approx(one[key], abs=0.02)
 
 
-def test_second_run_keeps_the_checkpoints_of_the_first(tool, config, tmp_path: Path) -> None:
-    cfg = config(DETECTOR)
-    one_epoch = ['--work-dir', 'run', '--cfg-options', 'train_cfg.max_epochs=1', 'train_cfg.val_interval=5']
-    tool('train.py', cfg, *one_epoch)
-    first = weights(tmp_path / 'run' / 'epoch_1.pth')
-    tool('train.py', cfg, *one_epoch, 'randomness.seed=1')
-    (kept,) = (tmp_path / 'run').glob('previous_*/epoch_1.pth')
-    assert all(torch.equal(v, first[k]) for k, v in weights(kept).items())
-    assert not all(torch.equal(v, first[k]) for k, v in weights(tmp_path / 'run' / 'epoch_1.pth').items())
-
-
-def test_load_from_may_be_in_the_work_directory(tool, config, tmp_path: Path) -> None:
-    """The checkpoint is read before it is moved."""
-    cfg = config(DETECTOR)
-    one_epoch = ['--work-dir', 'run', '--cfg-options', 'train_cfg.max_epochs=1', 'train_cfg.val_interval=5']
-    tool('train.py', cfg, *one_epoch)
-    first = weights(tmp_path / 'run' / 'epoch_1.pth')
-    tool('train.py', cfg, *one_epoch, 'load_from=run/epoch_1.pth', 'optim_wrapper.optimizer.lr=0.0')
-    again = weights(tmp_path / 'run' / 'epoch_1.pth')
-    assert all(torch.equal(first[k], again[k]) for k in first if not is_statistic(k))
-
-
+@pytest.mark.nightly
 def test_flexible_runner_trains_resumes_loads_and_tests(tool, config, tmp_path: Path) -> None:
     """mmengine's FlexibleRunner builds its model late; checkpoints are compared with it all the same."""
     cfg = config(DETECTOR, "runner_type = 'FlexibleRunner'")
@@ -244,11 +162,6 @@ def test_flexible_runner_trains_resumes_loads_and_tests(tool, config, tmp_path: 
     assert 'resumed epoch: 1' in done.stdout + done.stderr
     straight, resumed = (weights(tmp_path / run / 'epoch_2.pth') for run in ('straight', 'resumed'))
     assert all(torch.equal(straight[k], resumed[k]) for k in straight)
-
-    frozen = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=5', 'optim_wrapper.optimizer.lr=0.0']
-    tool(*train, 'on', '--cfg-options', *frozen, 'load_from=straight/epoch_2.pth')
-    loaded = weights(tmp_path / 'on' / 'epoch_1.pth')
-    assert all(torch.equal(straight[k], loaded[k]) for k in straight if not is_statistic(k))
 
     torch.save(straight, tmp_path / 'bare.pth')
     done = tool('test.py', cfg, 'bare.pth', '--work-dir', 'tested', '--out', 'p.pkl')

@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -6,7 +6,9 @@ import torch
 from attention_page import points_layer, recording_of
 from browser import Browser
 
-from deformable_vit.visualization import PageInfo, Predictions, Recording, build_page
+from deformable_vit.visualization import Overlay, Recording, View, build_page
+
+Open = Callable[..., Browser]
 
 
 @pytest.fixture(scope='module')
@@ -18,15 +20,6 @@ def recording() -> Recording:
 
 
 @pytest.fixture(scope='module')
-def page(recording: Recording, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    box = dict(box=[30, 20, 90, 70], label='cat <b>', class_index=1, score=0.8, outlines=[[30, 20, 90, 30, 60, 70]])
-    predictions = Predictions([box], classes=('cat', 'dog'), best=[('cat', 0.75)])
-    file = tmp_path_factory.mktemp('page') / 'page.html'
-    file.write_text(build_page(recording, PageInfo('DAT & others', weights='random'), predictions), encoding='utf-8')
-    return file
-
-
-@pytest.fixture(scope='module')
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     started = Browser(tmp_path_factory.mktemp('profile'))
     yield started
@@ -34,9 +27,17 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def opened(browser: Browser, page: Path) -> Iterator[Browser]:
-    browser.resize(1280, 900)
+def show(browser: Browser, recording: Recording, tmp_path: Path) -> Iterator[Open]:
+    """Open a page, by default of all kinds of layers, in the browser."""
+
+    def open_page(shown: Recording = recording, view: View | None = None, **options: object) -> Browser:
+        overlay = options.pop('overlay', Overlay(['cat', 'dog']))
+        text = build_page(shown, view or View.of(shown), 'DAT & others', overlay=overlay, **options)
+        (tmp_path / 'page.html').write_text(text, encoding='utf-8')
+        browser.resize(1280, 900)
+        browser.open(tmp_path / 'page.html')
+        return browser
+
     browser.problems.clear()
-    browser.open(page)
-    yield browser
+    yield open_page
     assert browser.problems == []

@@ -19,36 +19,32 @@ from deformable_vit.visualization import (
     AttentionLayer,
     DeformableLayer,
     LocalLayer,
+    Overlay,
     PatchLayer,
     PointsLayer,
-    Predictions,
     Recording,
     View,
     draw,
-    read_predictions,
+    read_overlay,
     record,
     to_json,
 )
-from deformable_vit.visualization.affine import stage_centers
-from deformable_vit.visualization.figure import _DRAWERS
-from deformable_vit.visualization.heat import received_map
-from deformable_vit.visualization.model_input import _shrunk, prepare
-from deformable_vit.visualization.modes import modes_of
-from deformable_vit.visualization.predictions import rank_colors, ranked
+from deformable_vit.visualization.model_input import prepare
+from deformable_vit.visualization.overlay import rank_colors
 
 SIZE = (96, 160)
 
 
-@pytest.fixture
+@pytest.fixture(params=['DAT', 'DAT++', 'DPT', 'PVTv2-li'])
 def recording(request: pytest.FixtureRequest) -> Recording:
     result = record(move_offsets(build_small(request.param)), torch.randn(1, 3, *SIZE))
     result.image = np.zeros((*SIZE, 3), dtype=np.uint8)
     return result
 
 
-@pytest.mark.parametrize('recording', ['DAT', 'DAT++', 'DPT', 'PVTv2-li'], indirect=True)
 def test_json_holds_the_recorded_layers(recording: Recording) -> None:
     query = (101, 37)
+    recording.layers += [points_layer(True), points_layer(False)]
     found = json.loads(json.dumps(to_json(recording.size, recording.layers, query)))
     assert found['image'] == dict(width=160, height=96)
     for layer, entry in zip(recording.layers, found['layers'], strict=True):
@@ -57,14 +53,17 @@ def test_json_holds_the_recorded_layers(recording: Recording) -> None:
             np.testing.assert_allclose(entry['boxes'], layer.boxes, atol=1e-3)
             np.testing.assert_allclose(entry['points'], layer.points, atol=1e-3)
             continue
-        assert isinstance(layer, AttentionLayer)
         index = layer.query_index(*query)
         np.testing.assert_allclose(entry['query'], layer.query_position(index), atol=1e-3)
         locations, attention = np.array(entry['locations']), np.array(entry['attention'])
+        np.testing.assert_allclose(attention.sum(1), 1, atol=1e-3)
+        if isinstance(layer, PointsLayer):
+            np.testing.assert_allclose(locations, layer.locations[index].reshape(4, 6, 2), atol=1e-3)
+            assert ('label' in entry) == (not layer.is_encoder)
+            continue
         keys = int(np.prod(entry['grid']))
         assert locations.shape == (entry['groups'], keys, 2)
         assert attention.shape == (entry['heads'], keys)
-        np.testing.assert_allclose(attention.sum(1), 1, atol=1e-3)
         if isinstance(layer, DeformableLayer):
             np.testing.assert_allclose(locations, layer.locations, atol=1e-3)
             np.testing.assert_allclose(attention, layer.attention(index)[:, 0], atol=1e-6)
@@ -72,32 +71,19 @@ def test_json_holds_the_recorded_layers(recording: Recording) -> None:
             assert np.abs(locations[0] - entry['query']).max() <= layer.size * max(layer.to_image.scale)
 
 
-@pytest.mark.parametrize('recording', ['DAT', 'DAT++', 'DPT', 'PVT'], indirect=True)
 def test_figures_of_all_kinds_are_drawn(recording: Recording, tmp_path: Path) -> None:
-    drawn = set()
     recording.layers += [points_layer(True), points_layer(False)]
-    for layer in {layer.kind: layer for layer in recording.layers}.values():
-        for mode in ('query', 'locations', 'received', 'displacement'):
-            if mode not in modes_of(layer):
-                with pytest.raises(ValueError, match=f'has no mode {mode!r}; choose from query'):
-                    draw(recording, layer, View((50, 40), mode))
-                continue
-            figure = draw(recording, layer, View((50, 40), mode), 'title')
-            drawn.add((layer.kind, mode))
+    for i, layer in enumerate(recording.layers):
+        figure = draw(recording, View(i, (50, 40), head=0, top=7), 'title')
+        if isinstance(layer, DeformableLayer):
+            star, circles = [c for c in figure.axes[0].collections if isinstance(c, PathCollection)]
+            strongest = np.argsort(layer.attention(layer.query_index(50, 40))[0, 0])[-7:]
+            np.testing.assert_allclose(circles.get_offsets(), layer.locations[0, strongest], rtol=1e-5)
+            np.testing.assert_allclose(star.get_offsets()[0], layer.query_position(layer.query_index(50, 40)))
     figure.savefig(tmp_path / 'figure.svg')
-    text = (tmp_path / 'figure.svg').read_text()
-    assert '<svg' in text
-    assert text.count('<path') > 5
-    assert {mode for _, mode in drawn} > {'query'}
+    assert (tmp_path / 'figure.svg').read_text().count('<path') > 5
 
 
-@pytest.mark.parametrize('recording', ['DAT', 'DPT'], indirect=True)
-def test_figures_have_the_modes_of_the_table(recording: Recording) -> None:
-    for layer in [*recording.layers, points_layer(True)]:
-        assert tuple(_DRAWERS[type(layer)]) == modes_of(layer)
-
-
-@pytest.mark.parametrize('recording', ['DAT', 'DAT++', 'PVT'], indirect=True)
 def test_even_attention_is_received_evenly(recording: Recording) -> None:
     """Sampling locations crowd in places, which must not look like attention."""
     layer = recording.layers[-1]
@@ -105,62 +91,32 @@ def test_even_attention_is_received_evenly(recording: Recording) -> None:
     layer.q[:] = 0
     if isinstance(layer, DeformableLayer):
         layer.table = None
-    per_group = layer.heads // layer.groups
-    groups = {g: range(g * per_group, (g + 1) * per_group) for g in range(layer.groups)}
-    values = received_map(layer, groups)
-    assert np.isfinite(values).any()
-    np.testing.assert_allclose(values[np.isfinite(values)], 1, rtol=1e-5)
+    values = layer.received_map()
+    assert values.shape[0] == layer.heads
+    np.testing.assert_allclose(values[np.isfinite(values)], 1, rtol=1e-4)
 
 
-@pytest.mark.parametrize('recording', ['DAT'], indirect=True)
-def test_titles_of_figures_are_not_formulas(recording: Recording, tmp_path: Path) -> None:
-    draw(recording, recording.layers[-1], View((50, 40)), 'a$^$b_{.png').savefig(tmp_path / 'figure.png')
+def test_weight_of_sampling_locations_is_received_where_they_are() -> None:
+    layer = points_layer(False)
+    layer.locations[:] = (80, 30)
+    found = layer.received_map((0, 0, 120, 60))
+    assert found.shape == (4, 60, 120)
+    np.testing.assert_allclose(found.sum((1, 2)), 60 * 120, rtol=1e-5)
+    assert (found[:, 29:31, 79:81] > 0).all()
 
 
-@pytest.mark.parametrize('recording', ['DAT++'], indirect=True)
-def test_legend_explains_groups_and_the_border(recording: Recording) -> None:
-    layer = next(x for x in recording.layers if isinstance(x, DeformableLayer) and x.groups > 1 and x.border.any())
-    for mode in ('query', 'locations'):
-        legend = draw(recording, layer, View((50, 40), mode, top=10_000)).axes[0].get_legend()
-        assert legend is not None
-        texts = [text.get_text() for text in legend.get_texts()]
-        groups = [f'group {g + 1}' for g in range(layer.groups)]
-        assert texts == [*groups, 'at or beyond the border of the feature map']
-
-
-@pytest.mark.parametrize('recording', ['DAT'], indirect=True)
-def test_default_query_is_the_center_of_the_most_confident_object(recording: Recording) -> None:
+def test_default_query_is_the_center_of_the_most_confident_object() -> None:
+    recording = Recording(SIZE)
     assert recording.default_query() == (79.5, 47.5)
     recording.layers += [points_layer(True), points_layer(False)]
     assert recording.default_query() == (100, 60)
 
 
-@pytest.mark.parametrize('recording', ['DAT'], indirect=True)
-def test_layers_that_are_not_finite_are_named(recording: Recording) -> None:
-    recording.check_finite()
-    layer = recording.layers[2]
-    assert isinstance(layer, AttentionLayer)
-    layer.k[0, 0, 0] = np.nan
-    with pytest.raises(ValueError, match=rf'layer {layer.name} is not finite: k has NaN'):
-        recording.check_finite()
-
-
-@pytest.mark.parametrize('recording', ['DAT++'], indirect=True)
-def test_circles_of_the_figure_are_at_the_strongest_locations(recording: Recording) -> None:
-    layer = next(layer for layer in recording.layers if isinstance(layer, DeformableLayer))
-    figure = draw(recording, layer, View((50, 40), head=0, top=7))
-    circles, star = [c for c in figure.axes[0].collections if isinstance(c, PathCollection)]
-    strongest = np.argsort(layer.attention(layer.query_index(50, 40))[0, 0])[-7:]
-    np.testing.assert_allclose(circles.get_offsets(), layer.locations[0, strongest], rtol=1e-5)
-    np.testing.assert_allclose(star.get_offsets()[0], layer.query_position(layer.query_index(50, 40)))
-
-
-def test_centers_of_tokens() -> None:
-    """Patches of stride 4 are centered on pixel 1.5, 5.5, ...; overlapping patches on 0, 4, ...."""
-    patches, overlapping = (stage_centers(build_small(name)) for name in ('DAT', 'DAT++'))
-    assert [a.scale for a in patches] == [a.scale for a in overlapping] == [(s, s) for s in (4, 8, 16, 32)]
-    assert [a.shift for a in patches] == [(1.5, 1.5), (3.5, 3.5), (7.5, 7.5), (15.5, 15.5)]
-    assert [a.shift for a in overlapping] == [(0, 0)] * 4
+def test_layers_that_are_not_finite_are_named() -> None:
+    model = build_small('DAT').eval()
+    torch.nn.init.constant_(model.stages[0].blocks[0].attn.qkv.weight, torch.nan)
+    with pytest.raises(ValueError, match=r'layer stages.0.blocks.0.attn is not finite: q has NaN'):
+        record(model, torch.randn(1, 3, *SIZE))
 
 
 def test_token_at_its_center_depends_on_the_pixels_around_it() -> None:
@@ -172,7 +128,7 @@ def test_token_at_its_center_depends_on_the_pixels_around_it() -> None:
         (gradient,) = torch.autograd.grad(tokens[0, 7 * w + 5].square().sum(), x)
         y, x_ = np.nonzero(gradient[0].abs().sum(0).numpy())
         middle = ((x_.min() + x_.max()) / 2, (y.min() + y.max()) / 2)
-        assert middle == tuple(stage_centers(model)[0](np.array([5, 7])))
+        assert middle == tuple(Affine.of_patches(model.stages[0].patch_embed)(np.array([5, 7])))
 
 
 def test_affine_maps_compose() -> None:
@@ -184,8 +140,7 @@ def test_affine_maps_compose() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('limit', [None, 64])
-def test_pixels_of_the_network_input_map_to_the_image(limit: int | None) -> None:
+def test_pixels_of_the_network_input_map_to_the_image(tmp_path: Path) -> None:
     """The pixels of a ramp say where they come from; after resizing and cropping they are mapped there."""
     y, x = np.mgrid[:160, :250]
     image = np.stack([x, y, 0 * x], axis=-1).astype(np.uint8)
@@ -195,35 +150,23 @@ def test_pixels_of_the_network_input_map_to_the_image(limit: int | None) -> None
         dict(type='CenterCrop', crop_size=96),
         dict(type='PackInputs'),
     ]
-    config = Config(dict(default_scope='mmpretrain', test_dataloader=dict(dataset=dict(pipeline=pipeline))))
-    found = prepare(config, image, limit)
-    values = found.data['inputs'][0].numpy()[:2]  # x and y where the pixel was
-    h, w = found.size
-    assert (h, w) == values.shape[1:]
-    assert max(h, w) <= (limit or 96)
-    v, u = np.mgrid[:h, :w]
-    mapped = found.to_image(np.stack([u, v], axis=-1).reshape(-1, 2)).T.reshape(2, h, w)
-    assert np.abs(values - mapped).max() < 1.5
-    assert np.abs((values - mapped).mean()) < 0.3
-    np.testing.assert_array_equal(found.image, image[..., ::-1])
-
-
-def test_pipelines_within_concatenated_datasets_and_gray_images(tmp_path: Path) -> None:
-    gray = np.arange(64 * 80, dtype=np.uint16).reshape(64, 80).astype(np.uint8)
-    Image.fromarray(gray).save(tmp_path / 'gray.png')
-    pipeline = [dict(type='LoadImageFromFile', color_type='grayscale'), dict(type='PackInputs')]
     datasets = dict(type='ConcatDataset', datasets=[dict(type='A', pipeline=pipeline), dict(type='B', pipeline=[])])
     config = Config(dict(default_scope='mmpretrain', test_dataloader=dict(dataset=datasets)))
+    for limit in (None, 64):
+        found = prepare(config, image, limit)
+        values = found.data['inputs'][0].numpy()[:2]  # x and y where the pixel was
+        h, w = found.size
+        assert (h, w) == values.shape[1:]
+        assert max(h, w) <= (limit or 96)
+        v, u = np.mgrid[:h, :w]
+        mapped = found.to_image(np.stack([u, v], axis=-1).reshape(-1, 2)).T.reshape(2, h, w)
+        assert np.abs(values - mapped).max() < 1.5
+        assert np.abs((values - mapped).mean()) < 0.3
+        np.testing.assert_array_equal(found.image, image[..., ::-1])
+    gray = np.arange(64 * 80, dtype=np.uint16).reshape(64, 80).astype(np.uint8)
+    Image.fromarray(gray).save(tmp_path / 'gray.png')
+    pipeline[:] = [dict(type='LoadImageFromFile', color_type='grayscale'), dict(type='PackInputs')]
     np.testing.assert_array_equal(prepare(config, tmp_path / 'gray.png').image, np.stack([gray] * 3, axis=-1))
-
-
-def test_sizes_without_a_limit_do_not_shrink() -> None:
-    step = dict(type='Resize', scale=(1333, -1), size=float('inf'), crop_size=100)
-    assert _shrunk(step, 0.5) == dict(type='Resize', scale=(666, -1), size=float('inf'), crop_size=50)
-
-
-def test_other_outputs_have_no_predictions() -> None:
-    assert read_predictions((torch.zeros(1),), ['a']) == Predictions(classes=['a'])
 
 
 def test_record_takes_one_image() -> None:
@@ -245,8 +188,6 @@ def test_boxes_of_object_queries_are_the_predictions() -> None:
     recording = record(model, image)
     layer = recording.layers[-1]
     assert isinstance(layer, PointsLayer)
-    assert layer.boxes is not None
-    assert layer.scores is not None
     assert not layer.is_encoder
     found = recording.output.pred_instances
     # Without training, several queries may have nearly the same score.
@@ -256,23 +197,25 @@ def test_boxes_of_object_queries_are_the_predictions() -> None:
     assert differences.min() < 0.01
     encoder = next(layer for layer in recording.layers if isinstance(layer, PointsLayer))
     assert encoder.is_encoder
-    reference = encoder.reference
-    assert len(reference) == sum(h * w for h, w in encoder.levels)
     # Pixel centers of each level, which ends beyond the input where the stride does not divide its size.
     inputs = prepare(config, image)
     first = 0
     for stride, (h, w) in zip((8, 16, 32, 64), encoder.levels, strict=False):
         y, x = np.mgrid[:h, :w]
         expected = inputs.to_image(np.stack([x, y], axis=-1).reshape(-1, 2) * stride + (stride - 1) / 2)
-        np.testing.assert_allclose(reference[first : first + h * w], expected, atol=0.02)
+        np.testing.assert_allclose(encoder.reference[first : first + h * w], expected, atol=0.02)
         first += h * w
+    assert first == len(encoder.reference)
 
 
-def test_ranks_of_classes_and_their_colors() -> None:
+def test_classes_of_a_label_map_are_ranked() -> None:
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
     label_map = np.array([[5, 5, 5, 1], [1, 7, 5, 5]])
-    labels, ranks = ranked(label_map)
-    assert labels.tolist() == [5, 1, 7]
-    np.testing.assert_array_equal(labels[ranks], label_map)
-    labels, ranks = ranked(np.arange(300)[None])
-    assert (len(labels), ranks.max()) == (256, 255)
-    assert len(set(rank_colors(256))) == 256
+    sample = SegDataSample(pred_sem_seg=PixelData(data=torch.from_numpy(label_map[None])))
+    found = read_overlay(sample, [f'name {i}' for i in range(9)])
+    assert [c['name'] for c in found.classes] == ['name 5', 'name 1', 'name 7']
+    np.testing.assert_array_equal(found.ranks, [[0, 0, 0, 1], [1, 2, 0, 0]])
+    assert len(set(rank_colors())) == 256
+    assert read_overlay((torch.zeros(1),), ['a']) == Overlay(['a'])

@@ -25,7 +25,7 @@ from deformable_vit.visualization import (
     ReductionLayer,
     record,
 )
-from deformable_vit.visualization.detr import level_extent
+from deformable_vit.visualization.detr_hooks import level_extent
 
 TOLERANCE = dict(rtol=1e-5, atol=1e-5)
 # Odd sizes, so that rows and columns cannot be confused; patches are padded and windows are cut.
@@ -134,9 +134,10 @@ def test_recording_leaves_the_model_as_it_was() -> None:
         expected = model(x)
     recorded = record(model, x)
     assert all(torch.equal(a, b) for a, b in zip(recorded.output, expected, strict=True))
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    count = len(recorded.layers)
     with torch.no_grad():
         assert all(torch.equal(a, b) for a, b in zip(model(x), expected, strict=True))
+    assert len(recorded.layers) == count  # no hook is left
 
 
 def test_class_token_is_a_query_and_a_key_without_position() -> None:
@@ -149,7 +150,7 @@ def test_class_token_is_a_query_and_a_key_without_position() -> None:
     with mock.patch.object(attention, 'dense_attention', lambda _q, _k, v: weights_of(layer) @ v), torch.no_grad():
         torch.testing.assert_close(model.get_submodule(layer.name)(*args), expected, **TOLERANCE)
     assert layer.attention(0).shape == (8, 1, 21)
-    assert len(layer.cells) == 20
+    assert len(layer.boxes) == 20
 
 
 def test_stage_without_stride_is_recorded_in_four_parts() -> None:
@@ -174,19 +175,16 @@ def test_clamped_locations_are_marked_and_lie_on_the_border() -> None:
     assert sum(layer.border.sum() for layer in layers) > 0
 
 
-@pytest.mark.parametrize(
-    ('level', 'size', 'extent'),
-    [
+def test_extents_of_levels() -> None:
+    for level, size, extent in (
         ((7, 9), (104, 140), (144, 112)),  # stride 16
         ((4, 5), (104, 140), (160, 128)),
         ((1, 1), (33, 60), (64, 64)),
         ((1, 3), (32, 96), (96, 32)),
         ((2, 2), (100, 65), (128, 128)),  # of stride 64: more than half of it is beyond the input
         ((10, 10), (104, 140), (140, 104)),  # of no stride
-    ],
-)
-def test_extents_of_levels(level: tuple[int, int], size: tuple[int, int], extent: tuple[int, int]) -> None:
-    assert level_extent(level, size) == extent
+    ):
+        assert level_extent(level, size) == extent
 
 
 @pytest.mark.parametrize('boxes', [False, True])

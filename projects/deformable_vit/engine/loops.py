@@ -15,7 +15,10 @@ from .samples import SeededBatchSampler
 from .workers import without_workers
 
 
-def _build(runner: Runner, dataloader: DataLoader | dict[str, Any], loop: str) -> DataLoader:
+Loader = DataLoader[Any] | dict[str, Any]
+
+
+def _build(runner: Runner, dataloader: Loader, loop: str) -> DataLoader[Any]:
     """Return the dataloader of a loop, which needs a :class:`SeededBatchSampler`.
 
     Raises:
@@ -23,15 +26,17 @@ def _build(runner: Runner, dataloader: DataLoader | dict[str, Any], loop: str) -
     """
     if isinstance(dataloader, dict):
         randomness = runner.cfg.get('randomness') or {}
-        dataloader = runner.build_dataloader(
+        built = runner.build_dataloader(
             dataloader, seed=runner.seed, diff_rank_seed=randomness.get('diff_rank_seed', False)
         )
-    if not isinstance(dataloader.batch_sampler, SeededBatchSampler):
+    else:
+        built = dataloader
+    if not isinstance(built.batch_sampler, SeededBatchSampler):
         raise UserError(
             f"{loop} needs train_dataloader.batch_sampler=dict(type='deformable_vit.engine.SeededBatchSampler'), got "
-            f'{type(dataloader.batch_sampler).__name__}'
+            f'{type(built.batch_sampler).__name__}'
         )
-    return dataloader
+    return built
 
 
 def _start(loop: Any, number: int, skip: int) -> None:
@@ -50,7 +55,7 @@ class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
     The position in the epoch follows from the iteration, so that checkpoints of plain mmengine resume exactly, too.
     """
 
-    def __init__(self, runner: Runner, dataloader: DataLoader | dict[str, Any], *args: Any, **kwargs: Any) -> None:
+    def __init__(self, runner: Runner, dataloader: Loader, *args: Any, **kwargs: Any) -> None:
         self.built_seed = runner.seed
         super().__init__(runner, _build(runner, dataloader, type(self).__name__), *args, **kwargs)
         self.first_batch = 0  # of the epoch that runs
@@ -91,16 +96,17 @@ class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
 class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
     """mmengine's ``IterBasedTrainLoop``, which skips trained batches by their indices instead of loading them."""
 
-    def __init__(self, runner: Runner, dataloader: DataLoader | dict[str, Any], *args: Any, **kwargs: Any) -> None:
+    def __init__(self, runner: Runner, dataloader: Loader, *args: Any, **kwargs: Any) -> None:
         self.built_seed = runner.seed
         built = _build(runner, dataloader, type(self).__name__)
-        built.batch_sampler.wait()
+        sampler: Any = built.batch_sampler
+        sampler.wait()
         super().__init__(runner, built, *args, **kwargs)
 
     def run(self) -> nn.Module:
         """Launch training."""
         _start(self, 0, self.iter)
-        self.dataloader = without_workers(self.dataloader)  # hooks may still change it
+        self.dataloader: DataLoader[Any] = without_workers(self.dataloader)  # hooks may still change it
         self.dataloader_iterator = EndlessBatches(self, self.iter)
         return super().run()
 

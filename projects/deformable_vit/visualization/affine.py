@@ -12,8 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from ..backbones.base import PyramidBackbone
-
 Array = NDArray[Any]
 
 
@@ -43,28 +41,12 @@ class Affine(NamedTuple):
         scale = (old[1] / new[1], old[0] / new[0])
         return cls(scale, ((scale[0] - 1) / 2, (scale[1] - 1) / 2))
 
-
-def convolution_centers(conv: nn.Conv2d) -> Affine:
-    """Return the map from pixels of a convolution's output to the pixels of its input that they are centered on."""
-    (ky, kx), (sy, sx) = conv.kernel_size, conv.stride
-    py, px = (int(p) for p in conv.padding)
-    return Affine((sx, sy), ((kx - 1) / 2 - px, (ky - 1) / 2 - py))
-
-
-def stage_centers(backbone: PyramidBackbone) -> list[Affine]:
-    """Return for each stage the map from pixels of its tokens to pixels of the network's input."""
-    maps: list[Affine] = []
-    for stage in backbone.stages:
-        result = maps[-1] if maps else Affine()
-        for conv in _patch_convolutions(stage.get_submodule('patch_embed')):
-            result = result.after(convolution_centers(conv))
-        maps.append(result)
-    return maps
-
-
-def _patch_convolutions(patch_embed: nn.Module) -> list[nn.Conv2d]:
-    """Return the convolutions of a patch embedding, in order; of a deformable one, those of the plain patches."""
-    found = [m for m in patch_embed.modules() if isinstance(m, nn.Conv2d)]
-    if not found:
-        raise ValueError(f'{type(patch_embed).__name__} has no convolution that says where its patches are')
-    return found
+    @classmethod
+    def of_patches(cls, patch_embed: nn.Module) -> 'Affine':
+        """Return the map from tokens of a patch embedding to pixels of its input; deformable ones count as plain."""
+        result = cls()
+        for conv in (m for m in patch_embed.modules() if isinstance(m, nn.Conv2d)):
+            (ky, kx), (sy, sx) = conv.kernel_size, conv.stride
+            py, px = (int(p) for p in conv.padding)
+            result = result.after(cls((sx, sy), ((kx - 1) / 2 - px, (ky - 1) / 2 - py)))
+        return result

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from ..engine.inference import test_dataset
-from ..engine.inputs import swap_channels
+from .._nested import test_dataset
 from .affine import Affine, Array
 
 # Transforms that need annotations, which an image of one's own does not have.
@@ -36,49 +36,43 @@ class ModelInput:
 
 
 def prepare(config: Config, image: str | Path | Array, max_size: int | None = None) -> ModelInput:
-    """Read an image and apply the test pipeline of a config.
-
-    Args:
-        config: Config with ``test_dataloader`` and ``default_scope``.
-        image: Path, or (height, width, 3) in BGR.
-        max_size: Limit of the longer side of the network's input in pixels: all sizes of the pipeline shrink alike.
+    """Read an image and apply the test pipeline of a config; see :func:`.recording.record` for the arguments.
 
     Raises:
         UserError: The config has no pipeline that loads images.
     """
     init_default_scope(config.default_scope)
-    pipeline = test_dataset(config)['pipeline']
-    steps = [copy.deepcopy(dict(t)) for t in pipeline if t['type'].split('.')[-1] not in _ANNOTATIONS]
+    steps = [copy.deepcopy(dict(step)) for step in test_dataset(config)['pipeline']]
+    steps = [step for step in steps if step['type'].split('.')[-1] not in _ANNOTATIONS]
     result = _apply(steps, image)
-    longest = max(result.size)
-    if max_size is not None and longest > max_size:
-        result = _apply([_shrunk(step, max_size / longest) for step in steps], image)
+    if max_size is not None and max(result.size) > max_size:  # all sizes of the pipeline shrink alike
+        result = _apply([_shrunk(step, max_size / max(result.size)) for step in steps], image)
     return result
 
 
 def _apply(steps: list[dict[str, Any]], image: str | Path | Array) -> ModelInput:
-    results: dict[str, Any] = dict(img_id=0, seg_fields=[])
+    results: dict[str, Any] = dict(img_id=0, seg_fields=[], img_path='')
     if isinstance(image, (str, Path)):
         results['img_path'] = str(image)
     else:
-        shape = image.shape[:2]
-        results.update(img=image, img_path='', img_shape=shape, ori_shape=shape)
+        results.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
         steps = [step for step in steps if not step['type'].split('.')[-1].startswith('LoadImage')]
     to_image, original = Affine(), None
     for step, transform in zip(steps, Compose(steps).transforms, strict=True):
-        before = results['img'].shape[:2] if 'img' in results else None
-        if original is None and before is not None:
-            original = swap_channels(results['img'])
+        before = results.get('img')
+        original = before if original is None else original
         packed = transform(results)
         if 'img' not in packed:  # packed for the model
             break
         results, after = packed, packed['img'].shape[:2]
-        if before is not None and before != after:
-            to_image = to_image.after(_geometry(step['type'], before, after))
+        if before is not None and before.shape[:2] != after:
+            to_image = to_image.after(_geometry(step['type'], before.shape[:2], after))
+    assert original is not None
+    original = np.atleast_3d(original)[..., :3]
+    rgb = np.ascontiguousarray(np.broadcast_to(original[..., ::-1], (*original.shape[:2], 3)))
     size = packed['inputs'].shape[-2:]
     data = dict(inputs=[packed['inputs']], data_samples=[packed['data_samples']])
-    assert original is not None
-    return ModelInput(data, original, to_image, (int(size[0]), int(size[1])))
+    return ModelInput(data, rgb, to_image, (int(size[0]), int(size[1])))
 
 
 def _geometry(kind: str, before: tuple[int, int], after: tuple[int, int]) -> Affine:
@@ -96,7 +90,7 @@ def _shrunk(step: dict[str, Any], factor: float) -> dict[str, Any]:
 
     def shrink(value: Any) -> Any:
         if isinstance(value, (list, tuple)):
-            return tuple(shrink(v) for v in value)
+            return tuple(map(shrink, value))
         # -1 and infinity stand for no limit.
         return max(32, int(value * factor)) if value > 0 and math.isfinite(value) else value
 

@@ -1,204 +1,111 @@
-"""Record the tensors of a forward pass: queries, keys, sampling locations, windows, patches.
+"""Record one image of one model: the entry point."""
 
-Forward hooks take the input of each attention and patch embedding and project it once more; the models have no code for
-it, and nothing is recorded outside of :func:`record_backbone`.
-"""
-
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from ..backbones.base import PyramidBackbone
-from ..backbones.dat import DeformableAttention, NeighborhoodAttention, WindowAttention
-from ..backbones.dpt import DeformablePatchEmbed
-from ..layers import SpatialReductionAttention
-from ..ops import box_locations, deformable_key_value, key_grid, pad_to_multiple, query_coordinates, tokens_to_map
-from .affine import Affine, Array, stage_centers
-from .layers import DeformableLayer, Layer, LocalLayer, PatchLayer, ReductionLayer
+from .affine import Affine, Array
+from .detr_hooks import record_objects, record_points
+from .hooks import record_backbone
+from .layer_data import Layer, PointsLayer
+from .model_input import prepare
+
+Box = tuple[float, float, float, float]
 
 
-def to_numpy(tensor: Tensor) -> Array:
-    """Return a float32 copy of a tensor on the CPU."""
-    return np.ascontiguousarray(tensor.detach().float().cpu().numpy())
+@dataclass
+class Recording:
+    """A forward pass: the image, and what each layer used.
+
+    Attributes:
+        size: (height, width) of the image in pixels.
+        input_box: x0, y0, x1, y1 of what the network saw of the image, from border to border, in pixels of the image;
+            without padding.
+        padded_box: The same with the padding of the batch.
+        input_size: (height, width) of the network's input with its padding.
+        layers: In the order in which they ran.
+        output: The model's return value.
+        image: (height, width, 3), RGB; None if the model got a tensor.
+    """
+
+    size: tuple[int, int]
+    input_box: Box = (0, 0, 0, 0)
+    padded_box: Box = (0, 0, 0, 0)
+    input_size: tuple[int, int] = (0, 0)
+    layers: list[Layer] = field(default_factory=list)
+    output: Any = None
+    image: Array | None = None
+
+    def default_query(self) -> tuple[float, float]:
+        """Return the center of the most confident object query's box, else of the image, (x, y) in pixels."""
+        for layer in reversed(self.layers):
+            if isinstance(layer, PointsLayer) and layer.boxes is not None and layer.scores is not None:
+                x0, y0, x1, y1 = layer.boxes[int(layer.scores.argmax())].tolist()
+                return (x0 + x1) / 2, (y0 + y1) / 2
+        height, width = self.size
+        return (width - 1) / 2, (height - 1) / 2
 
 
-@contextmanager
-def record_backbone(backbone: PyramidBackbone, name: str, to_image: Affine, layers: list[Layer]) -> Iterator[None]:
-    """Append to ``layers`` what each attention and deformable patch embedding uses, in the order in which they run.
+def record(model: nn.Module, image: Tensor | str | Path | Array, max_size: int | None = None) -> Recording:
+    """Run a model on one image and return what each layer used; see :mod:`.layer_data` for the arrays and their units.
+
+    Forward hooks record, and are removed again; outputs are those of a run without them.
 
     Args:
-        backbone: The backbone; its input must be one image.
-        name: Name of the backbone in its model, '' for the model itself.
-        to_image: Maps pixels of the backbone's input to pixels of the image.
-        layers: The layers so far.
+        model: A backbone, or a model of mmdet, mmseg or mmpretrain with one, in evaluation mode. For an image that is
+            not a tensor it needs its config as ``model.cfg``, as ``init_detector`` and the inferencers set it.
+        image: (1, 3, H, W), the input of ``model.forward``, as it is; or a path or an (H, W, 3) array in BGR, which
+            pass the test pipeline of the config.
+        max_size: For paths and arrays, a limit of the longer side of the network's input in pixels.
+
+    Raises:
+        ValueError: There is more than one image, the model has no config, or a recorded number is not finite.
     """
-    centers = [to_image, *(to_image.after(affine) for affine in stage_centers(backbone))]
-    with ExitStack() as stack:
-        for i, stage in enumerate(backbone.stages):
-            dilated = i == len(backbone.stages) - 1 and backbone.output_stride == 16
-            calls = [0]  # of the stage: four without its stride, one for each offset of its grid
-
-            def count(*_: Any, calls: list[int] = calls) -> None:
-                calls[0] += 1
-
-            stack.callback(stage.register_forward_pre_hook(count).remove)
-            for suffix, module in stage.named_modules():
-                recorder = next((f for kind, f in _RECORDERS.items() if isinstance(module, kind)), None)
-                if recorder is None:
-                    continue
-                is_patch = isinstance(module, DeformablePatchEmbed)
-                place = dict(
-                    stage=i + 1,
-                    block=0 if is_patch else int(suffix.split('.')[1]) + 1,
-                    name='.'.join(part for part in (name, 'stages', str(i), suffix) if part),
-                )
-                before, here = centers[i], centers[i + 1]
-
-                def hook(
-                    module: nn.Module,
-                    args: tuple[Any, ...],
-                    _output: Any,
-                    *,
-                    recorder: Callable[..., Layer] = recorder,
-                    place: Mapping[str, Any] = place,
-                    maps: tuple[Affine, Affine] = (before, here),
-                    calls: list[int] | None = calls if dilated else None,
-                ) -> None:
-                    if len(args[0]) != 1:
-                        raise ValueError(f'recording takes one image at a time, got a batch of {len(args[0])}')
-                    part = None
-                    if calls is not None:
-                        top, left = divmod(calls[0] - 1, 2)
-                        part = (left, top)
-                        shift = tuple(s * p for s, p in zip(maps[0].scale, part, strict=True))
-                        maps = tuple(m._replace(shift=(m.shift[0] + shift[0], m.shift[1] + shift[1])) for m in maps)  # type: ignore[assignment]
-                    layers.append(recorder(module, *args, before=maps[0], to_image=maps[1], part=part, **place))
-
-                stack.callback(module.register_forward_hook(hook).remove)
-        yield
+    if isinstance(image, Tensor):
+        if image.ndim != 4 or len(image) != 1:
+            raise ValueError(f'record takes one image (1, 3, H, W), got a tensor of shape {tuple(image.shape)}')
+        size = (int(image.shape[-2]), int(image.shape[-1]))
+        return _run(model, Recording(size), Affine(), size, partial(model, image))
+    if getattr(model, 'cfg', None) is None:
+        raise ValueError('record needs the config as model.cfg to prepare an image; set it, or pass a tensor')
+    inputs = prepare(model.cfg, image, max_size)
+    recording = Recording(inputs.image.shape[:2], image=inputs.image)
+    step: Any = model.test_step
+    return _run(model, recording, inputs.to_image, inputs.size, lambda: step(inputs.data)[0])
 
 
-def _deformable(
-    attn: DeformableAttention, x: Tensor, hw: tuple[int, int], before: Affine, to_image: Affine, **place: Any
-) -> DeformableLayer:
-    q = attn.q(x)
-    locations = attn.key_locations(q, hw)
-    k = deformable_key_value(tokens_to_map(x, hw), locations, attn.k.weight, attn.k.bias)
-    key_hw = (locations.shape[2], locations.shape[3])
+def _run(model: nn.Module, recording: Recording, to_image: Affine, size: tuple[int, int], forward: Any) -> Recording:
+    padded: list[tuple[int, int]] = []
 
-    def pixels(normalized: Tensor) -> Array:
-        # -1 and 1 are the centers of the corner pixels.
-        extent = normalized.new_tensor([hw[0] - 1, hw[1] - 1])
-        return to_image(to_numpy(((normalized + 1) / 2 * extent).flatten(-3, -2).flip(-1)))
+    def keep_size(_module: nn.Module, args: tuple[Any, ...]) -> None:
+        padded.append((int(args[0].shape[-2]), int(args[0].shape[-1])))
 
-    query_y, query_x = (to_numpy(query_coordinates(n, attn.convention, locations)) for n in hw)
-    return DeformableLayer(
-        kind='deformable',
-        query_grid=hw,
-        to_image=to_image,
-        q=_heads(q, attn.num_heads, scale=True),
-        k=_heads(k, attn.num_heads),
-        key_grid=key_hw,
-        groups=attn.num_groups,
-        normalized=to_numpy(locations[0].flatten(1, 2)),
-        query_y=query_y,
-        query_x=query_x,
-        table=None if attn.rpe_table is None else to_numpy(attn.rpe_table),
-        reference=pixels(key_grid(*key_hw, attn.convention, locations)),
-        locations=pixels(locations[0]),
-        border=(locations[0].abs() >= 1).any(-1).flatten(1).cpu().numpy(),
-        convention=attn.convention,
-        clamped=attn.offset_range < 0,
-        **place,
-    )
+    with torch.no_grad(), ExitStack() as stack:
+        for name, module in model.named_modules():
+            if isinstance(module, PyramidBackbone):
+                stack.enter_context(record_backbone(module, name, to_image, recording.layers))
+        backbone = getattr(model, 'backbone', model)
+        stack.callback(backbone.register_forward_pre_hook(keep_size).remove)
+        stack.enter_context(record_points(model, to_image, padded, recording.layers))
+        stack.enter_context(record_objects(model, size, to_image, recording.layers))
+        recording.output = forward()
+    if len(padded) != 1:
+        raise ValueError(
+            f'the backbone ran {len(padded)} times; set model.test_cfg to whole images without augmentation'
+        )
+    recording.input_box, recording.padded_box = (_box(to_image, hw) for hw in (size, padded[0]))
+    recording.input_size = padded[0]
+    return recording
 
 
-def _heads(tokens: Tensor, heads: int, scale: bool = False) -> Array:
-    """Return the tokens (1, N, C) as (heads, N, d), divided by sqrt(d) if ``scale``."""
-    split = tokens[0].float().unflatten(-1, (heads, -1)).transpose(0, 1)
-    return to_numpy(split * split.shape[-1] ** -0.5 if scale else split)
-
-
-def _local(
-    attn: WindowAttention | NeighborhoodAttention,
-    x: Tensor,
-    hw: tuple[int, int],
-    before: Affine,
-    to_image: Affine,
-    **place: Any,
-) -> LocalLayer:
-    q, k, _ = (t[0].float().flatten(1, 2) for t in attn.project_in(x, hw))
-    if isinstance(attn, WindowAttention):
-        kind, shift = ('shifted_window' if attn.shift else 'window'), attn.shift
-        side = attn.table_size
-        table = attn.relative_position_bias_table.T.unflatten(1, (side, side)).flip(1, 2)
-    else:
-        kind, shift, table = 'neighborhood', 0, attn.rpb
-    return LocalLayer(
-        kind=kind,
-        query_grid=hw,
-        to_image=to_image,
-        q=to_numpy(q * q.shape[-1] ** -0.5),
-        k=to_numpy(k),
-        key_grid=hw,
-        table=to_numpy(table),
-        size=(table.shape[-1] + 1) // 2,
-        shift=shift,
-        **place,
-    )
-
-
-def _reduction(
-    attn: SpatialReductionAttention, x: Tensor, hw: tuple[int, int], before: Affine, to_image: Affine, **place: Any
-) -> ReductionLayer:
-    reduced = attn.reduce(x, hw)
-    extra = x.shape[1] - hw[0] * hw[1]  # a class token
-    spans = []
-    for n in hw:
-        if pool := getattr(attn, 'pool_size', None):
-            i = np.arange(pool)
-            spans.append(np.stack([i * n // pool, -(-(i + 1) * n // pool)]))  # as adaptive pooling divides an axis
-        else:
-            first = np.arange(n // attn.sr_ratio) * attn.sr_ratio
-            spans.append(np.stack([first, first + attn.sr_ratio]))
-    (y0, y1), (x0, x1) = (span - 0.5 for span in spans)
-    corners = [np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2) for x, y in ((x0, y0), (x1, y1))]
-    return ReductionLayer(
-        kind='spatial_reduction',
-        query_grid=hw,
-        to_image=to_image,
-        q=_heads(attn.q(x), attn.num_heads, scale=True),
-        k=_heads(attn.kv(reduced).chunk(2, dim=-1)[0], attn.num_heads),
-        key_grid=(len(y0), len(x0)),
-        extra=extra,
-        cells=np.concatenate([to_image(c) for c in corners], axis=1),
-        **place,
-    )
-
-
-def _patches(embed: DeformablePatchEmbed, x: Tensor, before: Affine, to_image: Affine, **place: Any) -> PatchLayer:
-    x = pad_to_multiple(x, int(embed.patch_embed.proj.stride[0]))
-    boxes = embed.boxes(x)  # corners x0, y0, x1, y1 in [0, 1], from border to border of the feature map
-    locations = box_locations(boxes, embed.points, (x.shape[-2], x.shape[-1]))  # (1, k * k, 2, H', W')
-    corners = to_numpy(boxes[0].flatten(1).T.unflatten(1, (2, 2))) * [x.shape[-1], x.shape[-2]] - 0.5
-    return PatchLayer(
-        kind='deformable_patch',
-        query_grid=(boxes.shape[-2], boxes.shape[-1]),
-        to_image=to_image,
-        boxes=before(corners).reshape(-1, 4),
-        points=before(to_numpy(locations[0].flatten(2).permute(2, 0, 1).flip(-1))),
-        border=((boxes[0] <= 0) | (boxes[0] >= 1)).any(0).flatten().cpu().numpy(),
-        **place,
-    )
-
-
-_RECORDERS: dict[type[nn.Module], Callable[..., Layer]] = {
-    DeformableAttention: _deformable,
-    WindowAttention: _local,
-    NeighborhoodAttention: _local,
-    SpatialReductionAttention: _reduction,
-    DeformablePatchEmbed: _patches,
-}
+def _box(to_image: Affine, size: tuple[int, int]) -> Box:
+    corners = to_image(np.array([(-0.5, -0.5), (size[1] - 0.5, size[0] - 0.5)]))
+    x0, y0, x1, y1 = corners.ravel().tolist()
+    return x0, y0, x1, y1

@@ -1,0 +1,160 @@
+"""Predictions of the model of a config, by the inferencers of mmdet, mmseg and mmpretrain."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import mmcv
+import numpy as np
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.runner import load_checkpoint
+
+from .._nested import test_dataset, walk
+from ..checkpoints import check_dtypes, compare, convert_state_dict, read_state_dict
+from ..errors import UserError, shown
+
+TASKS = dict(mmdet='detection', mmseg='semantic segmentation', mmpretrain='classification')
+
+
+def load_model(config: Config, checkpoint: str | None = None, device: str = 'cpu') -> Any:
+    """Return the model of a config for evaluation, with a checkpoint if one is given; see :func:`load_weights`."""
+    init_default_scope(config.default_scope)
+    if config.default_scope == 'mmpretrain':
+        config.model.setdefault('data_preprocessor', config.get('data_preprocessor'))
+    model = MODELS.build(config.model)
+    model.cfg = config
+    if checkpoint is not None:
+        load_weights(model, config, checkpoint)
+    return revert_sync_batchnorm(model).to(device).eval()
+
+
+def load_weights(model: Any, config: Config, checkpoint: str) -> None:
+    """Load a checkpoint, of this project or official, and set ``model.dataset_meta``; see :func:`dataset_meta`.
+
+    Raises:
+        CheckpointError: The file cannot be read safely.
+        UserError: It belongs to another model, or its dataset has another number of classes.
+    """
+    converted, own = convert_state_dict(model, read_state_dict(checkpoint)), model.state_dict()
+    check_dtypes(converted, own, checkpoint)
+    if difference := compare(converted, own):
+        raise UserError(f'checkpoint {shown(checkpoint)} does not fit the model of this config: {difference}')
+    loaded = load_checkpoint(model, checkpoint, map_location='cpu', logger='silent')
+    model.dataset_meta = dataset_meta(config, loaded.get('meta') or {})
+
+
+def dataset_meta(config: Config, saved: dict[str, Any]) -> dict[str, list[Any]]:
+    """Return ``classes`` (names) and ``palette`` (RGB) of a checkpoint's ``meta``, else of the config's test dataset.
+
+    The inferencers take COCO's and Cityscapes' instead. Without names, classes are called ``class 0``, ``class 1``;
+    without a color for each, colors are random, and the same in every run.
+
+    Raises:
+        UserError: The number of names is not the model's number of classes.
+    """
+    # OpenMMLab's checkpoints before mmengine have CLASSES and PALETTE.
+    sources = (saved.get('dataset_meta') or saved, _metainfo(config))
+    metas = [{str(key).lower(): value for key, value in source.items()} for source in sources]
+    meta = next((meta for meta in metas if meta.get('classes')), {})
+    parts = [part for _, part in walk(config.model, '') if isinstance(part, dict)]
+    numbers = [n for part in parts for key in ('num_classes', 'num_things_classes') if (n := part.get(key))]
+    classes = list(meta.get('classes') or [f'class {i}' for i in range(max(numbers, default=0))])
+    if numbers and len(classes) not in numbers:
+        raise UserError(
+            f'the checkpoint or the config names {len(classes)} classes, and the model has {numbers[0]}; set '
+            'test_dataloader.dataset.metainfo.classes in the config to the names of the classes'
+        )
+    palette = meta.get('palette') or ()
+    if isinstance(palette, str) or len(palette) != len(classes):
+        palette = np.random.default_rng(42).integers(0, 256, (len(classes), 3)).tolist()
+    return dict(classes=classes, palette=[tuple(color) for color in palette])
+
+
+def _metainfo(config: Config) -> dict[str, Any]:
+    """Return what the test dataset says about its classes, as far as it can be built without its files."""
+    try:
+        dataset = DATASETS.build(dict(test_dataset(config), lazy_init=True, _scope_=config.default_scope))
+        return dict(dataset.metainfo)
+    except Exception:  # whatever a dataset raises, the images can be predicted
+        return {}
+
+
+class Predictor:
+    """Predictions for images, each a path or an (H, W, 3) array in BGR.
+
+    Args:
+        config: For mmdet, mmseg or mmpretrain, with a ``test_dataloader``.
+        checkpoint: As in :func:`load_weights`, which may raise an error.
+        device: As in ``torch.device``.
+        score_thr: Boxes with lower scores are left out.
+    """
+
+    def __init__(self, config: Config, checkpoint: str, device: str = 'cpu', score_thr: float = 0.3) -> None:
+        self.scope, self.score_thr = config.default_scope, score_thr
+        # The inferencers look for the pipeline here, not within wrappers such as ConcatDataset.
+        config.test_dataloader.dataset = test_dataset(config)
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', 'Checkpoint is not loaded|weights is None')
+            self.inferencer = _inferencer(config, device)
+        self.model = self.inferencer.model
+        load_weights(self.model, config, checkpoint)
+        self.classes = [str(name) for name in self.model.dataset_meta['classes']]
+        self.inferencer.visualizer.dataset_meta = self.model.dataset_meta
+
+    def predict(self, images: Sequence[str | np.ndarray]) -> list[Any]:
+        """Return OpenMMLab's data samples, on the CPU, for images as one batch."""
+        (data,) = self.inferencer.preprocess(list(images), batch_size=len(images))
+        samples = [sample.cpu() for sample in self.inferencer.forward(data[1] if self.scope == 'mmdet' else data)]
+        for sample in samples:
+            if 'pred_instances' in sample:
+                sample.pred_instances = sample.pred_instances[sample.pred_instances.scores >= self.score_thr]
+            if 'pred_score' in sample:  # mmpretrain draws the classes of pred_label
+                sample.pred_label = sample.pred_score.topk(min(5, len(self.classes))).indices
+        return samples
+
+    def record(self, sample: Any) -> dict[str, Any]:
+        """Return a prediction as plain numbers and names, for JSON."""
+        if 'pred_instances' in sample:
+            record = self.inferencer.pred2dict(sample)
+        elif 'pred_sem_seg' in sample:
+            labels, counts = np.unique(sample.pred_sem_seg.data[0].numpy(), return_counts=True)
+            order = np.argsort(-counts, kind='stable')
+            record = dict(labels=labels[order].tolist(), areas=(counts[order] / counts.sum()).tolist())
+        elif 'pred_score' in sample:
+            record = dict(labels=sample.pred_label.tolist(), scores=sample.pred_score[sample.pred_label].tolist())
+        else:
+            raise UserError(f'{type(self.model).__name__} predicts neither objects, label maps nor classes')
+        return record | dict(label_names=[self.classes[label] for label in record['labels']])
+
+    def draw(self, image: str | np.ndarray, sample: Any) -> np.ndarray:
+        """Return an image (H, W, 3), BGR, with the prediction drawn into it."""
+        rgb = np.ascontiguousarray(mmcv.imread(image)[..., ::-1])
+        if self.scope == 'mmpretrain':
+            drawn = self.inferencer.visualizer.visualize_cls(rgb, sample, classes=self.classes, draw_gt=False)
+        else:
+            # mmseg takes seconds to find the place of a label in a larger image.
+            options = dict(pred_score_thr=-1.0) if self.scope == 'mmdet' else dict(with_labels=rgb.size < 2**22)
+            (drawn,) = self.inferencer.visualize([rgb], [sample], return_vis=True, **options)
+        return np.ascontiguousarray(drawn[..., ::-1])
+
+
+def _inferencer(config: Config, device: str) -> Any:
+    """Return the inferencer of a config's task, without weights and with a visualizer that only draws."""
+    # The config's visualizer may write to TensorBoard or W&B.
+    config.visualizer = dict(type='DetLocalVisualizer' if config.default_scope == 'mmdet' else 'SegLocalVisualizer')
+    if config.default_scope == 'mmdet':
+        from mmdet.apis import DetInferencer
+
+        return DetInferencer(config, device=device, palette='random')
+    if config.default_scope == 'mmseg':
+        from mmseg.apis import MMSegInferencer
+
+        return MMSegInferencer(config, device=device)
+    from mmpretrain.apis import ImageClassificationInferencer
+    from mmpretrain.visualization import UniversalVisualizer
+
+    inferencer = ImageClassificationInferencer(config, pretrained=False, device=device)
+    inferencer.visualizer = UniversalVisualizer()
+    return inferencer

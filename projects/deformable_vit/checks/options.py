@@ -1,0 +1,134 @@
+"""Check that something reads each option of ``--cfg-options``, and each key of the config."""
+
+import contextlib
+import copy
+import difflib
+import importlib
+import inspect
+import re
+from functools import cache
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import Registry
+from mmengine.runner import Runner
+
+from .._nested import walk
+from ..errors import UserError
+
+# What OpenMMLab reads at the top level of a config: Runner's arguments and more.
+TOP_LEVEL = {
+    *inspect.signature(Runner.__init__).parameters,
+    *('activation_checkpointing', 'auto_scale_lr', 'compile', 'custom_imports', 'efficient_conv_bn_eval'),
+    *('find_unused_parameters', 'init_weights_for_test_or_val', 'model_wrapper_cfg', 'runner_type', 'strategy'),
+    *('sync_bn', 'tta_model', 'tta_pipeline'),
+} - {'self', 'cfg'}
+# `dict(...)` or `{'key': ...}` at the beginning of a value or of an element of a list; `{}.pth` is a file name.
+DICT = re.compile(r"""(^|[\[(,])\s*(dict\(|\{\s*(['"]|\w+\s*:))""")
+# A key that is closer than this to an argument, and no argument itself, is a misspelled one.
+_CLOSE = 0.85
+
+
+def check_options(options: dict[str, Any], config: Config, path: str) -> None:
+    """Check the options and the keys of a config; a key that is a class's argument or resembles none is accepted.
+
+    Args:
+        options: Values by dotted key, such as ``model.backbone.with_cp``.
+        config: The config without the options.
+        path: Its file, for messages.
+
+    Raises:
+        UserError: A key is unknown or a variable that nothing reads, or the value is a dict.
+    """
+    for key, value in options.items():
+        _check_option(key, value, config, path)
+    for key in set(config) - TOP_LEVEL:  # a config may have variables of its own
+        if not key.endswith('_pipeline') and (close := difflib.get_close_matches(key, TOP_LEVEL, 1, 0.9)):
+            raise UserError(f'config {path}: unknown key {key!r}; did you mean {close[0]!r}?')
+    merged = copy.deepcopy(config)
+    with contextlib.suppress(Exception):  # options that do not fit the config, which the caller merges as well
+        merged.merge_from_dict(options)
+    scope = merged.get('default_scope') or 'mmengine'
+    for top in TOP_LEVEL & set(merged):
+        for key, node in walk(merged[top], top):
+            if isinstance(node, dict) and 'type' in node:
+                _check_arguments(key, node, scope, path)
+    optimizer = (merged.get('optim_wrapper') or {}).get('optimizer')
+    kind = optimizer.get('type') if isinstance(optimizer, dict) else None
+    # Of an unknown optimizer mmengine says: None is not a callable object.
+    if isinstance(kind, str) and 'constructor' not in merged.optim_wrapper and _class(kind, scope) is None:
+        raise UserError(f'optim_wrapper.optimizer.type: there is no optimizer {kind!r}')
+
+
+def _check_option(key: str, value: Any, config: Config, path: str) -> None:
+    top, dot, rest = key.partition('.')
+    if top not in config and top not in TOP_LEVEL:
+        close = difflib.get_close_matches(top, TOP_LEVEL, 1)
+        raise UserError(f'--cfg-options: unknown key {top!r}' + (f'; did you mean {close[0]!r}?' if close else ''))
+    # mmengine's Runner reads data_preprocessor only where the model has none.
+    is_variable = top not in TOP_LEVEL or (top == 'data_preprocessor' and top in (config.get('model') or {}))
+    readers = [reader + dot + rest for reader in _readers(config, top)] if is_variable else []
+    if isinstance(value, str) and DICT.search(value):
+        target = readers[0] if readers else key
+        raise UserError(
+            f'--cfg-options {key}: dicts cannot be written on the command line; set its entries, such as '
+            f"{target}.KEY=VALUE, or write {target} in a config that begins with _base_ = '{path}'"
+        )
+    if is_variable:
+        shown = ', '.join(readers[:3]) + (f' and {len(readers) - 3} more' if len(readers) > 3 else '')
+        hint = f'set {shown}' if readers else 'set the keys that were made from it'
+        raise UserError(f'--cfg-options {key}: {top!r} is a variable of {path} that nothing reads; {hint}')
+
+
+def _check_arguments(key: str, node: dict[str, Any], scope: str, path: str) -> None:
+    """Find misspelled arguments of the class that a dict names.
+
+    mmengine refuses those of most classes when it builds them. A class with ``**kwargs``, such as ``CheckpointHook``,
+    takes any: it fails hours later, or never.
+    """
+    known = _arguments(node['type'], node.get('_scope_', scope))
+    for name in node:
+        if name not in known and name != 'type' and (close := difflib.get_close_matches(str(name), known, 1, _CLOSE)):
+            raise UserError(f'config {path}: {key}: unknown key {name!r}; did you mean {close[0]!r}?')
+
+
+@cache
+def _class(kind: str, scope: str) -> Any:
+    """Return what a name means in one of the registries of a scope; None if it is in none of them."""
+    try:
+        module = importlib.import_module(f'{scope}.registry')
+    except ImportError:
+        return None
+    registries = [value for value in vars(module).values() if isinstance(value, Registry)]
+    return next(filter(None, (registry.get(kind) for registry in registries)), None)
+
+
+def _arguments(kind: Any, scope: str) -> set[str]:
+    """Return the names that a constructor takes, with those of its base classes; nothing for an unknown type."""
+    found = _class(kind, scope) if isinstance(kind, str) else kind
+    names: set[str] = set()
+    classes = inspect.getmro(found) if inspect.isclass(found) else [found] if callable(found) else []
+    if any(hasattr(cls.__init__, '__wrapped__') for cls in classes):  # a decorated one may take older names, too
+        return names
+    for cls in classes:
+        with contextlib.suppress(ValueError):  # a class of C without a signature
+            names |= set(inspect.signature(cls).parameters)
+    return names
+
+
+def _readers(config: Config, name: str) -> list[str]:
+    """Return the keys with the value of the variable ``name``, those with its name first."""
+    if name not in config:  # a setting of the model, written without `model.`
+        return [f'model.{name}']
+    value = config[name]
+    keys = [(key, other) for top in config if top in TOP_LEVEL - {name} for key, other in walk(config[top], top)]
+    # A variable such as train_pipeline is named like the last part of a key, pipeline.
+    alike = [key for key, _ in keys if name == (last := key.rpartition('.')[2]) or name.endswith(f'_{last}')]
+    equal = [key for key, other in keys if other == value]
+    split = name.partition('_')[0] + '_'  # train_pipeline: what begins with train_
+    return (
+        [key for key in equal if key in alike]
+        or (equal if isinstance(value, (dict, list, tuple)) and value else [])
+        or [key for key in alike if key.startswith(split)]
+        or alike
+    )

@@ -1,0 +1,54 @@
+"""Problems of a dataset, with file and record."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal
+
+Level = Literal['error', 'warning']
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A problem of a dataset.
+
+    Attributes:
+        level: An ``error`` stops or spoils training for certain; everything else is a ``warning``.
+        loader: The dataloader of the config whose dataset it is.
+        kind: The same text for all problems of a kind, without values.
+        file: Path of the image, mask, annotation file or directory; empty for a setting of the config.
+        record: A part of the file, such as ``annotation 17``; empty for all of it.
+        detail: The values, and how to mend them.
+    """
+
+    level: Level
+    loader: str
+    kind: str
+    file: str = ''
+    record: str = ''
+    detail: str = ''
+
+    def __str__(self) -> str:
+        where = ', '.join(filter(None, (self.file, self.record)))
+        return ': '.join(filter(None, (where, self.kind))) + (f' ({self.detail})' if self.detail else '')
+
+
+class Report(list[Problem]):
+    """The problems that were found, errors first, and what has been checked.
+
+    Attributes:
+        checked: Numbers of files by what they are.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.checked: Counter[str] = Counter()
+
+    @property
+    def errors(self) -> list[Problem]:
+        """The problems that stop or spoil training."""
+        return [problem for problem in self if problem.level == 'error']
+
+    def summary(self) -> str:
+        """Return on one line how much has been checked and how many problems there are."""
+        checked = ', '.join(f'{number} {what}' for what, number in self.checked.items()) or 'nothing'
+        return f'checked {checked}: {len(self.errors)} errors, {len(self) - len(self.errors)} warnings'

@@ -1,0 +1,269 @@
+"""Problems of images, label maps, Pascal VOC's files and directories of classes."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+from PIL import Image
+
+from deformable_vit.checks import Problem, check
+from deformable_vit.checks.datasets import Data
+from deformable_vit.checks.images import check_image
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / 'image.jpg'
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def found_in(path: Path, size: Any = None, decode: bool = True, **load: Any) -> list[Problem]:
+    """Return the problems of an image that a pipeline of mmdet loads."""
+    settings = dict(type='CocoDataset', pipeline=[dict(type='LoadImageFromFile', **load)])
+    data = Data(settings, 'train_dataloader', Config(dict(default_scope='mmdet')))
+    return list(check_image(data, path, size, 'image 7', decode))
+
+
+def kinds(*args: Any, **kwargs: Any) -> list[str]:
+    return [problem.kind for problem in found_in(*args, **kwargs)]
+
+
+def test_unusable_images(image: Path, tmp_path: Path) -> None:
+    assert kinds(image, (90, 60)) == []
+    assert kinds(tmp_path / 'gone.jpg') == ['the image does not exist']
+    (tmp_path / 'empty.jpg').touch()
+    assert kinds(tmp_path / 'empty.jpg') == ['the file is empty']
+    (tmp_path / 'text.jpg').write_text('<html>not found</html>')
+    assert kinds(tmp_path / 'text.jpg') == ['not an image file']
+    whole = image.read_bytes()
+    image.write_bytes(whole[: len(whole) * 2 // 3])
+    assert kinds(image) == ['the image is truncated or broken']
+    assert kinds(image, decode=False) == []  # the header is whole
+    image.write_bytes(whole[: len(whole) * 9 // 10] + bytes(len(whole) // 10))
+    assert kinds(image) == ['the image is truncated or broken']
+    for behind in (bytes(64), b'SEFH\1\2SEFT' + bytes(64)):  # as cameras do
+        image.write_bytes(whole + behind)
+        assert kinds(image, (90, 60)) == []
+
+
+def test_another_size_than_the_record(image: Path, tmp_path: Path) -> None:
+    (problem,) = found_in(image, (60, 90))
+    assert (problem.level, problem.record) == ('error', 'image 7')
+    assert problem.detail == '60 x 90 in the annotation file, 90 x 60 in the image'
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = tmp_path / 'turned.jpg'
+    Image.open(image).save(turned, exif=exif)
+    # The pipeline says whether EXIF turns an image.
+    for backend in ('cv2', 'pillow'):
+        assert kinds(turned, (60, 90), imdecode_backend=backend) == []
+        (problem,) = found_in(turned, (90, 60), imdecode_backend=backend)
+        assert "which EXIF turns: set color_type='color_ignore_orientation'" in problem.detail
+        assert kinds(turned, (90, 60), imdecode_backend=backend, color_type='color_ignore_orientation') == []
+    assert kinds(turned, (90, 60), color_type='unchanged') == []
+    assert kinds(turned, (90, 60), imdecode_backend='turbojpeg') == []
+
+
+def test_images_that_opencv_reads(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.ones((6, 9, 3), np.float32)
+    for suffix in ('hdr', 'tif'):
+        cv2.imwrite(str(tmp_path / f'x.{suffix}'), pixels)
+    assert [kinds(tmp_path / 'x.hdr', decode=decode) for decode in (True, False)] == [[], []]
+    assert kinds(tmp_path / 'x.tif', decode=False) == []
+    Image.open(image).save(tmp_path / 'x.png', format='JPEG')  # read by its content
+    assert kinds(tmp_path / 'x.png') == []
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 1000)  # Pillow raises at twice as many
+    assert kinds(image, (90, 60)) == []
+    monkeypatch.undo()
+    monkeypatch.setattr(cv2, 'imread', lambda name: None)  # OpenCV 4 reads this one, OpenCV 5 does not
+    (problem,) = found_in(tmp_path / 'x.tif')
+    assert "OpenCV cannot read the image (set imdecode_backend='tifffile' and pip install tifffile)" in str(problem)
+    assert kinds(tmp_path / 'x.tif', imdecode_backend='tifffile') == []
+
+
+def mask_problems(
+    root: Path, array: np.ndarray | bytes, head: dict[str, Any] | None = None, loader: str = 'train', **dataset: Any
+) -> list[tuple[str, str]]:
+    """Return level and kind of the problems of a label map of image.jpg with the classes a, b and c."""
+    (root / 'masks').mkdir(exist_ok=True)
+    file = root / 'masks' / 'image.png'
+    file.write_bytes(array) if isinstance(array, bytes) else Image.fromarray(array).save(file)
+    settings = dict(type='BaseSegDataset', data_root=str(root), data_prefix=dict(img_path='.', seg_map_path='masks'))
+    settings |= dict(metainfo=dict(classes=('a', 'b', 'c')), pipeline=[dict(type='LoadImageFromFile')]) | dataset
+    model = dict(decode_head=dict(num_classes=3) | (head or {}))
+    config = Config({f'{loader}_dataloader': dict(dataset=settings), 'default_scope': 'mmseg', 'model': model})
+    return [(p.level, p.kind) for p in check(config)]
+
+
+def test_label_maps(image: Path, tmp_path: Path) -> None:
+    good = np.repeat(np.arange(3, dtype=np.uint8), 30)[None].repeat(60, 0)
+    wrong, none = ('warning', 'the mask has values of no class'), ('warning', 'the mask has no pixel of a class')
+    fatal = ('error', 'the mask has values that the head cannot learn')
+    size, bits = 'the mask has another size than the image', 'the mask has more than 8 bits, which mmseg cuts off'
+    never = ('warning', 'classes that never occur')
+    assert mask_problems(tmp_path, good) == []
+    assert mask_problems(tmp_path, good.astype(np.uint16)) == []
+    palette = Image.fromarray(good, mode='P')
+    palette.putpalette(list(range(9)))
+    palette.save(tmp_path / 'palette.png')
+    assert mask_problems(tmp_path, (tmp_path / 'palette.png').read_bytes()) == []
+    assert mask_problems(tmp_path, good.astype(np.uint16) + 256) == [('error', bits)]
+    assert mask_problems(tmp_path, np.stack([good] * 3, 2)) == [('error', 'the mask does not have one channel')]
+    assert mask_problems(tmp_path, good.T.copy()) == [('error', size)]
+    assert mask_problems(tmp_path, good[::2, ::2].copy()) == [('warning', size)]  # Resize makes them the same
+    assert mask_problems(tmp_path, good[::2, ::2].copy(), loader='val') == [('error', size)]
+    nothing = ('error', 'no annotation is of one of the classes')
+    assert mask_problems(tmp_path, good * 0 + 255) == [nothing, none]
+    assert mask_problems(tmp_path, (good > 0) * np.uint8(255)) == [never]
+    assert mask_problems(tmp_path, good + 1) == [fatal, never, wrong]
+    assert mask_problems(tmp_path, b'x') == [('error', 'the mask is truncated or broken')]
+    # A head ignores the value that it is told; a spare output and a sigmoid take any.
+    ignored = np.where(good == 0, 250, good).astype(np.uint8)
+    assert mask_problems(tmp_path, ignored) == [fatal, never, wrong]
+    assert mask_problems(tmp_path, ignored, dict(ignore_index=250)) == [never]
+    assert mask_problems(tmp_path, good + 1, dict(num_classes=4))[1:] == [
+        ('warning', 'model.decode_head.num_classes is 4'),
+        wrong,
+    ]
+    sigmoid = dict(loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True))
+    assert mask_problems(tmp_path, good + 1, sigmoid) == [never, wrong]
+    assert mask_problems(tmp_path, good + 1, reduce_zero_label=True) == []
+
+
+def test_files_of_segmentation_datasets(image: Path, tmp_path: Path) -> None:
+    mask = np.zeros((60, 90), np.uint8)
+    missing = ('error', 'the mask does not exist')
+    Image.open(image).save(tmp_path / 'second.JPG')
+    assert [level for level, _ in mask_problems(tmp_path, mask)] == ['warning']
+    Image.open(image).save(tmp_path / 'third.jpg')
+    Image.fromarray(mask).save(tmp_path / 'masks' / 'second.png')
+    assert mask_problems(tmp_path, mask)[::2] == [missing, ('warning', 'the mask has no image')]
+    ((level, kind),) = mask_problems(tmp_path, mask, img_suffix='.gif', data_prefix=dict(img_path='.'))
+    assert (level, kind) == ('error', "no file ends with '.gif'; set data_root, data_prefix and img_suffix")
+    assert mask_problems(tmp_path, mask, data_prefix=dict(img_path='gone')) == [
+        ('error', 'the directory does not exist; set data_root and data_prefix')
+    ]
+    # Linked directories are followed.
+    for name, file in (('linked', 'image.jpg'), ('linked_masks', 'masks/image.png')):
+        (tmp_path / name).mkdir()
+        (tmp_path / f'real_{name}').mkdir()
+        (tmp_path / file).rename(tmp_path / f'real_{name}' / Path(file).name)
+        (tmp_path / name / 'a').symlink_to(tmp_path / f'real_{name}', target_is_directory=True)
+    linked = dict(img_path='linked', seg_map_path='linked_masks')
+    assert mask_problems(tmp_path, mask, data_prefix=linked) == [('warning', 'classes that never occur')]
+
+
+def test_voc_files(image: Path, tmp_path: Path) -> None:
+    def found(box: str, size: str = '<width>90</width><height>60</height>', name: str = 'cat') -> list[tuple[str, str]]:
+        values = zip(('xmin', 'ymin', 'xmax', 'ymax'), box.split(), strict=True)
+        corners = ''.join(f'<{key}>{value}</{key}>' for key, value in values)
+        text = f'<size>{size}</size><object><name>{name}</name><bndbox>{corners}</bndbox></object>'
+        (tmp_path / 'image.xml').write_text(f'<annotation>{text}</annotation>')
+        return problems()
+
+    def problems() -> list[tuple[str, str]]:
+        settings = dict(type='XMLDataset', data_root=str(tmp_path), ann_file='list.txt', ann_subdir='', img_subdir='')
+        settings |= dict(metainfo=dict(classes=('cat',)), data_prefix=dict(sub_data_root='.'))
+        settings |= dict(pipeline=[dict(type='LoadImageFromFile')])
+        config = dict(default_scope='mmdet', model={}, train_dataloader=dict(dataset=settings))
+        return [(p.level, p.kind) for p in check(Config(config))]
+
+    (tmp_path / 'list.txt').write_text('image\n')
+    assert found('1 1 50 50') == []
+    # mmdet reads the boxes of the classes only.
+    assert found('1 1 nan 50', name='dog') == [('error', 'no annotation is of one of the classes')]
+    for box, level, kind in (
+        ('50 50 1 1', 'error', 'an inverted box: a maximum is below its minimum'),
+        ('1 1 nan 50', 'error', 'a box is not four finite numbers'),
+        ('0.1 0.1 0.5 0.5', 'error', 'the box is normalized (0 to 1); VOC has pixels'),
+        ('80 1 99 50', 'warning', 'a box leaves its image'),
+    ):
+        assert found(box) == [(level, kind)]
+    other = 'the annotation file has another size than the image'
+    assert found('1 1 50 50', '<width>60</width><height>90</height>') == [('warning', other)]
+    assert found('1 1 50 50', '<width>x</width>') == [('error', '<size> has no whole width and height')]
+    (tmp_path / 'image.xml').write_text('<annotation>')
+    assert problems() == [('error', 'the annotation file cannot be read')]
+    (tmp_path / 'image.xml').unlink()
+    ((level, kind),) = problems()
+    assert level == 'error'
+    assert kind == f'the annotation file, which {tmp_path}/list.txt lists, does not exist'
+
+
+def classifier(root: Path, classes: int = 3, **dataset: Any) -> Config:
+    loaders = {
+        f'{part}_dataloader': dict(dataset=dict(type='CustomDataset', data_root=str(root), data_prefix=part, **dataset))
+        for part in ('train', 'val')
+    }
+    return Config(dict(model=dict(head=dict(num_classes=classes)), default_scope='mmpretrain', **loaders))
+
+
+@pytest.fixture
+def root(tmp_path: Path, image: Path) -> Path:
+    for part in ('train', 'val'):
+        for name in ('a', 'b', 'c'):
+            directory = tmp_path / 'data' / part / name
+            directory.mkdir(parents=True)
+            (directory / '1.JPG').symlink_to(image)
+    return tmp_path / 'data'
+
+
+def lines(config: Config, level: str = 'error') -> list[str]:
+    return [str(problem) for problem in check(config) if problem.level == level]
+
+
+def test_directories_of_the_same_classes_have_no_problems(root: Path) -> None:
+    for dataset in (
+        {},
+        dict(metainfo=dict(classes=('a', 'b', 'c'))),
+        dict(metainfo=dict(classes=('ant', 'bee', 'cow'))),
+    ):
+        report = check(classifier(root, **dataset))
+        assert (list(report), report.checked['images']) == ([], 6)
+
+
+def test_a_class_that_validation_lacks(root: Path) -> None:
+    """Without the check, the labels of b and c would be those of a and b."""
+    (root / 'val' / 'a' / '1.JPG').unlink()
+    assert lines(classifier(root)) == []  # an empty directory keeps the numbers
+    (root / 'val' / 'a').rmdir()
+    (line,) = lines(classifier(root))
+    assert f"{root}/val: other classes than in {root}/train, which shifts the labels (no 'a'; each class" in line
+    (root / 'val' / 'd').mkdir()
+    assert "no 'a' and also 'd'" in ' '.join(lines(classifier(root)))
+    (root / 'val' / 'a').mkdir()
+    assert not [line for line in lines(classifier(root, classes=4)) if 'shifts' in line]  # d is the last one
+
+
+def test_numbers_and_names_of_directories(root: Path) -> None:
+    key = 'model.head.num_classes'
+    found = lines(classifier(root, classes=2))
+    assert [f'{key} is 2 (' in line and f'set {key}=3' in line for line in found] == [True, True]
+    assert lines(classifier(root, classes=4)) == []
+    assert f'{key} is 4' in lines(classifier(root, classes=4), 'warning')[0]
+    (line, _) = lines(classifier(root, metainfo=dict(classes=('b', 'a', 'c'))))
+    assert "metainfo.classes are not in alphabetical order (('b', 'a', 'c')" in line
+    assert 'the directory does not exist' in lines(classifier(root / 'gone'))[0]
+    (root / 'train' / 'b' / '1.JPG').unlink()
+    (line,) = lines(classifier(root), 'warning')
+    assert line == f"{root}/train: a class has no images ('b')"
+    for part in ('train', 'val'):
+        (root / part / '.ipynb_checkpoints').mkdir()
+    found = lines(classifier(root))
+    assert len(found) == 2
+    assert "a hidden directory counts as a class; remove it ('.ipynb_checkpoints')" in found[0]
+
+
+def test_files_of_labels(root: Path) -> None:
+    (root / 'val.txt').write_text('a/1.JPG 0\nb/1.JPG 3\nc/1.JPG\n')
+    config = classifier(root)
+    config.val_dataloader.dataset.ann_file = 'val.txt'
+    assert [line.partition('val.txt, ')[2] for line in lines(config)] == [
+        'line 2: a label of no class (3; expected 0 to 2)',
+        "line 3: a line is not PATH LABEL ('c/1.JPG')",
+    ]

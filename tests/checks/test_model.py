@@ -1,0 +1,102 @@
+"""Channels of neck and head that do not fit, and warm-up that takes more than a tenth of the training."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import CosineAnnealingLR, LinearLR, MultiStepLR
+from mmengine.registry import MODELS, DefaultScope
+from running import ROOT
+from torch import nn
+
+from deformable_vit.checks import check_model, warmup_warning
+from deformable_vit.engine import UserError
+
+
+def model(config: str, **edits: Any) -> tuple[nn.Module, str]:
+    loaded = Config.fromfile(ROOT / 'configs' / config)
+    loaded.merge_from_dict(edits)
+    with DefaultScope.overwrite_default_scope(loaded.default_scope):
+        return MODELS.build(loaded.model), loaded.default_scope
+
+
+@pytest.mark.parametrize(
+    ('config', 'edits', 'words'),
+    [
+        (
+            'demo/retinanet_pvtv2_shapes.py',
+            {'model.neck.in_channels': [1, 2, 3]},
+            'model.neck.in_channels is [1, 2, 3], but the backbone returns',
+        ),
+        ('demo/retinanet_pvtv2_shapes.py', {'model.bbox_head.in_channels': 5}, 'model.bbox_head.in_channels is 5'),
+        ('demo/fpn_pvt_shapes.py', {'model.neck.in_channels': [8] * 4}, '; set model.neck.in_channels="['),
+        ('demo/pvt_shapes.py', {'model.head.in_channels': 7}, 'model.head.in_channels is 7, but the backbone returns'),
+    ],
+)
+def test_channels_that_do_not_fit_are_named(config: str, edits: dict[str, Any], words: str) -> None:
+    check_model(*model(config))
+    with pytest.raises(UserError) as caught:
+        check_model(*model(config, **edits))
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(('indices', 'transform'), [(3, None), ([0, 3], 'resize_concat'), ([0, 1], 'multiple_select')])
+def test_segmentation_heads_without_a_neck(indices: Any, transform: str | None) -> None:
+    from mmseg.models.decode_heads import FCNHead
+
+    channels = (8, 16, 32, 64)
+    backbone = nn.Identity()
+    type(backbone)
+    segmentor = nn.Module()
+    segmentor.backbone = _Backbone(channels)
+
+    def head(wrong: int) -> FCNHead:
+        wanted = [channels[i] + wrong for i in ([indices] if isinstance(indices, int) else indices)]
+        inputs = wanted[0] if transform is None else wanted
+        kind = FCNHead if transform != 'multiple_select' else _SelectingHead
+        return kind(in_channels=inputs, in_index=indices, input_transform=transform, channels=4, num_classes=2)
+
+    segmentor.decode_head = head(0)
+    check_model(segmentor, 'mmseg')
+    segmentor.auxiliary_head = nn.ModuleList([head(0), head(1)])
+    with pytest.raises(UserError, match=r'model.auxiliary_head.1.in_channels is'):
+        check_model(segmentor, 'mmseg')
+
+
+def runner(*schedulers: tuple[type, dict], max_epochs: int = 10, epoch_length: int = 20) -> SimpleNamespace:
+    """Return what the warning reads of a runner that is about to train."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    built = []
+    for kind, arguments in schedulers:
+        converted = arguments.pop('convert_to_iter_based', False)
+        build = kind.build_iter_from_epoch if converted else kind
+        built.append(build(optimizer, **arguments, **(dict(epoch_length=epoch_length) if converted else {})))
+    return SimpleNamespace(param_schedulers=built, max_epochs=max_epochs, max_iters=max_epochs * epoch_length)
+
+
+STEPS = (MultiStepLR, dict(milestones=[8], by_epoch=True))
+
+
+@pytest.mark.parametrize('end', [21, 150, 1000])
+def test_long_warmup_is_reported_with_its_numbers(end: int) -> None:
+    found = warmup_warning(runner((LinearLR, dict(start_factor=0.001, by_epoch=False, end=end)), STEPS))
+    assert f'warm-up takes {min(end, 200)} of 200 iterations ({min(end, 200) // 2} %)' in found
+    assert 'set param_scheduler.0.end for at most 20 iterations' in found
+    assert '\n' not in found
+
+
+def test_epochs_of_warmup_are_counted_in_iterations() -> None:
+    by_epoch = dict(start_factor=0.1, by_epoch=True, begin=0, end=2)
+    assert 'warm-up takes 40 of 200 iterations' in warmup_warning(runner(STEPS, (LinearLR, dict(by_epoch))))
+    converted = (LinearLR, by_epoch | dict(convert_to_iter_based=True))
+    assert 'warm-up takes 40 of 200 iterations' in warmup_warning(runner(converted))
+    assert warmup_warning(runner(converted, max_epochs=20)) is None
+
+
+def test_short_warmup_and_decay_are_not_reported() -> None:
+    assert warmup_warning(runner((LinearLR, dict(start_factor=0.001, by_epoch=False, end=20)), STEPS)) is None
+    assert warmup_warning(runner((LinearLR, dict(start_factor=1.0, end_factor=0.1, end=10)))) is None
+    assert warmup_warning(runner((CosineAnnealingLR, dict(T_max=10, end=10)))) is None
+    assert warmup_warning(SimpleNamespace(param_schedulers=None)) is None
