@@ -88,7 +88,7 @@ def _deformable(
         extent = normalized.new_tensor([hw[0] - 1, hw[1] - 1])
         return to_image(to_numpy(((normalized + 1) / 2 * extent).flatten(-3, -2).flip(-1)))
 
-    query_y, query_x = (to_numpy(query_coordinates(n, attn.coordinates, locations)) for n in hw)
+    query_y, query_x = (to_numpy(query_coordinates(n, attn.convention, locations)) for n in hw)
     return DeformableLayer(
         kind='deformable',
         query_grid=hw,
@@ -101,10 +101,10 @@ def _deformable(
         query_y=query_y,
         query_x=query_x,
         table=None if attn.rpe_table is None else to_numpy(attn.rpe_table),
-        reference=pixels(key_grid(*key_hw, attn.coordinates, locations)),
+        reference=pixels(key_grid(*key_hw, attn.convention, locations)),
         locations=pixels(locations[0]),
         border=(locations[0].abs() >= 1).any(-1).flatten(1).cpu().numpy(),
-        convention=attn.coordinates,
+        convention=attn.convention,
         clamped=attn.offset_range < 0,
         **place,
     )
