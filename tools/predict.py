@@ -176,6 +176,8 @@ def run_predictions(args: argparse.Namespace) -> None:
             run.predict(batch)
         complete = True
     finally:  # also after Ctrl-C
+        for video in run.videos.values():
+            video.release()
         found = dict(task=TASKS[config.default_scope], config=args.config, checkpoint=args.checkpoint)
         found |= dict(classes=predictor.classes, predictions=run.records, failed=run.failed, complete=complete)
         write_atomically(file, json.dumps(found).encode())
