@@ -9,8 +9,8 @@ from golden import official_parameters
 from mmengine.config.utils import MODULE2PACKAGE
 from running import ROOT
 
+from deformable_vit.checks import check_options
 from deformable_vit.engine.guard import take_policy
-from deformable_vit.engine.settings import check_settings
 
 PUBLISHED = official_parameters()
 ON_FORKS = MODULE2PACKAGE['mmseg'] == 'mmseg'  # importing deformable_vit says so
@@ -79,7 +79,7 @@ def model_name(path: Path) -> str:
 def test_config_builds_the_model_of_its_name(path: Path) -> None:
     config = load(path)
     take_policy(config)
-    check_settings(config)
+    check_options({}, config, str(path))
     model = build(config)
     kind = head(path)
     assert config.auto_scale_lr.base_batch_size > 0

@@ -7,7 +7,7 @@ import pytest
 from config_files import CONFIGS, load, slow_but_smallest
 from running import ROOT
 
-from deformable_vit.engine.options import TOP_LEVEL
+from deformable_vit.checks import TOP_LEVEL
 
 FILES = sorted((ROOT / 'configs').rglob('*.py'))
 FAMILIES = ('baselines', 'demo', 'pvt', 'pvtv2', 'dpt', 'dat')

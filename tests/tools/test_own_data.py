@@ -30,8 +30,8 @@ from own_data import (
 )
 from running import ENVIRONMENT, ROOT
 
+from deformable_vit.checks import check
 from deformable_vit.engine import read_metrics
-from deformable_vit.engine.data import check_data
 
 WITHOUT_WORKERS = [
     f'{loader}.{option}'
@@ -90,7 +90,7 @@ DETECTORS = [
 @pytest.mark.parametrize(('template', 'base'), DETECTORS)
 def test_detectors_get_the_classes(tmp_path: Path, coco: Path, template: str, base: str) -> None:
     config = Config.fromfile(fill_in(tmp_path / 'mine.py', template, coco, _base_=base, classes=CLASSES))
-    check_data(config, 'train')
+    assert check(config, loaders=('train_dataloader',)).errors == []
     dataset = build_train_dataset(config)
     assert dataset.metainfo['classes'] == CLASSES
     assert len(dataset) > 0
@@ -115,7 +115,7 @@ def test_cascade_takes_the_number_of_classes_on_the_command_line(tmp_path: Path,
     path.write_text(text.replace('bbox_head=dict(num_classes=len(classes)), ', ''))
     config = Config.fromfile(path)
     config.merge_from_dict({f'model.roi_head.bbox_head.{i}.num_classes': len(CLASSES) for i in range(3)})
-    check_data(config, 'train')
+    assert check(config, loaders=('train_dataloader',)).errors == []
     assert [head.type for head in config.model.roi_head.bbox_head] == 3 * ['ConvFCBBoxHead']
 
 
@@ -130,7 +130,7 @@ def test_cascade_takes_the_number_of_classes_on_the_command_line(tmp_path: Path,
 def test_segmentors_get_the_classes(tmp_path: Path, masks: Path, base: str) -> None:
     path = fill_in(tmp_path / 'mine.py', 'segmentation', masks, _base_=base, classes=SEG_CLASSES)
     config = Config.fromfile(path)
-    check_data(config, 'train')
+    assert check(config, loaders=('train_dataloader',)).errors == []
     dataset = build_train_dataset(config)
     assert dataset.metainfo['classes'] == dataset.METAINFO['classes'] == SEG_CLASSES
     assert len(dataset.METAINFO['palette']) == len(SEG_CLASSES)
@@ -289,4 +289,5 @@ def test_classes_that_the_annotations_do_not_have(tool, tmp_path: Path, coco: Pa
     assert done.returncode == 2
     assert 'Traceback' not in done.stderr
     line = done.stderr.splitlines()[-1]
-    assert re.match(r"train.py: error: classes 'Tyre' are not in the annotation file: .*'roof', 'Tyre'.*'wheel'", line)
+    pattern = r"train.py: error: train_dataloader: .*classes 'Tyre' are not in .*'roof', 'Tyre'.*'wheel'"
+    assert re.match(pattern, line)

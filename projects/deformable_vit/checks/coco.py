@@ -30,7 +30,8 @@ def check_coco(data: Data, content: Any, report: Report) -> Iterator[Job]:
     Args:
         content: The JSON.
     """
-    file, lists = data.dataset.ann_file, {}
+    file = data.dataset.ann_file
+    lists: dict[str, Any] = {}
     errors = len(report.errors)
     for key in ('images', 'annotations', 'categories'):
         value = lists[key] = content.get(key) if isinstance(content, dict) else None
@@ -139,7 +140,8 @@ class _Coco:
         if self.is_evaluated and category in self.names:
             for key in {'iscrowd', 'area'} - annotation.keys():
                 yield data.error(f'no {key!r}, which pycocotools needs', file, record)
-        box, size, area = _numbers(annotation.get('bbox'), 4), self.sizes[image], annotation.get('area')
+        box, size = _numbers(annotation.get('bbox'), 4), self.sizes[image]
+        area: Any = annotation.get('area')
         if box is None:
             yield data.error('a box is not four finite numbers', file, record, repr(annotation.get('bbox'))[:80])
         if box is None or size is None:
