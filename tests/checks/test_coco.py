@@ -106,7 +106,7 @@ def test_what_mmdet_works_around_is_a_warning(tmp_path: Path) -> None:
             ((level, found, record),) = problems(changed(number=number, **change), tmp_path)
             assert (level, record) == ('warning', 'annotation 1'), change
             assert found.startswith(kind)
-    assert [p[0] for p in problems(changed(segmentation='x'), tmp_path, masks=False)] == ['warning']
+    assert problems(changed(segmentation='x'), tmp_path, masks=False) == []
 
 
 def test_what_evaluation_needs(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ def check_coco(data: Data, content: Any, report: Report) -> Iterator[Job]:
     Args:
         content: The JSON.
     """
-    file, lists = data.dataset.ann_file, {}
+    file = data.dataset.ann_file
+    lists: dict[str, Any] = {}
     errors = len(report.errors)
     for key in ('images', 'annotations', 'categories'):
         value = lists[key] = content.get(key) if isinstance(content, dict) else None
@@ -139,7 +140,8 @@ class _Coco:
         if self.is_evaluated and category in self.names:
             for key in {'iscrowd', 'area'} - annotation.keys():
                 yield data.error(f'no {key!r}, which pycocotools needs', file, record)
-        box, size, area = _numbers(annotation.get('bbox'), 4), self.sizes[image], annotation.get('area')
+        box, size = _numbers(annotation.get('bbox'), 4), self.sizes[image]
+        area: Any = annotation.get('area')
         if box is None:
             yield data.error('a box is not four finite numbers', file, record, repr(annotation.get('bbox'))[:80])
         if box is None or size is None:
@@ -156,13 +158,9 @@ class _Coco:
             data.counts[str(self.names[category])] += 1
             if min(x, y) < -_TOLERANCE or x + w > size[0] + _TOLERANCE or y + h > size[1] + _TOLERANCE:
                 yield data.warning('a box leaves its image', file, record, shown)
-            is_used = self.needs_masks and (not data.classes or self.names[category] in data.classes)
-            if value := annotation.get('segmentation'):
-                for is_fatal, kind, detail in _segmentation(value, size):
-                    level = data.error if is_fatal and is_used else data.warning
-                    yield level(kind, file, record, detail)
-            elif is_used:
-                yield data.error('no "segmentation", which with_mask=True needs', file, record)
+            if self.needs_masks and self.names[category] in data.classes:
+                for is_fatal, kind, detail in _segmentation(annotation.get('segmentation'), size):
+                    yield (data.error if is_fatal else data.warning)(kind, file, record, detail)
 
     def _format(self) -> Iterator[Problem]:
         """Find boxes that have another format than COCO's (x, y, width, height) in pixels."""
@@ -217,7 +215,9 @@ def _size(image: dict[str, Any]) -> tuple[float, float] | None:
 
 def _segmentation(value: Any, size: tuple[float, float]) -> Iterator[tuple[bool, str, str]]:
     """Yield what is wrong with polygons or an RLE: whether mmdet fails, or ignores it, then kind and detail."""
-    if isinstance(value, list):
+    if not value:
+        yield True, 'no "segmentation", which with_mask=True needs', ''
+    elif isinstance(value, list):
         for polygon in value:
             if not isinstance(polygon, list) or (_numbers(polygon, len(polygon)) is None):
                 yield True, 'a polygon is not a list of finite numbers', repr(polygon)[:80]

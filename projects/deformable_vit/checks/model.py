@@ -32,7 +32,7 @@ def check_model(model: nn.Module, scope: str) -> None:
             f'model.neck.in_channels is {list(wanted)}, but {source}; set model.neck.in_channels="{channels}"'
         )
     for name in ('decode_head', 'auxiliary_head', 'head', 'rpn_head', 'bbox_head'):
-        head = getattr(model, name, None)
+        head: Any = getattr(model, name, None)
         expected = _expected_channels(head, neck, channels, scope)
         if expected is not None and (found := _total(head.in_channels)) != expected:
             raise UserError(f'model.{name}.in_channels is {found}, but gets {expected}: {source}')

@@ -112,10 +112,11 @@ def _arguments(kind: Any, scope: str) -> set[str]:
         return set()
     owners = [cls for cls in inspect.getmro(found) if '__init__' in vars(cls) and cls not in (nn.Module, object)]
     with contextlib.suppress(ValueError):  # a class of C without a signature
-        signatures = [inspect.signature(cls.__init__).parameters for cls in owners]
+        constructors = [vars(cls)['__init__'] for cls in owners]
+        signatures = [inspect.signature(constructor).parameters for constructor in constructors]
         # Where **kwargs goes to no base class it goes elsewhere; of hooks only CheckpointHook has such.
         is_open = signatures and any(p.kind is p.VAR_KEYWORD for p in signatures[-1].values())
-        is_decorated = any(hasattr(cls.__init__, '__wrapped__') for cls in owners)  # which may take older names, too
+        is_decorated = any(hasattr(c, '__wrapped__') for c in constructors)  # which may take older names, too
         if not is_decorated and (not is_open or issubclass(found, Hook)):
             return {name for parameters in signatures for name in parameters}
     return set()
