@@ -11,8 +11,8 @@ from own_data import CLASSES, SEG_CLASSES, fill_in, write_coco, write_masks
 from PIL import Image
 
 from deformable_vit._nested import walk
+from deformable_vit.apis.config import load_config
 from deformable_vit.checks import check
-from deformable_vit.engine import load_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 TIMES = 50

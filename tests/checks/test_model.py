@@ -14,7 +14,7 @@ from small_models import build_small
 from torch import nn
 
 from deformable_vit.checks import check_model, warmup_warning
-from deformable_vit.engine import UserError
+from deformable_vit.errors import UserError
 
 
 def model(config: str, **edits: Any) -> tuple[nn.Module, str]:

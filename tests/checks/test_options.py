@@ -9,8 +9,10 @@ import torch
 from mmengine.config import Config
 from running import ROOT
 
+from deformable_vit.apis.command_line import add_config_options
+from deformable_vit.apis.config import load_config
 from deformable_vit.checks import check_options
-from deformable_vit.engine import UserError, add_config_options, load_config
+from deformable_vit.errors import UserError
 
 SEGMENTOR = str(ROOT / 'configs' / 'pvt' / 'fpn_pvt-t_8xb4-40k_ade20k-512x512.py')
 DEMO = str(ROOT / 'configs' / 'demo' / 'mask-rcnn_dat_shapes.py')  # its pipelines are not made from train_pipeline

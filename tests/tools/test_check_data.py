@@ -8,8 +8,8 @@ import pytest
 from own_data import CLASSES, SEG_CLASSES, fill_in, write_coco, write_masks
 from PIL import Image
 
+from deformable_vit.apis.config import load_config
 from deformable_vit.checks import check
-from deformable_vit.engine import load_config
 
 
 @pytest.mark.parametrize('demo', ['mask-rcnn_pvt_shapes.py', 'fpn_pvt_shapes.py', 'pvt_shapes.py'])
