@@ -115,6 +115,18 @@ def test_earlier_checkpoints_are_kept(tmp_path: Path) -> None:
     assert kept.read_bytes() == first != (run / 'epoch_4.pth').read_bytes()
 
 
+@pytest.mark.slow
+def test_resuming_elsewhere_keeps_the_checkpoints_there(tmp_path: Path) -> None:
+    """The resumed file says which of its own to remove, by names that another training may have used, too."""
+    for run in ('first', 'second'):
+        assert wait(start(partial(train, toy_config(tmp_path / run, keep=2)), tmp_path / 'log')) == 0
+    kept = {file.name: file.read_bytes() for file in (tmp_path / 'second').glob('*.pth')}
+    config = toy_config(tmp_path / 'second', keep=1, load_from=str(tmp_path / 'first' / 'epoch_3.pth'))
+    assert wait(start(partial(train, config), tmp_path / 'log')) == 0, (tmp_path / 'log').read_text()[-2000:]
+    (previous,) = (tmp_path / 'second').glob('previous_*')
+    assert {file.name: file.read_bytes() for file in previous.glob('*.pth')} == kept
+
+
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """Mount a file system of 2 MB, in another mount namespace, and return its path."""
@@ -174,7 +186,7 @@ def test_work_directory_that_vanishes_is_one_line(tmp_path: Path) -> None:
     assert '(the directory is gone)' in (tmp_path / 'log').read_text().splitlines()[-1]
 
 
-def test_last_checkpoint_is_mended_for_the_tools_of_mmdet(tmp_path: Path) -> None:
+def test_last_checkpoint_is_corrected_for_the_tools_of_mmdet(tmp_path: Path) -> None:
     """mmengine resumes from the file that it names, which a crash of the machine can leave empty."""
     from types import SimpleNamespace
 

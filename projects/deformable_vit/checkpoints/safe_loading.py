@@ -2,7 +2,7 @@
 
 A checkpoint is a pickle, and a pickle can call any function. mmengine 0.10.7 loads downloads with
 ``weights_only=False``, onedl-mmengine falls back to it, and both evaluate configs that they find in a checkpoint.
-:func:`enable_safe_loading` puts the loaders of this module in place of theirs, by ``CheckpointLoader.register_scheme``:
+:func:`enable_safe_loading` puts the loaders of this module in place of mmengine's own, by ``CheckpointLoader.register_scheme``:
 for ``init_cfg``, ``load_from``, ``resume``, and the tools and inferencers of OpenMMLab.
 
 They compare the checksums of the file, call ``torch.load(weights_only=True)``, drop configs, and check that weights and

@@ -53,7 +53,7 @@ class WorkDirHook(Hook):
             raise UserError(problem[0])
         enable_atomic_writing(runner.work_dir)
         barrier()  # all processes have read the checkpoint that they start from
-        if runner.iter == 0 and is_main_process():
+        if is_main_process() and not _resumes_here(runner):
             _keep_previous_run(Path(runner.work_dir), runner.timestamp)
 
     def after_train(self, runner: Runner) -> None:
@@ -76,7 +76,7 @@ class WorkDirHook(Hook):
             self.lock.acquire(timeout=_WORKERS_END if _has_ended(holder) else 0)
         except Timeout as error:
             raise UserError(
-                f'another training runs in {directory}: process {holder.get("pid")} on {holder.get("host")}, since '
+                f'another training runs in {directory}: process {holder.get("pid")} on {holder.get("machine")}, since '
                 f'{holder.get("since")}; wait for it, stop it, or choose another --work-dir'
             ) from error
         except NotImplementedError:
@@ -85,13 +85,13 @@ class WorkDirHook(Hook):
             )
         since = time.strftime('%Y-%m-%d %H:%M:%S')
         write_atomically(
-            self.holder, json.dumps(dict(host=socket.gethostname(), pid=os.getpid(), since=since)).encode()
+            self.holder, json.dumps(dict(machine=socket.gethostname(), pid=os.getpid(), since=since)).encode()
         )
 
 
 def _has_ended(holder: dict[str, Any]) -> bool:
     """Return whether the process that had a lock on this machine does not exist any more."""
-    if holder.get('host') != socket.gethostname() or not isinstance(holder.get('pid'), int):
+    if holder.get('machine') != socket.gethostname() or not isinstance(holder.get('pid'), int):
         return False
     try:
         os.kill(holder['pid'], 0)
@@ -100,6 +100,15 @@ def _has_ended(holder: dict[str, Any]) -> bool:
     except PermissionError:  # of another user
         pass
     return False
+
+
+def _resumes_here(runner: Runner) -> bool:
+    """Return whether a training continues that of its work directory, and not one of another directory or none."""
+    file, last = runner.cfg.get('load_from'), Path(runner.work_dir, 'last_checkpoint')
+    if not runner.iter or not file:  # mmengine resumes from what last_checkpoint names
+        return runner.iter > 0
+    here = Path(file).resolve().parent == Path(runner.work_dir).resolve()
+    return here or (last.exists() and last.read_text().strip() == str(file))  # as with an `out_dir` elsewhere
 
 
 def _keep_previous_run(directory: Path, timestamp: str) -> None:

@@ -18,9 +18,9 @@ RELIABLE = ROOT / 'configs' / '_base_' / 'reliable_runtime.py'
 pytestmark = pytest.mark.slow
 
 
-def train(host: str, directory: Path, config: Path, *args: str, status: int = 0) -> str:  # noqa: F811
-    """Run a host's tools/train.py, check its exit status, and return its output."""
-    tool = Path(find_spec(host).origin).parent / '.mim' / 'tools' / 'train.py'
+def train(package: str, directory: Path, config: Path, *args: str, status: int = 0) -> str:  # noqa: F811
+    """Run a package's tools/train.py, check its exit status, and return its output."""
+    tool = Path(find_spec(package).origin).parent / '.mim' / 'tools' / 'train.py'
     done = subprocess.run(
         [sys.executable, str(tool), str(config), *args],
         cwd=directory,
@@ -35,15 +35,15 @@ def train(host: str, directory: Path, config: Path, *args: str, status: int = 0)
     return done.stdout + done.stderr
 
 
-def write_toy(directory: Path, host: str, exact: bool, **model: Any) -> Path:
+def write_toy(directory: Path, package: str, exact: bool, **model: Any) -> Path:
     """Write the config of the toy training, on top of the base; ``exact`` adds the lines for loop and sampler."""
-    built = toy_config(directory, by_epoch=host == 'mmpretrain', workers=1, model=model)
+    built = toy_config(directory, by_epoch=package == 'mmpretrain', workers=1, model=model)
     built.pop('work_dir')
-    built.default_scope = host
+    built.default_scope = package
     built.custom_imports = dict(imports=['deformable_vit', 'toy_training'], allow_failed_imports=False)
     lines = [f'_base_ = {str(RELIABLE)!r}', built.pretty_text]
     if exact:
-        kind = 'Epoch' if host == 'mmpretrain' else 'Iter'
+        kind = 'Epoch' if package == 'mmpretrain' else 'Iter'
         lines.append("train_cfg.pop('by_epoch')")
         lines.append(f"train_cfg['type'] = 'deformable_vit.engine.Resumable{kind}BasedTrainLoop'")
         lines.append("train_dataloader['batch_sampler'] = dict(type='deformable_vit.engine.SeededBatchSampler')")
@@ -52,15 +52,15 @@ def write_toy(directory: Path, host: str, exact: bool, **model: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize('host', ['mmdet', 'mmseg', 'mmpretrain'])
-def test_a_stopped_training_continues_bit_for_bit(host: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize('package', ['mmdet', 'mmseg', 'mmpretrain'])
+def test_a_stopped_training_continues_bit_for_bit(package: str, tmp_path: Path) -> None:
     """By iteration in mmdet and mmseg, by epoch in mmpretrain; worker processes get the signal, too."""
-    train(host, tmp_path, write_toy(tmp_path, host, exact=True), '--work-dir', 'unbroken')
-    path = write_toy(tmp_path, host, exact=True, stop_at=(9, 15))
-    shown = train(host, tmp_path, path, '--work-dir', 'stopped', status=143)
+    train(package, tmp_path, write_toy(tmp_path, package, exact=True), '--work-dir', 'unbroken')
+    path = write_toy(tmp_path, package, exact=True, stop_at=(9, 15))
+    shown = train(package, tmp_path, path, '--work-dir', 'stopped', status=143)
     assert 'train.py: stopped by SIGTERM after iteration 9; the last checkpoint is ' in shown
     assert '--work-dir stopped --resume' in shown
-    train(host, tmp_path, write_toy(tmp_path, host, exact=True), '--work-dir', 'stopped', '--resume')
+    train(package, tmp_path, write_toy(tmp_path, package, exact=True), '--work-dir', 'stopped', '--resume')
     assert_equal(final_weights(tmp_path / 'stopped'), final_weights(tmp_path / 'unbroken'))
 
 
@@ -78,19 +78,19 @@ def test_the_base_alone_protects_checkpoints(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ('host', 'demo'), [('mmdet', 'retinanet_pvtv2'), ('mmseg', 'fpn_pvtv2'), ('mmpretrain', 'pvt')]
+    ('package', 'demo'), [('mmdet', 'retinanet_pvtv2'), ('mmseg', 'fpn_pvtv2'), ('mmpretrain', 'pvt')]
 )
-def test_a_bad_sample_is_named(host: str, demo: str, config: Any, shapes: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_bad_sample_is_named(package: str, demo: str, config: Any, shapes: Path, tmp_path: Path) -> None:  # noqa: F811
     base = config(f'{demo}_shapes.py')
     path = tmp_path / 'bad.py'
     path.write_text(f'_base_ = [{str(base)!r}, {str(RELIABLE)!r}]\n')
-    directory = {'mmdet': 'coco/train2017', 'mmseg': 'ade/images/training', 'mmpretrain': 'imagenet/train'}[host]
+    directory = {'mmdet': 'coco/train2017', 'mmseg': 'ade/images/training', 'mmpretrain': 'imagenet/train'}[package]
     images = sorted((shapes / directory).rglob('*.jpg'))
     contents = {image: image.read_bytes() for image in images}
     try:
         for image in images:
             image.write_bytes(b'not an image')
-        shown = train(host, tmp_path, path, '--work-dir', 'run', status=1)
+        shown = train(package, tmp_path, path, '--work-dir', 'run', status=1)
     finally:
         for image, content in contents.items():
             image.write_bytes(content)
