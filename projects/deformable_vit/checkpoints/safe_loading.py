@@ -2,9 +2,8 @@
 
 A checkpoint is a pickle, and a pickle can call any function. mmengine 0.10.7 loads downloads with
 ``weights_only=False``, onedl-mmengine falls back to it, and both evaluate configs that they find in a checkpoint.
-:func:`enable_safe_loading` puts the loaders of this module in place of mmengine's own, by
-``CheckpointLoader.register_scheme``: for ``init_cfg``, ``load_from``, ``resume``, and the tools and inferencers of
-OpenMMLab.
+:func:`enable_safe_loading` registers the loaders of this module with mmengine's ``CheckpointLoader``: for ``init_cfg``,
+``load_from``, ``resume``, and the tools and inferencers of OpenMMLab.
 
 They compare the checksums of the file, call ``torch.load(weights_only=True)``, drop configs, and check that weights and
 the state of the optimizer are finite. How much time and memory a hostile file takes is up to torch.
