@@ -74,3 +74,13 @@ def test_traced_variants() -> None:
 def test_images_that_are_too_small_are_refused_while_tracing() -> None:
     with pytest.raises(ValueError, match='at least 32 x 32 pixels, got height x width 31 x 64'):
         torch.jit.trace(build_small('DAT'), torch.randn(1, 3, 31, 64), check_trace=False)
+
+
+@pytest.mark.nightly
+def test_an_exported_backbone_computes_the_same(small_backbone: Build) -> None:
+    """By ``torch.export``, for one input size."""
+    backbone, image = small_backbone().eval(), torch.rand(1, 3, 64, 96)
+    exported = torch.export.export(backbone, (image,)).module()
+    with torch.no_grad():
+        for found, expected in zip(exported(image), backbone(image), strict=True):
+            torch.testing.assert_close(found, expected)
