@@ -7,12 +7,12 @@ process that runs all models in turns, peak memory from a new process for each m
 
 import argparse
 import importlib
+import itertools
 import json
 import multiprocessing
 import os
 import resource
 import statistics
-import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -33,7 +33,6 @@ from deformable_vit.errors import UserError
 from deformable_vit.ops import BACKENDS, deformable_attention, query_coordinates, use_backend
 
 DEFAULT = ('dat-t', 'dat-t:reference', 'swin-t', 'dat-t-pp', 'dat-t-pp:reference', 'pvt-t', 'mmdet-pvt-t', 'dpt-t')
-DTYPES = ('float32', 'float16', 'bfloat16')
 ZOO = {
     **{f'pvt-{size[0]}': dict(type='PVT', arch=size) for size in ('tiny', 'small', 'medium', 'large')},
     **{f'pvtv2-{size}': dict(type='PVTv2', arch=size) for size in ('b0', 'b1', 'b2', 'b2-li')},
@@ -49,33 +48,19 @@ ZOO = {
 
 @dataclass
 class Case:
-    """One model under one set of conditions, and what was measured.
-
-    Attributes:
-        seconds: Of each repeat.
-        peak: MiB, where it was measured.
-        error: What failed.
-    """
+    """A model under one set of conditions, and what was measured: seconds of the repeats, peak in MiB, or an error."""
 
     model: str
     backend: str
-    mode: str
     height: int
     width: int
     batch: int
     dtype: str
+    mode: str
     device: str
     seconds: list[float] = field(default_factory=list)
-    peak: float | None = None
+    peak: float = 0.0
     error: str = ''
-
-    @property
-    def title(self) -> str:
-        return self.model if self.backend == 'auto' else f'{self.model}:{self.backend}'
-
-    @property
-    def median(self) -> float | None:
-        return statistics.median(self.seconds) if self.seconds else None
 
 
 class Attention(nn.Module):
@@ -101,18 +86,16 @@ def scope_and_backbone(name: str) -> tuple[str, dict]:
     """Return the scope and the config of a backbone, by its name or config file."""
     if name in ZOO:
         return 'mmdet', ZOO[name]
+    if not name.endswith('.py'):
+        raise UserError(f'{name} is neither a config file nor one of {", ".join(ZOO)}')
     config = load_config(name, {})
     adapt_to_device(config, 'none')
-    if not isinstance(config.model.get('backbone'), dict):
-        raise UserError(f'the model of {name} has no backbone')
     return config.default_scope, dict(config.model.backbone, init_cfg=None)
 
 
 def parse_model(text: str) -> tuple[str, str]:
-    """``NAME[:BACKEND]`` or ``CONFIG[:BACKEND]`` -> (name or config file, backend)."""
+    """Return the name or config file, and the backend, of ``NAME[:BACKEND]`` or ``CONFIG[:BACKEND]``."""
     name, _, backend = text.partition(':')
-    if name not in ZOO and not name.endswith('.py'):
-        raise UserError(f'{name} is neither a config file nor one of {", ".join(ZOO)}')
     if backend and backend not in BACKENDS:
         raise UserError(f'{text}: the backend must be one of {", ".join(BACKENDS)}')
     scope_and_backbone(name)
@@ -146,10 +129,10 @@ def stepper(case: Case) -> Callable[[], None]:
     return step
 
 
-def measure_times(cases: list[Case], warmup: int, repeats: int, bar: tqdm) -> None:
-    """Run the cases in turns, so that a disturbance affects all of them."""
+def measure_times(cases: list[Case], repeats: int, bar: tqdm) -> None:
+    """Run the cases in turns, so that a disturbance affects all of them. The first turn does not count."""
     steps = [stepper(case) for case in cases]
-    for _ in range(warmup + repeats):
+    for turn in range(1 + repeats):
         for case, step in zip(cases, steps, strict=True):
             bar.update()
             if case.error:
@@ -160,9 +143,7 @@ def measure_times(cases: list[Case], warmup: int, repeats: int, bar: tqdm) -> No
             except torch.OutOfMemoryError:
                 case.error = 'out of memory'
             else:
-                case.seconds.append(timer() - start)
-    for case in cases:
-        del case.seconds[:warmup]
+                case.seconds += [timer() - start] if turn else []
     del steps, step
     torch.cuda.empty_cache()  # for the processes that measure the peaks
 
@@ -180,60 +161,53 @@ def measure_peak(case: Case) -> float:
         step()
         return torch.cuda.max_memory_allocated() / 2**20
     importlib.import_module(f'{scope_and_backbone(case.model)[0]}.models')  # so that its imports do not count
-    unit = 2**20 if sys.platform == 'darwin' else 2**10  # bytes on macOS, KiB elsewhere
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     stepper(case)()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10  # from KiB
 
 
 def table(cases: list[Case]) -> str:
     """Return the results as Markdown; the factors are relative to the first model under the same conditions."""
-    head = ('model', 'image', 'batch', 'dtype', 'mode', 'seconds', 'range', 'factor', 'peak MiB', 'factor', '')
-    lines = ['| ' + ' | '.join(head) + ' |', '| ' + ' | '.join('---' for _ in head) + ' |']
+    lines = [
+        '| model | image | batch | dtype | mode | seconds | range | factor | peak MiB | factor | |',
+        '| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |',
+    ]
     firsts: dict[tuple, Case] = {}
     for case in cases:
         conditions = f'{case.height} x {case.width}', str(case.batch), case.dtype, case.mode
         first = firsts.setdefault(conditions, case)
-        times, memory = ['', '', ''], ['', '']
-        if case.median:
-            times = [f'{case.median:.4g}', f'{min(case.seconds):.4g} to {max(case.seconds):.4g}']
-            times.append(f'{case.median / first.median:.2f}' if first.median else '')
+        model = case.model if case.backend == 'auto' else f'{case.model}:{case.backend}'
+        cells = [model, *conditions, '', '', '', '', '', case.error]
+        if case.seconds:
+            median = statistics.median(case.seconds)
+            cells[5:7] = f'{median:.4g}', f'{min(case.seconds):.4g} to {max(case.seconds):.4g}'
+            cells[7] = f'{median / statistics.median(first.seconds):.2f}' if first.seconds else ''
         if case.peak:
-            memory = [f'{case.peak:.0f}', f'{case.peak / first.peak:.2f}' if first.peak else '']
-        lines.append('| ' + ' | '.join([case.title, *conditions, *times, *memory, case.error]) + ' |')
+            cells[8:10] = f'{case.peak:.0f}', f'{case.peak / first.peak:.2f}' if first.peak else ''
+        lines.append('| ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)
 
 
 def shape(text: str) -> tuple[int, int]:
-    """Parse ``HxW``, or ``N`` for a square."""
-    sizes = text.lower().split('x')
-    if len(sizes) > 2 or not all(size.isdigit() and int(size) >= 32 for size in sizes):
-        raise argparse.ArgumentTypeError(f'must be a height and a width of at least 32 such as 800x1344, got {text}')
-    return int(sizes[0]), int(sizes[-1])
+    height, width = map(int, text.split('x'))
+    return height, width
 
 
 def parse_args() -> argparse.Namespace:
+    devices = ('cuda', 'cpu') if torch.cuda.is_available() else ('cpu',)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add('models', nargs='*', default=DEFAULT, metavar='MODEL', help=f'default: {" ".join(DEFAULT)}')
     add('--list', action='store_true', help='list the names and exit')
     add('--shape', type=shape, nargs='+', default=[(800, 1344)], metavar='HxW', help='image sizes (default: 800x1344)')
     add('--batch', type=int, nargs='+', default=[1], help='batch sizes (default: 1)')
-    add('--dtype', nargs='+', choices=DTYPES, default=['float32'], help='below float32 by autocast')
+    dtypes = ('float32', 'float16', 'bfloat16')
+    add('--dtype', nargs='+', choices=dtypes, default=['float32'], help='below float32 by autocast')
     add('--mode', nargs='+', choices=('forward', 'training'), default=['forward', 'training'])
-    add('--device', default='cuda' if torch.cuda.is_available() else 'cpu', choices=('cpu', 'cuda'))
-    add('--warmup', type=int, default=1, help='turns that do not count, before the others (default: 1)')
-    add('--repeats', type=int, default=5, help='turns that count (default: 5)')
-    add('--no-memory', action='store_true', help='do not measure the peak memory')
-    add('--json', metavar='FILE', help='write all results to a file')
-    args = parser.parse_args()
-    if min(*args.batch, args.repeats) < 1 or args.warmup < 0:
-        parser.error('--batch and --repeats must be at least 1, and --warmup at least 0')
-    if args.device == 'cuda' and not torch.cuda.is_available():
-        parser.error('--device cuda: torch sees no CUDA device')
-    if args.json and not Path(args.json).absolute().parent.is_dir():
-        parser.error(f'--json {args.json}: its directory does not exist')
-    return args
+    add('--device', default=devices[0], choices=devices)
+    add('--repeats', type=int, default=5, help='turns that count, after one that does not (default: 5)')
+    add('--json', type=Path, metavar='FILE', help='write all results to a file')
+    return parser.parse_args()
 
 
 @one_line_errors
@@ -244,22 +218,17 @@ def main() -> None:
         return
     models = [parse_model(text) for text in args.models]
     groups = [
-        [Case(*model, mode, *size, batch, dtype, args.device) for model in models]
-        for size in args.shape
-        for batch in args.batch
-        for dtype in args.dtype
-        for mode in args.mode
+        [Case(*model, *size, batch, dtype, mode, args.device) for model in models]
+        for size, batch, dtype, mode in itertools.product(args.shape, args.batch, args.dtype, args.mode)
     ]
+    cases = list(itertools.chain(*groups))
     load = os.getloadavg()[0]  # before this process adds to it
-    cases: list[Case] = []
-    runs = args.warmup + args.repeats + (not args.no_memory)
     # The fork server is small, unlike this process, and forks a new process for each case.
     forking = multiprocessing.get_context('forkserver')
-    with tqdm(total=sum(map(len, groups)) * runs, unit='run', disable=None) as bar:
+    with tqdm(total=len(cases) * (args.repeats + 2), unit='run', disable=None) as bar:
         for group in groups:
-            cases += group
-            measure_times(group, args.warmup, args.repeats, bar)
-            for case in group if not args.no_memory else ():
+            measure_times(group, args.repeats, bar)
+            for case in group:
                 bar.update()
                 try:
                     with ProcessPoolExecutor(1, forking) as pool:
@@ -270,7 +239,7 @@ def main() -> None:
     print(f'{device}; torch {torch.__version__}; medians of {args.repeats}; load average before: {load:.2f}')
     print(f'\n{table(cases)}')
     if args.json:
-        Path(args.json).write_text(json.dumps([asdict(case) for case in cases], indent=1))
+        args.json.write_text(json.dumps([asdict(case) for case in cases], indent=1))
 
 
 if __name__ == '__main__':

@@ -1,8 +1,8 @@
 """Build a wheel of mmcv with its compiled ops. tools/dev/setup.sh runs this in .venv, with torch and ninja installed.
 
 Compiling mmcv file by file spends nearly all of its time in the headers of torch, once for each of 77 files. Unity
-files, which include many sources each, parse them three times: about 1 minute instead of 12 on two cores. The sources
-of a unity file that does not compile here are compiled one by one.
+files, which include many sources each, parse them three times: about 1 minute instead of 12 on two cores. If these do
+not compile here, the sources are compiled one by one.
 """
 
 import argparse
@@ -16,8 +16,6 @@ import zipfile
 from pathlib import Path
 
 OPS = Path('mmcv/ops/csrc/pytorch')
-# Sources that are compiled on their own.
-ALONE = ('pybind.cpp',)
 # Sources that define the same templates as others of their directory; a unity file renames them.
 CLASHING = ('bezier_align.cpp', 'roi_align.cpp', 'roi_align_rotated.cpp', 'rotated_feature_align.cpp')
 CLASHING_NAMES = ('PreCalc', 'add', 'bilinear_interpolate_gradient')
@@ -66,7 +64,7 @@ def write_unity_files(source: Path) -> None:
     mmcv's setup.py compiles the ``*.cpp`` and ``*.cu`` files of its directories, so that another suffix hides a source.
     """
     for directory in (OPS, OPS / 'cpu'):
-        names = sorted(file.name for file in (source / directory).glob('*.cpp') if file.name not in ALONE)
+        names = sorted(file.name for file in (source / directory).glob('*.cpp') if file.name != 'pybind.cpp')
         lines = ['#include "pytorch_cpp_helper.hpp"']
         for name in names:
             renamed = CLASHING_NAMES if name in CLASHING else ()
@@ -85,21 +83,6 @@ def _hide(file: Path) -> str:
     """Rename a source, and return the line that includes it."""
     hidden = file.rename(f'{file}.inc')
     return f'#include "{hidden.name}"'
-
-
-def split_unity_files(source: Path, log: str) -> list[str]:
-    """Replace the unity files that failed according to ninja's log by their sources; return their names.
-
-    A failure elsewhere, for example of the linker, replaces all of them.
-    """
-    unity = {file.stem: file for file in (source / OPS).rglob('*_unity.c*')}
-    failed = re.findall(r'FAILED: .*/(\w+_unity)\.o', log)
-    files = [unity[stem] for stem in failed if stem in unity] or list(unity.values())
-    for file in files:
-        for name in re.findall(r'"(.+)\.inc"', file.read_text()):
-            (file.parent / f'{name}.inc').rename(file.parent / name)
-        file.unlink()
-    return sorted(file.name for file in files)
 
 
 def compile_wheel(source: Path, out: Path, log: Path, cuda: bool, jobs: int) -> Path | None:
@@ -126,26 +109,21 @@ def has_compiled_ops(wheel: Path) -> bool:
 def build(sdist: Path, directory: Path, torch_version: str, cuda: bool, jobs: int) -> None:
     """Build the wheel in ``directory/out``, or exit with the end of the compilers' log.
 
-    An interrupted build continues: what is compiled stays in ``directory/source``.
+    An interrupted build continues: what is compiled stays in ``directory``.
     """
-    source, prepared = directory / 'source', directory / 'prepared'
-    if not prepared.exists():
-        unpack(sdist, source)
-        patch_setup(source, torch_version)
-        write_unity_files(source)
-        prepared.touch()
-    for attempt in range(len(CUDA_GROUPS) + 4):
-        log = directory / f'attempt{attempt}.log'
+    for name in ('unity', 'one_by_one'):
+        source, prepared, log = directory / name, directory / f'{name}.prepared', directory / f'{name}.log'
+        if not prepared.exists():
+            unpack(sdist, source)
+            patch_setup(source, torch_version)
+            if name == 'unity':
+                write_unity_files(source)
+            prepared.touch()
         wheel = compile_wheel(source, directory / 'out', log, cuda, jobs)
-        if wheel is not None:
-            break
-        failed = split_unity_files(source, log.read_text(errors='replace'))
-        if not failed:
-            break
-        print(f'[setup]   mmcv: {", ".join(failed)} did not compile here: compiling the sources one by one', flush=True)
-    if wheel is None or not has_compiled_ops(wheel):
-        tail = '\n'.join(log.read_text(errors='replace').splitlines()[-30:])
-        sys.exit(f'{tail}\n[setup] error: mmcv was not built with its ops; the whole log is {log}')
+        if wheel is not None and has_compiled_ops(wheel):
+            return
+        print(f'[setup]   mmcv did not compile as {name} files; the whole log is {log}', flush=True)
+    sys.exit('\n'.join(log.read_text(errors='replace').splitlines()[-30:]))
 
 
 def main() -> None:

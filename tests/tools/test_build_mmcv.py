@@ -1,10 +1,12 @@
 """tools/build_mmcv.py on a small tree with the layout of mmcv: patches of setup.py, and unity files."""
 
+import tarfile
 import zipfile
 from pathlib import Path
 
+import build_mmcv
 import pytest
-from build_mmcv import CUDA_GROUPS, OPS, has_compiled_ops, patch_setup, split_unity_files, write_unity_files
+from build_mmcv import CUDA_GROUPS, OPS, build, patch_setup, write_unity_files
 
 pytestmark = pytest.mark.nightly
 
@@ -35,9 +37,7 @@ def source(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    ('torch', 'flag'), [('2.12.1', '-std=c++17'), ('2.13.0', '-std=c++20'), ('2.14.1', '-std=c++20')]
-)
+@pytest.mark.parametrize(('torch', 'flag'), [('2.12.1', '-std=c++17'), ('2.13.0', '-std=c++20')])
 def test_setup_is_patched_for_torch_and_python(
     torch: str, flag: str, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,30 +66,29 @@ def test_unity_files_include_every_source_once(source: Path) -> None:
     assert (source / OPS / 'cuda' / 'other.cu').exists()  # compiled on its own
 
 
-def test_a_wheel_without_ops_is_recognized(tmp_path: Path) -> None:
-    for name, expected in (('mmcv/_ext.cpython-311.so', True), ('mmcv/version.py', False)):
-        with zipfile.ZipFile(tmp_path / 'mmcv.whl', 'w') as archive:
-            archive.writestr(name, '')
-        assert has_compiled_ops(tmp_path / 'mmcv.whl') is expected
+def test_sources_are_compiled_one_by_one_when_unity_files_fail(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """A wheel without the extension, as mmcv's setup.py makes it when it sees no torch, is a failure, too."""
+    sdist = tmp_path / 'mmcv-2.1.0.tar.gz'
+    with tarfile.open(sdist, 'w:gz') as archive:
+        for name in ('mmcv', 'setup.py'):
+            archive.add(source / name, f'mmcv-2.1.0/{name}')
+    built: list[bool] = []
 
+    def compile_wheel(source: Path, out: Path, log: Path, cuda: bool, jobs: int) -> Path:
+        built.append((source / OPS / 'pytorch_unity.cpp').exists())
+        log.write_text('error: divideUP')
+        out.mkdir(exist_ok=True)
+        with zipfile.ZipFile(out / 'mmcv.whl', 'w') as archive:
+            archive.writestr('mmcv/version.py' if built[-1] or fails else 'mmcv/_ext.cpython-311.so', '')
+        return out / 'mmcv.whl'
 
-def sources(source: Path) -> list[str]:
-    return sorted(str(path.relative_to(source)) for path in (source / OPS).rglob('*.c*'))
-
-
-def test_unity_file_that_fails_is_split_into_its_sources(source: Path) -> None:
-    before = sources(source)
-    write_unity_files(source)
-    log = (
-        '  [3/9] nvcc ...\n  FAILED: [code=2] /build/temp/mmcv/ops/csrc/pytorch/cuda/group1_unity.o\n  error: divideUP'
-    )
-    assert split_unity_files(source, log) == ['group1_unity.cu']
-    left = sources(source)
-    assert f'{OPS}/cuda/group1_unity.cu' not in left
-    for stem in CUDA_GROUPS[1].split():
-        assert {f'{OPS}/cuda/{stem}.cu', f'{OPS}/cuda/{stem}_cuda.cu'} & set(left)
-    assert f'{OPS}/cuda/group0_unity.cu' in left
-    # A failure of something else, like the linker, splits all that are left; after that nothing remains to try.
-    assert len(split_unity_files(source, 'undefined reference')) == len(CUDA_GROUPS) - 1 + 2
-    assert sources(source) == before
-    assert split_unity_files(source, 'undefined reference') == []
+    monkeypatch.setattr(build_mmcv, 'compile_wheel', compile_wheel)
+    fails = False
+    build(sdist, tmp_path / 'build', '2.15.0', False, 1)
+    assert built == [True, False]
+    assert 'the whole log is' in capsys.readouterr().out
+    fails = True
+    with pytest.raises(SystemExit, match='error: divideUP'):
+        build(sdist, tmp_path / 'build', '2.15.0', False, 1)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+CORES = len(os.sched_getaffinity(0))
 
 Commands = Iterator[tuple[object, ...]]
 
@@ -41,43 +40,46 @@ def metrics(work_dir: Path) -> dict[str, float]:
     return found
 
 
-def run(jobs: Mapping[Path, Commands], at_once: int, seconds: float) -> Iterator[tuple[Path, str]]:
+def missed(work_dir: Path, minimum: dict[str, float]) -> list[str]:
+    """Print the metrics that have a minimum; return those that miss it. A detector without detections has none."""
+    found = {key: metrics(work_dir).get(key, 0.0) for key in minimum}
+    for key, value in found.items():
+        print(f'{work_dir.name}: {key} {value:.3g}, at least {minimum[key]:g}', flush=True)
+    return [f'{work_dir.name} {key}' for key, value in found.items() if not value >= minimum[key]]
+
+
+def run(jobs: Mapping[Path, Commands], at_once: int) -> Iterator[tuple[Path, str]]:
     """Run the tools of each job one after the other; yield the job and its error, empty if there is none, at its end.
 
-    Every so many seconds, print how long the jobs that run will take. The jobs that still run when this ends are
-    stopped.
+    The jobs that still run when this ends are stopped.
 
     Args:
         jobs: Command lines by work directory, which gets their output in ``log.txt``.
         at_once: Jobs that run at the same time, each with an equal share of the cores.
-        seconds: Between two lines.
     """
     # Through `finally`.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGINT, lambda *_: sys.exit('interrupted'))
     env = os.environ | {'OMP_NUM_THREADS': str(max(1, CORES // at_once))}
-    waiting, running = dict(jobs), dict[Path, subprocess.Popen]()
-    begin = shown = time.monotonic()
+    waiting, running = list(jobs), dict[Path, subprocess.Popen]()
     try:
         while waiting or running:
-            for work_dir in list(waiting)[: at_once - len(running)]:
-                running[work_dir] = _start(next(waiting[work_dir]), work_dir, env)
-                del waiting[work_dir]
+            while waiting and len(running) < at_once:
+                work_dir = waiting.pop(0)
+                running[work_dir] = _start(next(jobs[work_dir]), work_dir, env)
             time.sleep(0.2)
             for work_dir, process in list(running.items()):
                 if process.poll() is None:
                     continue
                 del running[work_dir]
                 if process.returncode:
-                    yield work_dir, f'{work_dir.name} failed; the end of {work_dir / "log.txt"}:\n{_end(work_dir)}'
+                    log = work_dir / 'log.txt'
+                    end = '\n'.join(log.read_text(errors='replace').splitlines()[-15:])
+                    yield work_dir, f'{work_dir.name} failed; the end of {log}:\n{end}'
                 elif command := next(jobs[work_dir], None):
                     running[work_dir] = _start(command, work_dir, env)
                 else:
                     yield work_dir, ''
-            if (now := time.monotonic()) - shown > seconds:
-                shown = now
-                states = [f'{work_dir.name} {_remaining(work_dir)}' for work_dir in running]
-                print(f'  {(now - begin) / 60:.0f} minutes: {", ".join(states)}', flush=True)
     finally:
         for process in running.values():
             process.terminate()
@@ -92,12 +94,3 @@ def _start(command: tuple[object, ...], work_dir: Path, env: dict[str, str]) -> 
         return subprocess.Popen(
             [sys.executable, f'tools/{tool}', *args], cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT
         )
-
-
-def _end(work_dir: Path) -> str:
-    return '\n'.join((work_dir / 'log.txt').read_text(errors='replace').splitlines()[-15:])
-
-
-def _remaining(work_dir: Path) -> str:
-    found = re.findall(r'eta: [\d:]+', (work_dir / 'log.txt').read_text(errors='replace'))
-    return found[-1] if found else 'starting'

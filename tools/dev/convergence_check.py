@@ -1,7 +1,7 @@
 """Check that every combination of backbone and head converges: train small models on synthetic images and test them.
 
-An interrupted run resumes where it stopped. Combinations with a result are skipped, unless their config has changed or
---again is given. Writes a table (table.md), and per combination a work directory with log.txt and result.json.
+An interrupted run resumes where it stopped. Combinations that were tested are skipped, unless their config has changed.
+Writes a table (table.md), and a work directory with log.txt for each combination.
 """
 
 import argparse
@@ -40,11 +40,25 @@ COMBINATIONS = {
 }
 
 
-def converges(name: str, result: dict) -> bool:
-    """Return whether a combination reaches its minimum; without one, whether its test beats its first validation."""
-    metric, minimum = COMBINATIONS[name]
-    reached: float = result['metrics'][metric]
-    return reached > result['first_validation'] if minimum is None else reached >= minimum
+def commands(name: str, work_dir: Path) -> Commands:
+    """Yield the command lines that train one combination, or resume it, and test it."""
+    options = ['randomness.seed=0', 'default_hooks.checkpoint.max_keep_ckpts=1']
+    if COMBINATIONS[name][1] is not None:  # only the test after training counts
+        options.append('train_cfg.val_interval=1000000')
+    return train_and_test(CONFIGS / f'{name}.py', work_dir, ['--resume', '--cfg-options', *options])
+
+
+def set_aside(work_dir: Path, config: str) -> None:
+    """Rename the work directory of a combination that was trained with another config."""
+    kept = work_dir / 'trained_with.py'
+    if kept.exists() and kept.read_text() != config:
+        work_dir.rename(work_dir.with_name(f'{work_dir.name}_until_{time.strftime("%Y%m%d_%H%M%S")}'))
+    work_dir.mkdir(parents=True, exist_ok=True)
+    kept.write_text(config)
+
+
+def is_tested(work_dir: Path) -> bool:
+    return any(work_dir.glob('test/*/*.json'))
 
 
 def first_validation(work_dir: Path, metric: str) -> float:
@@ -56,83 +70,51 @@ def first_validation(work_dir: Path, metric: str) -> float:
     return 0.0
 
 
-def commands(name: str, out: Path) -> Commands:
-    """Yield the command lines that train one combination, or resume it, and test it; then write its result."""
-    (metric, minimum), work_dir, start = COMBINATIONS[name], out / name, time.monotonic()
-    options = ['randomness.seed=0', 'default_hooks.checkpoint.max_keep_ckpts=1']
-    if minimum is not None:  # only the test after training counts
-        options.append('train_cfg.val_interval=1000000')
-    yield from train_and_test(CONFIGS / f'{name}.py', work_dir, ['--resume', '--cfg-options', *options])
-    found = {k: v for k, v in metrics(work_dir).items() if k.startswith(('coco/', 'mIoU', 'aAcc', 'accuracy/'))}
-    found.setdefault(metric, 0.0)  # mmdet reports no metric for a detector without detections
-    minutes = (time.monotonic() - start) / 60  # of the last run, if it was resumed
-    result = dict(metrics=found, first_validation=first_validation(work_dir, metric), minutes=minutes)
-    (work_dir / 'result.json').write_text(json.dumps(result))
+def converges(work_dir: Path) -> bool:
+    """Return whether a combination reaches its minimum; without one, whether its test beats its first validation."""
+    metric, minimum = COMBINATIONS[work_dir.name]
+    reached = metrics(work_dir).get(metric, 0.0)  # mmdet reports none for a detector without detections
+    return reached > first_validation(work_dir, metric) if minimum is None else reached >= minimum
 
 
-def set_aside(work_dir: Path, config: str, again: bool) -> None:
-    """Rename the work directory of a combination that is trained again, or that was trained with another config."""
-    kept = work_dir / 'trained_with.py'
-    if kept.exists() and (again or kept.read_text() != config):
-        work_dir.rename(work_dir.with_name(f'{work_dir.name}_until_{time.strftime("%Y%m%d_%H%M%S")}'))
-    work_dir.mkdir(parents=True, exist_ok=True)
-    kept.write_text(config)
-
-
-def read_results(out: Path) -> dict[str, dict]:
-    """Return the results that there are, by combination, in the order of the table."""
-    files = {name: out / name / 'result.json' for name in COMBINATIONS}
-    return {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
-
-
-def table(results: dict[str, dict]) -> str:
+def table(work_dirs: list[Path]) -> str:
     """Return the results as a Markdown table."""
     lines = [
-        '| config | box AP50 | mask AP50 | mIoU | top-1 | at least | minutes | |',
-        '| --- | --- | --- | --- | --- | --- | --- | --- |',
+        '| config | box AP50 | mask AP50 | mIoU | top-1 | at least | |',
+        '| --- | --- | --- | --- | --- | --- | --- |',
     ]
     columns = (('coco/bbox_mAP_50', '.3f'), ('coco/segm_mAP_50', '.3f'), ('mIoU', '.1f'), ('accuracy/top1', '.1f'))
-    for name, result in results.items():
-        reached = [format(result['metrics'][k], f) if k in result['metrics'] else '' for k, f in columns]
-        minimum = COMBINATIONS[name][1] or 'improving'
-        verdict = 'converges' if converges(name, result) else '**does not converge**'
-        cells = [name, *reached, str(minimum), f'{result["minutes"]:.1f}', verdict]
-        lines.append('| ' + ' | '.join(cells) + ' |')
+    for work_dir in work_dirs:
+        found = metrics(work_dir)
+        reached = [format(found[key], digits) if key in found else '' for key, digits in columns]
+        minimum = COMBINATIONS[work_dir.name][1] or 'improving'
+        verdict = 'converges' if converges(work_dir) else '**does not converge**'
+        lines.append('| ' + ' | '.join([work_dir.name, *reached, str(minimum), verdict]) + ' |')
     return '\n'.join(lines) + '\n'
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        '--out', default='work_dirs/convergence', help='directory for logs and results (default: %(default)s)'
-    )
-    parser.add_argument(
-        '--only', nargs='+', choices=COMBINATIONS, metavar='COMBINATION', help='train these; --list shows the names'
-    )
-    parser.add_argument('--list', action='store_true', help='list the combinations and exit')
-    parser.add_argument('--again', action='store_true', help='train combinations that have a result again')
-    parser.add_argument('--jobs', type=int, default=min(CORES, 4), help='parallel trainings (default: %(default)s)')
+    add = parser.add_argument
+    add('--out', default='work_dirs/convergence', help='directory for logs and results (default: %(default)s)')
+    add('--only', nargs='+', choices=COMBINATIONS, metavar='COMBINATION', help='train these: names in configs/demo')
+    add('--jobs', type=int, default=min(CORES, 4), help='parallel trainings (default: %(default)s)')
     args = parser.parse_args()
-    if args.list:
-        print('\n'.join(COMBINATIONS))
-        return
     out = Path(args.out).resolve()
-    chosen = args.only or list(COMBINATIONS)
-    for name in chosen:
-        config = Config.fromfile(CONFIGS / f'{name}.py').pretty_text
-        set_aside(out / name, config, args.again)
-    waiting = [name for name in chosen if not (out / name / 'result.json').exists()]
+    chosen = [out / name for name in args.only or COMBINATIONS]
+    for work_dir in chosen:
+        set_aside(work_dir, Config.fromfile(CONFIGS / f'{work_dir.name}.py').pretty_text)
     run_tool('make_shapes.py', 'data/shapes')
+    jobs = {work_dir: commands(work_dir.name, work_dir) for work_dir in chosen if not is_tested(work_dir)}
     errors = []
-    for work_dir, error in run({out / name: commands(name, out) for name in waiting}, args.jobs, seconds=600):
+    for work_dir, error in run(jobs, args.jobs):
         if error:
             errors.append(error)  # the others go on
-            continue
-        print(f'{work_dir.name}: done', flush=True)
-        (out / 'table.md').write_text(table(read_results(out)))
-    results = read_results(out)
-    errors += [f'{name} does not converge' for name in chosen if name in results and not converges(name, results[name])]
-    print(table(results) + str(out / 'table.md'))
+        print(f'{work_dir.name}: {"failed" if error else "done"}', flush=True)
+        (out / 'table.md').write_text(table([out / name for name in COMBINATIONS if is_tested(out / name)]))
+    tested = [work_dir for work_dir in chosen if is_tested(work_dir)]
+    print(table(tested) + str(out / 'table.md'))
+    errors += [f'{work_dir.name} does not converge' for work_dir in tested if not converges(work_dir)]
     if errors:
         sys.exit('\n'.join(['error:', *errors]))
 

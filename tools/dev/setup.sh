@@ -15,8 +15,7 @@ cd "$(dirname "$0")/../.."
 
 say() { printf '[setup] %s\n' "$*"; }
 die() { printf '[setup] error: %s\n' "$*" >&2; exit 1; }
-# shellcheck source=tools/dev/setup_checks.sh
-. tools/dev/setup_checks.sh
+lock() { flock -n "$1" || { say 'another set-up is running; waiting for it'; flock "$1"; }; }
 
 venv=.venv
 python=$venv/bin/python
@@ -35,44 +34,112 @@ case $stack in
 esac
 pinned() { sed -nE "s/^$1==([0-9.]+).*/\1/p" "${2:-requirements.txt}"; }
 torch=${TORCH:-$(pinned torch)}
-# Versions that belong together; for another torch, pip chooses torchvision.
-case $torch in
-  "$(pinned torch)") torchvision="torchvision==$(pinned torchvision)" ;;
-  2.12.1) torchvision=torchvision==0.27.1 ;;
-  2.14.1) torchvision=torchvision==0.29.1 ;;
-  *) torchvision=torchvision ;;
-esac
+# For another torch, pip finds the torchvision that belongs to it.
+torchvision=torchvision
+[ "$torch" != "$(pinned torch)" ] || torchvision+="==$(pinned torchvision)"
 # Without a network, give up in seconds.
 export PIP_DEFAULT_TIMEOUT=${PIP_DEFAULT_TIMEOUT:-15} PIP_RETRIES=${PIP_RETRIES:-2}
 
 exec 9>.setup.lock
-flock -n 9 || { say 'another set-up is running in this directory; waiting for it'; flock 9; }
+lock 9
 
 # The device node of a GPU answers at once; asking torch would take seconds on each call.
 cuda=${DEFORMABLE_VIT_CUDA:-$([ -e /dev/nvidiactl ] && echo 1 || echo 0)}
 [[ $cuda = [01] ]] || die "DEFORMABLE_VIT_CUDA=$cuda: use 1 to compile mmcv's CUDA ops, 0 for its CPU ops only"
 
-# Ready means: made from these files and settings, in this directory (a virtual environment does not survive a move).
-wanted=$({ cat requirements.txt "$stack_file" pyproject.toml tools/dev/setup*.sh tools/build_mmcv.py
-  echo "$PWD torch=$torch python=${PYTHON:-} stack=$stack cuda=$cuda ${TORCH_CUDA_ARCH_LIST:-}"; } | sha256sum)
+# A virtual environment does not survive a move, and another interpreter or stack needs a new one.
+made_for="$PWD python=${PYTHON:-} stack=$stack"
+# Ready means: made from these files and settings.
+wanted=$({ cat requirements.txt "$stack_file" pyproject.toml tools/dev/setup.sh tools/build_mmcv.py
+  echo "$made_for torch=$torch cuda=$cuda ${TORCH_CUDA_ARCH_LIST:-}"; } | sha256sum)
 if [ -x $python ] && [ "$(cat $venv/.ready 2>/dev/null)" = "$wanted" ]; then exit 0; fi
 start=$SECONDS
+
+# find_python: set $found to the first usable interpreter among $PYTHON, or the newest of 3.13, 3.12 and 3.11.
+find_python() {
+  local state reason='' candidates=${PYTHON:-python3.13 python3.12 python3.11 python3 python}
+  for found in $candidates; do
+    # Prints nothing for a usable interpreter.
+    state=$("$found" - 2>/dev/null <<'PY'
+import importlib.util, os, sys, sysconfig
+name = 'python{}.{}'.format(*sys.version_info[:2])
+if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+    sys.exit(1)
+elif not all(map(importlib.util.find_spec, ('ensurepip', 'venv'))):
+    print(name + ' has no venv. On Debian or Ubuntu: apt-get install ' + name + '-venv')
+elif not os.path.exists(sysconfig.get_paths()['include'] + '/Python.h'):
+    print(name + ' has no C headers (Python.h), which mmcv needs. On Debian or Ubuntu: apt-get install ' + name + '-dev')
+PY
+    ) || continue
+    [ -n "$state" ] || return 0
+    reason=${reason:-$state}
+  done
+  [ -z "$reason" ] || die "$reason; or name another Python: make setup PYTHON=/path/to/python3.12"
+  die "no Python 3.11, 3.12 or 3.13 among: $candidates. On Debian or Ubuntu: apt-get install python3 python3-venv" \
+    'python3-dev; or name one: make setup PYTHON=/path/to/python3.12'
+}
+
+# check_compiler: g++ with C++20, which the headers of torch need.
+check_compiler() {
+  command -v g++ >/dev/null || die 'no g++, which compiles mmcv. On Debian or Ubuntu: apt-get install g++'
+  g++ -std=c++20 -fsyntax-only -x c++ - 2>/dev/null <<<'#include <compare>' ||
+    die "$(g++ --version | head -1) does not compile C++20, which the headers of torch need: install g++ 11 or newer"
+}
+
+# explain_pip LOG WHAT: stop with the reason why pip failed.
+explain_pip() {
+  if grep -qE 'connection broken by|NewConnectionError|Max retries exceeded|Read timed out|ProxyError' "$1"; then
+    die "pip cannot reach the package index for $2: check the network, HTTPS_PROXY and PIP_INDEX_URL; log: $1"
+  elif grep -q 'No space left on device' "$1"; then
+    die "the disk became full while pip was $2 (TMPDIR holds its temporary files, PIP_CACHE_DIR its downloads); log: $1"
+  fi
+  tail -15 "$1" >&2
+  die "pip failed while $2 (see above); log: $1"
+}
+
+# install MESSAGE ARGS...: pip install, marked as a change in progress.
+install() {
+  local message=$1
+  say "$1"; shift
+  touch $venv/.changing
+  $python -m pip install --disable-pip-version-check --progress-bar off "$@" >$venv/pip.log 2>&1 ||
+    explain_pip $venv/pip.log "${message%% (*}"
+  rm $venv/.changing
+}
+
+# suitable DIR: whether a CUDA toolkit has torch's major version, and the libraries whose headers torch includes.
+suitable() {
+  [ -x "$1/bin/nvcc" ] && [ -e "$1/include/cuda_runtime.h" ] && [ -e "$1/include/cusparse.h" ] &&
+    "$1/bin/nvcc" --version | grep -q "release ${cuda_version%%.*}\."
+}
+
+# find_cuda: set the variables of a CUDA toolkit; without a suitable one, install the compiler from PyPI.
+find_cuda() {
+  local major=${cuda_version%%.*} package nvcc
+  nvcc=$(command -v nvcc || true)
+  for toolkit in "${CUDA_HOME:-}" "${CUDA_PATH:-}" "${nvcc%/bin/nvcc}" /usr/local/cuda ''; do
+    if [ -n "$toolkit" ] && suitable "$toolkit"; then break; fi
+  done
+  if [ -z "$toolkit" ]; then
+    [ "$major" -ge 13 ] || die "there is no CUDA $major toolkit for torch $torch: install one (for CUDA 13 and newer the" \
+      'compiler comes from PyPI), or compile the CPU ops only with DEFORMABLE_VIT_CUDA=0'
+    # Each in torch's minor version: a newer nvvm writes PTX that the older ptxas refuses.
+    local packages=()
+    for package in nvidia-cuda-nvcc nvidia-cuda-cccl nvidia-cuda-crt nvidia-nvvm; do packages+=("$package==$cuda_version.*"); done
+    install "installing the compiler of CUDA $cuda_version from PyPI (100 MB)" "${packages[@]}"
+    toolkit=$($python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")/nvidia/cu$major
+    # The names under which torch and the linker look for libraries.
+    ln -sfn lib "$toolkit/lib64"
+    ln -sf "libcudart.so.$major" "$toolkit/lib/libcudart.so"
+  fi
+  export CUDA_HOME=$toolkit PATH=$toolkit/bin:$PATH CPATH=$toolkit/include/cccl${CPATH:+:$CPATH}
+}
 
 # --- the virtual environment -----------------------------------------------------------------------------------------
 # $venv/.changing exists while packages are being written. Found at the start, it means that the last call was killed in
 # the middle of that, and nobody knows what is half written: start again (packages come from pip's cache by then).
-reason=
-if [ -e $venv/.changing ]; then
-  reason='the last set-up was interrupted while it installed packages'
-elif [ -d $venv ] && [ "$(cat $venv/.directory 2>/dev/null)" != "$PWD" ]; then
-  reason='.venv was created in another directory or by other means'
-elif [ -d $venv ] && [ "$(setting PYTHON)" != "${PYTHON:-}" ]; then
-  reason='PYTHON has changed'
-elif [ -d $venv ] && [ "$stack" != "$({ setting STACK; echo openmmlab; } | head -1)" ]; then
-  reason='STACK has changed'
-fi
-if [ -n "$reason" ]; then
-  say "$reason: creating .venv again"
+if [ -d $venv ] && { [ -e $venv/.changing ] || [ "$(cat $venv/.made_for 2>/dev/null)" != "$made_for" ]; }; then
+  say 'the last set-up was interrupted, or the directory, PYTHON or STACK has changed: creating .venv again'
   rm -rf $venv
 fi
 new=
@@ -90,28 +157,9 @@ compgen -G "$wheels/torch${torch%%+*}-$cp-*/$wheel_name-*.whl" >/dev/null || che
 if [ -n "$new" ]; then
   say "creating .venv with $("$new" --version)"
   "$new" -m venv $venv
-  echo "$PWD" >$venv/.directory
+  echo "$made_for" >$venv/.made_for
 fi
 for name in "${settings[@]}"; do if [ -n "${!name:-}" ]; then echo "$name=${!name}"; fi; done >$venv/.settings
-
-# install MESSAGE ARGS...: pip install, marked as a change in progress; pip's messages are shown if it fails.
-install() {
-  local message=$1
-  say "$1"; shift
-  touch $venv/.changing
-  $python -m pip install --disable-pip-version-check --progress-bar off "$@" >$venv/pip.log 2>&1 &
-  local pid=$! began=$SECONDS next=30
-  trap 'kill '$pid' 2>/dev/null || true' EXIT  # an interrupt does not reach background processes
-  while kill -0 $pid 2>/dev/null; do
-    sleep 0.2
-    if [ $((SECONDS - began)) -ge $next ]; then next=$((SECONDS - began + 30))
-      say "  $((SECONDS - began)) s, $(du -sm $venv | cut -f1) MB in .venv"
-    fi
-  done
-  trap - EXIT
-  wait $pid || explain_pip $venv/pip.log "${message%% (*}"
-  rm $venv/.changing
-}
 
 rm -f $venv/.ready
 install "installing torch $torch and torchvision (1 to 5 minutes, 3 GB with CUDA libraries)" \
@@ -146,42 +194,12 @@ PY
   fi
 fi
 
-# suitable DIR: whether a CUDA toolkit has torch's major version, and the libraries whose headers torch includes.
-suitable() {
-  [ -x "$1/bin/nvcc" ] && [ -e "$1/include/cuda_runtime.h" ] && [ -e "$1/include/cusparse.h" ] &&
-    "$1/bin/nvcc" --version | grep -q "release ${cuda_version%%.*}\."
-}
-
-# find_cuda: set the variables of a CUDA toolkit; without a suitable one, install the compiler from PyPI.
-find_cuda() {
-  local major=${cuda_version%%.*} package nvcc
-  nvcc=$(command -v nvcc || true)
-  for toolkit in "${CUDA_HOME:-}" "${CUDA_PATH:-}" "${nvcc%/bin/nvcc}" /usr/local/cuda ''; do
-    if [ -n "$toolkit" ] && suitable "$toolkit"; then break; fi
-  done
-  if [ -z "$toolkit" ]; then
-    [ "$major" -ge 13 ] || die "there is no CUDA $major toolkit for torch $torch: install one (for CUDA 13 and newer the" \
-      'compiler comes from PyPI), or compile the CPU ops only with DEFORMABLE_VIT_CUDA=0'
-    # Each in torch's minor version: a newer nvvm writes PTX that the older ptxas refuses.
-    local packages=()
-    for package in nvidia-cuda-nvcc nvidia-cuda-cccl nvidia-cuda-crt nvidia-nvvm; do packages+=("$package==$cuda_version.*"); done
-    install "installing the compiler of CUDA $cuda_version from PyPI (100 MB)" "${packages[@]}"
-    toolkit=$($python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")/nvidia/cu$major
-    # The names under which torch and the linker look for libraries.
-    ln -sfn lib "$toolkit/lib64"
-    ln -sf "libcudart.so.$major" "$toolkit/lib/libcudart.so"
-    suitable "$toolkit" || die "the compiler from PyPI is not complete in $toolkit: install a CUDA $major toolkit"
-  fi
-  export CUDA_HOME=$toolkit PATH=$toolkit/bin:$PATH CPATH=$toolkit/include/cccl${CPATH:+:$CPATH}
-}
-
 shelf=$wheels/torch${torch%%+*}-$cp-$variant
 mkdir -p "$shelf"
 exec 8>"$shelf/.lock"
-flock -n 8 || { say 'another set-up is building mmcv; waiting for it'; flock 8; }
+lock 8
 wheel=$(find "$shelf" -maxdepth 1 -name "$wheel_name-*.whl" | head -1)
 if [ -z "$wheel" ]; then
-  check_compiler
   [ "$cuda" = 0 ] || find_cuda
   # This directory stays until the wheel exists, so that an interrupted build continues.
   build=$shelf/build-$wheel_name
@@ -190,12 +208,8 @@ if [ -z "$wheel" ]; then
   # A C++ compiler takes up to 2 GB, that of CUDA 3.
   memory=$(awk -v each=$((cuda ? 3 : 2)) '/MemAvailable/ {print int($2 / 1048576 / each)}' /proc/meminfo)
   jobs=$((memory < 1 ? 1 : memory < cores ? memory : cores))
-  time='about 1 minute'
-  if [ "$cuda" = 1 ]; then
-    read -ra gpus <<<"${TORCH_CUDA_ARCH_LIST//;/ }"
-    time="about $((8 * ${#gpus[@]} / jobs + 2)) minutes for $TORCH_CUDA_ARCH_LIST"
-  fi
-  say "building $mmcv $version for torch${torch%%+*}-$cp-$variant, once on this machine: $time; logs: $build/*.log"
+  say "building $mmcv $version for torch${torch%%+*}-$cp-$variant, once on this machine: 1 minute, with CUDA ops up to 10" \
+    "minutes for each GPU model; logs: $build/*.log"
   sdist=$build/sdist/$wheel_name.tar.gz
   if [ ! -e "$sdist" ]; then
     rm -rf "$build/sdist.part"
@@ -215,18 +229,11 @@ PY
       explain_pip "$build/download.log" "downloading $mmcv"
     mv "$build/sdist.part" "$build/sdist"
   fi
-  began=$SECONDS
-  # In a session of its own, so that an interrupt stops the compilers too.
-  setsid $python tools/build_mmcv.py "$sdist" "$build" --torch "$torch" --jobs "$jobs" $([ "$cuda" = 0 ] || echo --cuda) &
-  pid=$!
-  trap 'kill -- -$pid 2>/dev/null || true' EXIT
-  wait $pid || die 'mmcv was not built (see above)'
-  trap - EXIT
-  built=$(find "$build/out" -name "$wheel_name-*.whl" | head -1)
-  wheel=$shelf/$(basename "$built")
-  mv "$built" "$wheel.part" && mv "$wheel.part" "$wheel"
-  cat "$build"/*.log >"$shelf/build.log" && rm -rf "$build"
-  say "built $wheel in $((SECONDS - began)) s"
+  $python tools/build_mmcv.py "$sdist" "$build" --torch "$torch" --jobs "$jobs" $([ "$cuda" = 0 ] || echo --cuda) ||
+    die 'mmcv was not built (see above)'
+  mv "$build/out/$wheel_name"-*.whl "$shelf"
+  rm -rf "$build"
+  wheel=$(find "$shelf" -maxdepth 1 -name "$wheel_name-*.whl")
 fi
 flock -u 8
 
