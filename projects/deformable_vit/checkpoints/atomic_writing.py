@@ -37,7 +37,8 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
     if path.exists() and not path.is_file():  # a device or a pipe, which cannot be renamed over
         path.write_bytes(content)
         return
-    path = path.resolve()  # a link stays a link
+    if path.is_symlink():  # a link stays a link
+        path = path.resolve()
     partial = path.with_name(f'.{path.name}.{os.getpid()}{_PARTIAL}')
     try:
         with partial.open('wb') as file:
