@@ -26,6 +26,16 @@ def test_bases_are_found_without_a_distribution_of_the_expected_name(
     assert MODULE2PACKAGE['mmdet'] != 'no-such-distribution'
 
 
+def test_configs_of_this_package_are_bases_in_any_directory(tmp_path: Path) -> None:
+    path = tmp_path / 'own.py'
+    for name in ('demo/fpn_dpt_shapes.py', 'dat/retinanet_dat-t_fpn_ms-crop-1x_coco.py', 'pvt/pvt-tiny_8xb128_in1k.py'):
+        path.write_text(f"_base_ = 'deformable_vit::{name}'\n")
+        assert load_config(str(path), {}).to_dict() == Config.fromfile(ROOT / 'configs' / name).to_dict()
+    path.write_text("_base_ = 'deformable_vit::dat/missing.py'\n")
+    with pytest.raises(UserError, match='FileNotFoundError: .*configs/dat/missing.py'):
+        load_config(str(path), {})
+
+
 def test_wrong_configs_are_one_line(tmp_path: Path) -> None:
     broken, scope = tmp_path / 'broken.py', tmp_path / 'scope.py'
     broken.write_text('model = dict(')

@@ -9,6 +9,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 
+from .. import errors
+from .._nested import walk
 from ..checks import check_options
 from ..errors import UserError, first_line
 
@@ -24,9 +26,14 @@ def load_config(path: str, options: dict[str, Any]) -> Config:
         close = difflib.get_close_matches(Path(path).name, [f.name for f in directory.glob('*.py')], 1, 0.6)
         hint = f'; did you mean {directory / close[0]}?' if close else ''
         raise UserError(f'config {path} {"is a directory" if Path(path).is_dir() else "does not exist"}{hint}')
-    _find_forks()
+    _find_bases()
     try:
         config = Config.fromfile(path)
+        for key in config:
+            for _, node in walk(config[key], key):
+                # Of `deformable_vit::` bases. Their types are in the registries of the config's own scope.
+                if isinstance(node, dict) and node.get('_scope_') == 'deformable_vit':
+                    del node['_scope_']
     except Exception as error:  # a config is a program: it can raise anything
         raise UserError(f'config {path} cannot be read: {first_line(error)}') from error
     check_options(options, config, path)
@@ -47,12 +54,14 @@ def set_work_dir(config: Config, path: str, work_dir: str | None) -> None:
     config.work_dir = work_dir or config.get('work_dir') or str(Path('work_dirs') / Path(path).stem)
 
 
-def _find_forks() -> None:
-    """Let ``_base_ = 'mmseg::...'`` find mmseg under the name of its maintained fork.
+def _find_bases() -> None:
+    """Let ``_base_ = 'mmseg::...'`` find mmseg under the name of its maintained fork, and ``'deformable_vit::...'``.
 
     mmengine translates the import name to a distribution, ``mmsegmentation``, which the fork ``onedl-mmsegmentation``
-    is not. For a name that is no distribution mmengine looks for a module.
+    is not. For a name that is no distribution mmengine takes the directory of the module, which is right for editable
+    installs, too.
     """
+    MODULE2PACKAGE['deformable_vit'] = errors.__name__
     for module in ('mmdet', 'mmpretrain', 'mmseg'):
         try:
             distribution(MODULE2PACKAGE[module])
