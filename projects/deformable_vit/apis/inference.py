@@ -8,14 +8,21 @@ import mmcv
 import numpy as np
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.registry import DATASETS, MODELS, VISUALIZERS, init_default_scope
 from mmengine.runner import load_checkpoint
+from mmengine.utils import get_object_from_string
 
 from .._nested import test_dataset, walk
 from ..checkpoints import check_dtypes, compare, convert_state_dict, read_state_dict
 from ..errors import UserError, shown
 
 TASKS = dict(mmdet='detection', mmseg='semantic segmentation', mmpretrain='classification')
+_VISUALIZERS = dict(mmdet='DetLocalVisualizer', mmseg='SegLocalVisualizer', mmpretrain='UniversalVisualizer')
+_INFERENCERS = dict(
+    mmdet='mmdet.apis.DetInferencer',
+    mmseg='mmseg.apis.MMSegInferencer',
+    mmpretrain='mmpretrain.apis.ImageClassificationInferencer',
+)
 
 
 def load_model(config: Config, checkpoint: str | None = None, device: str = 'cpu') -> Any:
@@ -81,6 +88,15 @@ def _metainfo(config: Config) -> dict[str, Any]:
         return {}
 
 
+def select(sample: Any, score_thr: float) -> Any:
+    """Return a data sample with its objects of at least a score, and a classifier's five best classes as labels."""
+    if 'pred_instances' in sample:
+        sample.pred_instances = sample.pred_instances[sample.pred_instances.scores >= score_thr]
+    if 'pred_score' in sample:
+        sample.pred_label = sample.pred_score.topk(min(5, len(sample.pred_score))).indices
+    return sample
+
+
 class Predictor:
     """Predictions for images, each a path or an (H, W, 3) array in BGR.
 
@@ -95,24 +111,21 @@ class Predictor:
         self.scope, self.score_thr = config.default_scope, score_thr
         # The inferencers look for the pipeline here, not within wrappers such as ConcatDataset.
         config.test_dataloader.dataset = test_dataset(config)
+        config.visualizer = dict(type=_VISUALIZERS[self.scope])  # the config's may write to TensorBoard or W&B
+        # No weights yet, and no colors from the files of the dataset.
+        options: Any = dict(mmdet=dict(palette='random'), mmpretrain=dict(pretrained=False)).get(self.scope, {})
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', 'Checkpoint is not loaded|weights is None')
-            self.inferencer = _inferencer(config, device)
+            self.inferencer = get_object_from_string(_INFERENCERS[self.scope])(config, device=device, **options)
         self.model = self.inferencer.model
         load_weights(self.model, config, checkpoint)
         self.classes = [str(name) for name in self.model.dataset_meta['classes']]
-        self.inferencer.visualizer.dataset_meta = self.model.dataset_meta
 
     def predict(self, images: Sequence[str | np.ndarray]) -> list[Any]:
         """Return OpenMMLab's data samples, on the CPU, for images as one batch."""
         (data,) = self.inferencer.preprocess(list(images), batch_size=len(images))
         samples = [sample.cpu() for sample in self.inferencer.forward(data[1] if self.scope == 'mmdet' else data)]
-        for sample in samples:
-            if 'pred_instances' in sample:
-                sample.pred_instances = sample.pred_instances[sample.pred_instances.scores >= self.score_thr]
-            if 'pred_score' in sample:  # mmpretrain draws the classes of pred_label
-                sample.pred_label = sample.pred_score.topk(min(5, len(self.classes))).indices
-        return samples
+        return [select(sample, self.score_thr) for sample in samples]
 
     def record(self, sample: Any) -> dict[str, Any]:
         """Return a prediction as plain numbers and names, for JSON."""
@@ -131,30 +144,19 @@ class Predictor:
     def draw(self, image: str | np.ndarray, sample: Any) -> np.ndarray:
         """Return an image (H, W, 3), BGR, with the prediction drawn into it."""
         rgb = np.ascontiguousarray(mmcv.imread(image)[..., ::-1])
-        if self.scope == 'mmpretrain':
-            drawn = self.inferencer.visualizer.visualize_cls(rgb, sample, classes=self.classes, draw_gt=False)
-        else:
-            # mmseg takes seconds to find the place of a label in a larger image.
-            options = dict(pred_score_thr=-1.0) if self.scope == 'mmdet' else dict(with_labels=rgb.size < 2**22)
-            (drawn,) = self.inferencer.visualize([rgb], [sample], return_vis=True, **options)
-        return np.ascontiguousarray(drawn[..., ::-1])
+        return np.ascontiguousarray(draw_prediction(rgb, sample, self.scope, self.model.dataset_meta)[..., ::-1])
 
 
-def _inferencer(config: Config, device: str) -> Any:
-    """Return the inferencer of a config's task, without weights and with a visualizer that only draws."""
-    # The config's visualizer may write to TensorBoard or W&B.
-    config.visualizer = dict(type='DetLocalVisualizer' if config.default_scope == 'mmdet' else 'SegLocalVisualizer')
-    if config.default_scope == 'mmdet':
-        from mmdet.apis import DetInferencer
+def draw_prediction(image: np.ndarray, sample: Any, scope: str, meta: dict[str, Any]) -> np.ndarray:
+    """Return an image (H, W, 3), RGB, with a data sample drawn into it by the visualizer of its task.
 
-        return DetInferencer(config, device=device, palette='random')
-    if config.default_scope == 'mmseg':
-        from mmseg.apis import MMSegInferencer
-
-        return MMSegInferencer(config, device=device)
-    from mmpretrain.apis import ImageClassificationInferencer
-    from mmpretrain.visualization import UniversalVisualizer
-
-    inferencer = ImageClassificationInferencer(config, pretrained=False, device=device)
-    inferencer.visualizer = UniversalVisualizer()
-    return inferencer
+    ``scope`` is the config's ``default_scope``, ``meta`` that of :func:`dataset_meta`.
+    """
+    visualizer: Any = VISUALIZERS.build(dict(type=_VISUALIZERS[scope], _scope_=scope))
+    if scope == 'mmpretrain':
+        return visualizer.visualize_cls(image, sample, classes=meta['classes'], draw_gt=False)
+    visualizer.dataset_meta = meta
+    # mmseg takes seconds to find the place of a label in a larger image.
+    options = dict(pred_score_thr=-1.0) if scope == 'mmdet' else dict(with_labels=image.size < 2**22)
+    visualizer.add_datasample('', image, sample, draw_gt=False, **options)
+    return visualizer.get_image()
