@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from deformable_vit.apis.command_line import add_config_options, config_errors, one_line_errors
 from deformable_vit.apis.config import load_config
-from deformable_vit.apis.inference import TASKS, Predictor
+from deformable_vit.apis.inference import TASKS, Predictor, draw_prediction
 from deformable_vit.checkpoints import write_atomically
 from deformable_vit.errors import UserError, first_line
 
@@ -111,7 +111,8 @@ class Run:
         except Exception as error:  # what transforms and models raise for an image that they cannot handle
             if len(batch) == 1:
                 self.failed.append(batch[0][0] | dict(reason=first_line(error)))
-            for one in batch if len(batch) > 1 else ():
+                return
+            for one in batch:
                 self.predict([one])
             return
         for (what, image), sample in zip(batch, samples, strict=True):
@@ -129,12 +130,13 @@ class Run:
             labels = sample.pred_sem_seg.data[0].numpy()
             frame = f'/{what["frame"]:06}' if 'frame' in what else ''
             record['label_map'] = f'label_maps/{Path(self.names[path]).stem}{frame}.png'
-            mmcv.imwrite(
-                labels.astype(np.uint8 if labels.max() < 256 else np.uint16), f'{self.out}/{record["label_map"]}'
-            )
+            dtype = np.uint8 if labels.max() < 256 else np.uint16
+            mmcv.imwrite(labels.astype(dtype), f'{self.out}/{record["label_map"]}')
         if self.draw:
             record['drawn'] = f'vis/{self.names[path]}'
-            file, drawn = f'{self.out}/{record["drawn"]}', self.predictor.draw(image, sample)
+            rgb = np.ascontiguousarray(mmcv.imread(image)[..., ::-1])
+            drawn = np.ascontiguousarray(draw_prediction(self.predictor.model, rgb, sample)[..., ::-1])
+            file = f'{self.out}/{record["drawn"]}'
             if 'frame' in what and path not in self.videos:
                 rate, code = mmcv.VideoReader(str(path)).fps or 25, cv2.VideoWriter.fourcc(*'mp4v')
                 self.videos[path] = cv2.VideoWriter(file, code, rate, drawn.shape[1::-1])
@@ -168,7 +170,7 @@ def run_predictions(args: argparse.Namespace) -> None:
     finally:  # also after Ctrl-C
         for video in run.videos.values():
             video.release()
-        found = dict(task=TASKS[config.default_scope], config=args.config, checkpoint=args.checkpoint)
+        found = dict(task=TASKS[config.default_scope][0], config=args.config, checkpoint=args.checkpoint)
         found |= dict(classes=predictor.classes, predictions=run.records, failed=run.failed, complete=complete)
         write_atomically(out / 'predictions.json', json.dumps(found).encode())
     print(f'{len(run.records)} predictions: {out / "predictions.json"}', flush=True)

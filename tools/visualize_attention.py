@@ -63,19 +63,20 @@ def check_files(outputs: dict[str, Path], inputs: dict[str, str], overwrite: boo
         file.resolve().parent.mkdir(parents=True, exist_ok=True)
 
 
-def record_image(config: Config, args: argparse.Namespace) -> tuple[Recording, str, dict[str, Any]]:
-    """Run the model on the image; return what it used, its name, and the names and colors of its classes."""
+def record_image(config: Config, args: argparse.Namespace) -> tuple[Recording, Any]:
+    """Run the model on the image; return what it used, and the model."""
     model = load_model(config, args.checkpoint)
     if config.default_scope == 'mmseg' and model.test_cfg.get('mode') == 'slide':
         print('the config tests crops one by one; here the model sees the whole image at once')
         model.test_cfg['mode'] = 'whole'
-    recording, name = record(model, args.image), type(model.backbone).__name__
+    recording = record(model, args.image)
     if not recording.layers:
+        name = type(model.backbone).__name__
         raise UserError(f'{name} has no layers to show: only DAT, DPT, PVT and multi-scale deformable attention have')
     height, width = recording.size
     if args.query and not (0 <= args.query[0] < width and 0 <= args.query[1] < height):
         raise UserError(f'--query {args.query} is outside the image of {width} x {height} pixels')
-    return recording, f'{type(model).__name__} with {name}', model.dataset_meta
+    return recording, model
 
 
 def choose(recording: Recording, args: argparse.Namespace) -> tuple[View, list[int]]:
@@ -106,22 +107,22 @@ def visualize(args: argparse.Namespace) -> None:
     config = load_config(args.config, args.cfg_options)
     check_files(outputs, inputs, args.overwrite)
     with config_errors(f'{args.config}, image {args.image}', lambda: False):  # or the image is unreadable
-        recording, model, meta = record_image(config, args)
+        recording, model = record_image(config, args)
     view, keep = choose(recording, args)
+    name = f'{type(model).__name__} with {type(model.backbone).__name__}'
     # Names on Linux are bytes; the page is text.
-    names = [os.fsencode(Path(name).name).decode(errors='replace') for name in inputs.values()]
+    subtitle = ', '.join(os.fsencode(Path(file).name).decode(errors='replace') for file in inputs.values())
     for option, file in outputs.items():
         data = io.BytesIO()
         if option == '--json':
             data.write(json.dumps(to_json(recording.size, recording.layers, view.query), allow_nan=False).encode())
         elif option == '--out':
-            output = select(recording.output.cpu(), args.score_thr)
             assert recording.image is not None
-            drawn = draw_prediction(recording.image, output, config.default_scope, meta)
-            page = build_page(recording, view, model, ', '.join(names), meta['classes'], drawn, keep=keep)
+            drawn = draw_prediction(model, recording.image, select(recording.output.cpu(), args.score_thr))
+            page = build_page(recording, view, name, subtitle, model.dataset_meta['classes'], drawn, keep=keep)
             data.write(page.encode())
         else:
-            title = f'{model}, {recording.layers[view.layer].name}; {", ".join(names)}'
+            title = f'{name}, {recording.layers[view.layer].name}; {subtitle}'
             draw(recording, view, title).savefig(data, format=option[2:])
         write_atomically(file, data.getvalue())
         print(f'{len(data.getvalue()) / 1e6:.1f} MB: {os.fsencode(file).decode(errors="replace")}')

@@ -4,11 +4,10 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import mmcv
 import numpy as np
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import DATASETS, MODELS, VISUALIZERS, init_default_scope
+from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 from mmengine.utils import get_object_from_string
 
@@ -16,12 +15,11 @@ from .._nested import test_dataset, walk
 from ..checkpoints import check_dtypes, compare, convert_state_dict, read_state_dict
 from ..errors import UserError, shown
 
-TASKS = dict(mmdet='detection', mmseg='semantic segmentation', mmpretrain='classification')
-_VISUALIZERS = dict(mmdet='DetLocalVisualizer', mmseg='SegLocalVisualizer', mmpretrain='UniversalVisualizer')
-_INFERENCERS = dict(
-    mmdet='mmdet.apis.DetInferencer',
-    mmseg='mmseg.apis.MMSegInferencer',
-    mmpretrain='mmpretrain.apis.ImageClassificationInferencer',
+# Task, inferencer and visualizer.
+TASKS = dict(
+    mmdet=('detection', 'DetInferencer', 'DetLocalVisualizer'),
+    mmseg=('semantic segmentation', 'MMSegInferencer', 'SegLocalVisualizer'),
+    mmpretrain=('classification', 'ImageClassificationInferencer', 'UniversalVisualizer'),
 )
 
 
@@ -98,26 +96,23 @@ def select(sample: Any, score_thr: float) -> Any:
 
 
 class Predictor:
-    """Predictions for images, each a path or an (H, W, 3) array in BGR.
-
-    Args:
-        config: For mmdet, mmseg or mmpretrain, with a ``test_dataloader``.
-        checkpoint: As in :func:`load_weights`, which may raise an error.
-        device: As in ``torch.device``.
-        score_thr: Boxes with lower scores are left out.
-    """
+    """Predictions for images, each a path or a BGR array (H, W, 3), without boxes of scores below ``score_thr``."""
 
     def __init__(self, config: Config, checkpoint: str, device: str = 'cpu', score_thr: float = 0.3) -> None:
         self.scope, self.score_thr = config.default_scope, score_thr
+        _, inferencer, visualizer = TASKS[self.scope]
         # The inferencers look for the pipeline here, not within wrappers such as ConcatDataset.
         config.test_dataloader.dataset = test_dataset(config)
-        config.visualizer = dict(type=_VISUALIZERS[self.scope])  # the config's may write to TensorBoard or W&B
+        config.visualizer = dict(type=visualizer)  # the config's may write to TensorBoard or W&B
         # No weights yet, and no colors from the files of the dataset.
         options: Any = dict(mmdet=dict(palette='random'), mmpretrain=dict(pretrained=False)).get(self.scope, {})
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', 'Checkpoint is not loaded|weights is None')
-            self.inferencer = get_object_from_string(_INFERENCERS[self.scope])(config, device=device, **options)
+            self.inferencer = get_object_from_string(f'{self.scope}.apis.{inferencer}')(
+                config, device=device, **options
+            )
         self.model = self.inferencer.model
+        self.model.cfg = config
         load_weights(self.model, config, checkpoint)
         self.classes = [str(name) for name in self.model.dataset_meta['classes']]
 
@@ -141,21 +136,14 @@ class Predictor:
             raise UserError(f'{type(self.model).__name__} predicts neither objects, label maps nor classes')
         return record | dict(label_names=[self.classes[label] for label in record['labels']])
 
-    def draw(self, image: str | np.ndarray, sample: Any) -> np.ndarray:
-        """Return an image (H, W, 3), BGR, with the prediction drawn into it."""
-        rgb = np.ascontiguousarray(mmcv.imread(image)[..., ::-1])
-        return np.ascontiguousarray(draw_prediction(rgb, sample, self.scope, self.model.dataset_meta)[..., ::-1])
 
-
-def draw_prediction(image: np.ndarray, sample: Any, scope: str, meta: dict[str, Any]) -> np.ndarray:
-    """Return an image (H, W, 3), RGB, with a data sample drawn into it by the visualizer of its task.
-
-    ``scope`` is the config's ``default_scope``, ``meta`` that of :func:`dataset_meta`.
-    """
-    visualizer: Any = VISUALIZERS.build(dict(type=_VISUALIZERS[scope], _scope_=scope))
+def draw_prediction(model: Any, image: np.ndarray, sample: Any) -> np.ndarray:
+    """Return an image (H, W, 3), RGB, with a data sample drawn by the visualizer of its task."""
+    scope = model.cfg.default_scope
+    visualizer = get_object_from_string(f'{scope}.visualization.{TASKS[scope][2]}')()
     if scope == 'mmpretrain':
-        return visualizer.visualize_cls(image, sample, classes=meta['classes'], draw_gt=False)
-    visualizer.dataset_meta = meta
+        return visualizer.visualize_cls(image, sample, classes=model.dataset_meta['classes'], draw_gt=False)
+    visualizer.dataset_meta = model.dataset_meta
     # mmseg takes seconds to find the place of a label in a larger image.
     options = dict(pred_score_thr=-1.0) if scope == 'mmdet' else dict(with_labels=image.size < 2**22)
     visualizer.add_datasample('', image, sample, draw_gt=False, **options)
