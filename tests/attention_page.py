@@ -51,6 +51,8 @@ def points_layer(encoder: bool) -> PointsLayer:
         name='encoder' if encoder else 'decoder',
         query_grid=(1, n),
         to_image=Affine(),
+        heads=4,
+        groups=4,
         levels=levels,
         locations=(reference[:, None, None, None] + offsets).astype(np.float32),
         weights=(weights / weights.sum((2, 3), keepdims=True)).astype(np.float32),

@@ -8,7 +8,7 @@ import glob
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,12 @@ from mmengine.device import get_device
 from PIL import Image
 from tqdm import tqdm
 
-from deformable_vit.apis.command_line import add_config_options, one_line_errors
+from deformable_vit.apis.command_line import add_config_options, config_errors, one_line_errors
 from deformable_vit.apis.config import load_config
-from deformable_vit.apis.inference import TASKS, Predictor
+from deformable_vit.apis.inference import TASKS, Predictor, draw_prediction
 from deformable_vit.checkpoints import write_atomically
 from deformable_vit.errors import UserError, first_line
 
-WRITTEN = ('.jpg', '.jpeg', '.png', '.webp')
 IMAGES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')  # of mmdet's inferencer
 Image.MAX_IMAGE_PIXELS = None  # large images are no attack here
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')
@@ -37,7 +36,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help="checkpoint of the config's model, of this project or official")
     parser.add_argument('inputs', nargs='+', metavar='INPUT', help='image, directory of images, glob pattern, or video')
     parser.add_argument('--out', required=True, metavar='DIR', help='directory for vis/, label_maps/, predictions.json')
-    parser.add_argument('--json', metavar='FILE', help='file of the predictions (default: predictions.json in --out)')
     parser.add_argument('--overwrite', action='store_true', help='replace files of an earlier run in --out')
     parser.add_argument('--no-images', action='store_true', help='do not draw images and videos')
     parser.add_argument('--score-thr', type=float, default=0.3, help='least score of a box (default: %(default)s)')
@@ -65,23 +63,21 @@ def find_inputs(arguments: Sequence[str]) -> dict[Path, str]:
         elif not path.exists() and not path.is_symlink():
             raise UserError(f'input {argument} does not exist')
         for one in found:
-            suffix = '.mp4' if one.suffix.lower() in VIDEOS else one.suffix if one.suffix.lower() in WRITTEN else '.png'
-            names.setdefault(one, one.stem + suffix)
+            names.setdefault(one, one.stem + ('.mp4' if one.suffix.lower() in VIDEOS else '.jpg'))
     stems = Counter(Path(name).stem for name in names.values())  # a/1.jpg and b/1.jpg
     return {one: name if stems[Path(name).stem] == 1 else f'{i}_{name}' for i, (one, name) in enumerate(names.items())}
 
 
-def check_outputs(out: Path, file: Path, inputs: dict[Path, str], overwrite: bool) -> None:
-    """Check that no file of the user's is lost, and create the directories."""
-    if not overwrite and (file.exists() or (out.is_dir() and any(out.iterdir()))):
-        where = f'{file} exists' if file.exists() else f'--out {out} is not empty'
-        raise UserError(f'{where}; choose another, or pass --overwrite to replace files of the same name')
-    written = {file.resolve(), *((out / 'vis' / name).resolve() for name in inputs.values())}
+def check_outputs(out: Path, inputs: Iterable[Path], overwrite: bool) -> None:
+    """Check that no file of the user's is lost, and create the directory of the drawn images."""
+    if not overwrite and out.is_dir() and any(out.iterdir()):
+        raise UserError(
+            f'--out {out} is not empty; choose another, or pass --overwrite to replace files of the same name'
+        )
     for path in inputs:
-        if path.resolve() in written or (out / 'label_maps').resolve() in path.resolve().parents:
-            raise UserError(f'--out {out}: the input {path} would be overwritten; choose another directory')
-    for directory in (out / 'vis', file.parent):
-        directory.mkdir(parents=True, exist_ok=True)
+        if {(out / 'vis').resolve(), (out / 'label_maps').resolve()} & set(path.resolve().parents):
+            raise UserError(f'--out {out}: the input {path} could be overwritten; choose another directory')
+    (out / 'vis').mkdir(parents=True, exist_ok=True)
 
 
 def frames_of(path: Path) -> Iterator[tuple[dict[str, Any], str | np.ndarray]]:
@@ -113,15 +109,15 @@ class Run:
         try:
             samples = self.predictor.predict([image for _, image in batch])
         except Exception as error:  # what transforms and models raise for an image that they cannot handle
-            samples = [error] * len(batch)
+            if len(batch) == 1:
+                self.failed.append(batch[0][0] | dict(reason=first_line(error)))
+                return
+            for one in batch:
+                self.predict([one])
+            return
         for (what, image), sample in zip(batch, samples, strict=True):
             try:
-                if isinstance(sample, Exception) and len(batch) == 1:
-                    raise sample
-                if isinstance(sample, Exception):
-                    self.predict([(what, image)])
-                else:
-                    self.records.append(self.write(what, image, sample))
+                self.records.append(self.write(what, image, sample))
             except Exception as error:
                 self.failed.append(what | dict(reason=first_line(error)))
 
@@ -134,12 +130,13 @@ class Run:
             labels = sample.pred_sem_seg.data[0].numpy()
             frame = f'/{what["frame"]:06}' if 'frame' in what else ''
             record['label_map'] = f'label_maps/{Path(self.names[path]).stem}{frame}.png'
-            mmcv.imwrite(
-                labels.astype(np.uint8 if labels.max() < 256 else np.uint16), f'{self.out}/{record["label_map"]}'
-            )
+            dtype = np.uint8 if labels.max() < 256 else np.uint16
+            mmcv.imwrite(labels.astype(dtype), f'{self.out}/{record["label_map"]}')
         if self.draw:
             record['drawn'] = f'vis/{self.names[path]}'
-            file, drawn = f'{self.out}/{record["drawn"]}', self.predictor.draw(image, sample)
+            rgb = np.ascontiguousarray(mmcv.imread(image)[..., ::-1])
+            drawn = np.ascontiguousarray(draw_prediction(self.predictor.model, rgb, sample)[..., ::-1])
+            file = f'{self.out}/{record["drawn"]}'
             if 'frame' in what and path not in self.videos:
                 rate, code = mmcv.VideoReader(str(path)).fps or 25, cv2.VideoWriter.fourcc(*'mp4v')
                 self.videos[path] = cv2.VideoWriter(file, code, rate, drawn.shape[1::-1])
@@ -149,16 +146,11 @@ class Run:
 
 def run_predictions(args: argparse.Namespace) -> None:
     config, out, inputs = load_config(args.config, args.cfg_options), Path(args.out), find_inputs(args.inputs)
-    file = Path(args.json) if args.json else out / 'predictions.json'
     if '://' not in args.checkpoint and not Path(args.checkpoint).is_file():
         raise UserError(f'checkpoint {args.checkpoint} does not exist')
-    check_outputs(out, file, inputs, args.overwrite)
-    try:
+    check_outputs(out, inputs, args.overwrite)
+    with config_errors(args.config, lambda: False):
         predictor = Predictor(config, args.checkpoint, args.device or get_device(), args.score_thr)
-    except UserError:
-        raise
-    except Exception as error:  # a config is a program: building what it says can raise anything
-        raise UserError(f'config {args.config}: {first_line(error)}') from error
 
     run, batch, complete = Run(predictor, inputs, out, not args.no_images), [], False
     try:
@@ -178,10 +170,10 @@ def run_predictions(args: argparse.Namespace) -> None:
     finally:  # also after Ctrl-C
         for video in run.videos.values():
             video.release()
-        found = dict(task=TASKS[config.default_scope], config=args.config, checkpoint=args.checkpoint)
+        found = dict(task=TASKS[config.default_scope][0], config=args.config, checkpoint=args.checkpoint)
         found |= dict(classes=predictor.classes, predictions=run.records, failed=run.failed, complete=complete)
-        write_atomically(file, json.dumps(found).encode())
-    print(f'{len(run.records)} predictions: {file}', flush=True)
+        write_atomically(out / 'predictions.json', json.dumps(found).encode())
+    print(f'{len(run.records)} predictions: {out / "predictions.json"}', flush=True)
     if run.failed:
         reasons = {one.get('image') or one['video']: one['reason'] for one in run.failed}
         print(f'{Path(sys.argv[0]).name}: {len(reasons)} of {len(inputs)} inputs failed:', file=sys.stderr)

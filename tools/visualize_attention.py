@@ -5,24 +5,16 @@ import io
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
-from deformable_vit.apis.command_line import add_config_options, one_line_errors
+from deformable_vit.apis.command_line import add_config_options, config_errors, one_line_errors
 from deformable_vit.apis.config import load_config
-from deformable_vit.apis.inference import load_model
+from deformable_vit.apis.inference import draw_prediction, load_model, select
 from deformable_vit.checkpoints import write_atomically
-from deformable_vit.errors import UserError, first_line
-from deformable_vit.visualization import Recording, View, build_page, draw, read_overlay, record, to_json
-
-MODES = ('query', 'locations', 'received', 'displacement')
-
-
-def number_or_all(text: str) -> int | None:
-    """Return the index of a number from 1 on, or None for ``all``."""
-    if text != 'all' and (not text.isdigit() or int(text) < 1):
-        raise argparse.ArgumentTypeError(f'{text!r} is neither a number from 1 on nor all')
-    return None if text == 'all' else int(text) - 1
+from deformable_vit.errors import UserError
+from deformable_vit.visualization import Recording, View, build_page, draw, record, to_json
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,17 +33,13 @@ def parse_args() -> argparse.Namespace:
     )
     add('--stage', type=int, help='stage of the view, 1 to 4; 0 for layers outside the backbone')
     add('--block', type=int, help='block of the view, from 1; 0 for the patch embedding')
-    add('--head', type=number_or_all, metavar='N|all', help='head of the view, from 1 (default: all, the mean)')
-    add('--group', type=number_or_all, metavar='N|all', help='group of heads of the view, from 1')
-    add(
-        '--mode',
-        choices=MODES,
-        default='query',
-        help='what the page shows first (default: %(default)s)',
-    )
+    heads = parser.add_mutually_exclusive_group()
+    heads.add_argument('--head', type=int, metavar='N', help='head of the view, from 1 (default: the mean of all)')
+    heads.add_argument('--group', type=int, metavar='N', help='group of heads of the view, from 1 (default: all)')
     add('--top', type=int, default=100, metavar='K', help='strongest sampling locations to draw (default: %(default)s)')
-    add('--blocks', nargs='+', default=(), metavar='STAGE.BLOCK', help='blocks whose attention the page holds')
-    add('--size', type=int, metavar='PIXELS', help="limit of the longer side of the network's input")
+    add(
+        '--blocks', nargs='+', default=(), metavar='STAGE.BLOCK', help='blocks that the page has (default: up to 30 MB)'
+    )
     add('--score-thr', type=float, default=0.3, help='least score of a predicted object (default: %(default)s)')
     add_config_options(parser)
     return parser.parse_args()
@@ -65,8 +53,8 @@ def check_files(outputs: dict[str, Path], inputs: dict[str, str], overwrite: boo
             raise UserError(f'{what} {name} does not exist')
         seen[Path(name).resolve()] = f'the {what}'
     for option, file in outputs.items():
-        if what := seen.get(file.resolve()):
-            raise UserError(f'{option} {file} is {what}; choose another file')
+        if taken := seen.get(file.resolve()):
+            raise UserError(f'{option} {file} is {taken}; choose another file')
         if file.is_dir() or (file.exists() and not overwrite):
             hint = 'is a directory; name a file' if file.is_dir() else 'exists already; pass --overwrite to replace it'
             raise UserError(f'{option} {file} {hint}')
@@ -75,19 +63,20 @@ def check_files(outputs: dict[str, Path], inputs: dict[str, str], overwrite: boo
         file.resolve().parent.mkdir(parents=True, exist_ok=True)
 
 
-def record_image(config: Config, args: argparse.Namespace) -> tuple[Recording, str, list[str]]:
-    """Run the model on the image; return what it used, its name and its classes."""
+def record_image(config: Config, args: argparse.Namespace) -> tuple[Recording, Any]:
+    """Run the model on the image; return what it used, and the model."""
     model = load_model(config, args.checkpoint)
     if config.default_scope == 'mmseg' and model.test_cfg.get('mode') == 'slide':
         print('the config tests crops one by one; here the model sees the whole image at once')
         model.test_cfg['mode'] = 'whole'
-    recording, name = record(model, args.image, args.size), type(model.backbone).__name__
+    recording = record(model, args.image)
     if not recording.layers:
+        name = type(model.backbone).__name__
         raise UserError(f'{name} has no layers to show: only DAT, DPT, PVT and multi-scale deformable attention have')
     height, width = recording.size
     if args.query and not (0 <= args.query[0] < width and 0 <= args.query[1] < height):
         raise UserError(f'--query {args.query} is outside the image of {width} x {height} pixels')
-    return recording, f'{type(model).__name__} with {name}', [str(c) for c in model.dataset_meta['classes']]
+    return recording, model
 
 
 def choose(recording: Recording, args: argparse.Namespace) -> tuple[View, list[int]]:
@@ -102,15 +91,12 @@ def choose(recording: Recording, args: argparse.Namespace) -> tuple[View, list[i
         raise UserError(f'the model has no such --stage, --block or --blocks; it has {names}')
     if (args.stage, args.block) != (None, None):
         view.layer = found[-1]
-    view.mode, view.head, view.top = args.mode, args.head, args.top
-    view.group = args.group if args.head is None else None
-    layer = layers[view.layer]
-    if args.mode not in layer.modes:
-        raise UserError(f'--mode {args.mode}: {layer.kind} has no such mode; choose from {", ".join(layer.modes)}')
-    for name in ('head', 'group'):
-        value, count = getattr(args, name), getattr(layer, f'{name}s', 1)
-        if value is not None and value >= count:
-            raise UserError(f'--{name} {value + 1}: this {layer.kind} layer has {count}; choose 1 to {count}, or all')
+    view.top, layer = args.top, layers[view.layer]
+    for name, count in (('head', layer.heads), ('group', layer.groups)):
+        if (number := getattr(args, name)) is not None:
+            if not 1 <= number <= count:
+                raise UserError(f'--{name} {number}: this {layer.kind} layer has {count}; choose 1 to {count}')
+            setattr(view, name, number - 1)
     return view, keep
 
 
@@ -120,25 +106,23 @@ def visualize(args: argparse.Namespace) -> None:
     inputs = dict(config=args.config, checkpoint=args.checkpoint, image=args.image)
     config = load_config(args.config, args.cfg_options)
     check_files(outputs, inputs, args.overwrite)
-    try:
-        recording, model, classes = record_image(config, args)
-    except UserError:
-        raise
-    except Exception as error:  # a config is a program, and an image may be unreadable
-        raise UserError(f'config {args.config}, image {args.image}: {first_line(error)}') from error
+    with config_errors(f'{args.config}, image {args.image}', lambda: False):  # or the image is unreadable
+        recording, model = record_image(config, args)
     view, keep = choose(recording, args)
+    name = f'{type(model).__name__} with {type(model.backbone).__name__}'
     # Names on Linux are bytes; the page is text.
-    names = [os.fsencode(Path(name).name).decode(errors='replace') for name in inputs.values()]
+    subtitle = ', '.join(os.fsencode(Path(file).name).decode(errors='replace') for file in inputs.values())
     for option, file in outputs.items():
         data = io.BytesIO()
         if option == '--json':
             data.write(json.dumps(to_json(recording.size, recording.layers, view.query), allow_nan=False).encode())
         elif option == '--out':
-            overlay = read_overlay(recording.output, classes, args.score_thr)
-            page = build_page(recording, view, model, ', '.join(names), Path(names[-1]).stem, overlay, keep=keep)
+            assert recording.image is not None
+            drawn = draw_prediction(model, recording.image, select(recording.output.cpu(), args.score_thr))
+            page = build_page(recording, view, name, subtitle, model.dataset_meta['classes'], drawn, keep=keep)
             data.write(page.encode())
         else:
-            title = f'{model}, {recording.layers[view.layer].name}; {", ".join(names)}'
+            title = f'{name}, {recording.layers[view.layer].name}; {subtitle}'
             draw(recording, view, title).savefig(data, format=option[2:])
         write_atomically(file, data.getvalue())
         print(f'{len(data.getvalue()) / 1e6:.1f} MB: {os.fsencode(file).decode(errors="replace")}')

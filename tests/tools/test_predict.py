@@ -83,8 +83,7 @@ def test_errors_before_anything_is_written(predict: Predict, tmp_path: Path, mon
         (['c.pth', 'a' * 300, '--out', 'o'], 'File name too long'),
         (['gone.pth', 'vis', '--out', 'o'], 'checkpoint gone.pth does not exist'),
         (['c.pth', 'vis', '--out', '.'], '--out . is not empty; choose another, or pass --overwrite'),
-        (['c.pth', 'vis', '--out', '.', '--overwrite'], 'the input vis/i.png would be overwritten'),
-        (['c.pth', 'vis', '--out', 'o', '--json', 'c.pth'], 'c.pth exists; choose another, or pass --overwrite'),
+        (['c.pth', 'vis', '--out', '.', '--overwrite'], 'the input vis/i.png could be overwritten'),
         (['c.pth', 'vis', '--out', 'c.pth/o'], 'c.pth/o/vis: Not a directory'),
     ):
         code, out, err = predict(demo('pvt_shapes.py'), *args)
@@ -133,9 +132,9 @@ def test_instance_segmentation_of_a_directory_with_broken_files(predict: Predict
     code, _, err = predict(*command, '--out', tmp_path / 'out')  # nothing is replaced unasked
     assert code == 2
     assert 'pass --overwrite' in err
-    options = ('--overwrite', '--no-images', '--batch-size', '4', '--json', tmp_path / 'all.json')
+    options = ('--overwrite', '--no-images', '--batch-size', '4')
     assert predict(*command, '--out', tmp_path / 'out', *options)[0] == 1
-    again = json.loads((tmp_path / 'all.json').read_text())['predictions']
+    again = json.loads((tmp_path / 'out' / 'predictions.json').read_text())['predictions']
     assert [record['image'] for record in again] == [record['image'] for record in found['predictions']]
     assert not any('drawn' in record for record in again)
 

@@ -84,9 +84,11 @@ def test_page_and_files(visualize: Visualize, checkpoint: Path) -> None:
     decoder = found['layers'][-1]
     assert len(decoder['boxes'][0]) == 4
     assert 0 < decoder['score'] < 1
-    initial = page_of(Path('page.html'))['initial']
-    assert (initial['object'], initial['head'], initial['query']) == (decoder['object'], 1, [20, 30])
-    assert found['layers'][initial['layer']]['stage'] == 3
+    page = page_of(Path('page.html'))
+    initial = page['initial']
+    assert (initial['head'], initial['query']) == (1, [20, 30])
+    assert page['layers'][initial['layer']]['stage'] == 3
+    assert page['drawn'].startswith('data:image/jpeg')
 
     assert '--png a/view.png exists already' in error_of(visualize(*arguments, *options, *more))
     name = os.fsdecode(b'caf\xe9.png')  # Latin-1
@@ -104,10 +106,7 @@ def test_errors_are_one_line(visualize: Visualize, checkpoint: Path, tmp_path: P
     for args, words in (
         (['c.pth', 'image.png', '--query', '500', '10'], 'is outside the image of 90 x 60 pixels'),
         (['c.pth', 'image.png', '--stage', '3', '--block', '9'], 'no such --stage, --block or --blocks; it has 1.1 ('),
-        (
-            ['c.pth', 'image.png', '--stage', '1', '--mode', 'displacement'],
-            'window has no such mode; choose from query',
-        ),
+        (['c.pth', 'image.png', '--head', '1', '--group', '2'], 'not allowed with argument --head'),
         (['c.pth', 'image.png', '--stage', '3', '--head', '9'], '--head 9: this deformable layer has 4; choose 1 to 4'),
         (['c.pth', 'text.png'], 'image text.png: '),
         (['c.pth', 'image.png', '--png', 'link.png', '--overwrite'], '--png link.png is the image'),

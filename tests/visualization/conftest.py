@@ -6,7 +6,7 @@ import torch
 from attention_page import points_layer, recording_of
 from browser import Browser
 
-from deformable_vit.visualization import Overlay, Recording, View, build_page
+from deformable_vit.visualization import Recording, View, build_page
 
 Open = Callable[..., Browser]
 
@@ -31,8 +31,7 @@ def show(browser: Browser, recording: Recording, tmp_path: Path) -> Iterator[Ope
     """Open a page, by default of all kinds of layers, in the browser."""
 
     def open_page(shown: Recording = recording, view: View | None = None, **options: object) -> Browser:
-        overlay = options.pop('overlay', Overlay(['cat', 'dog']))
-        text = build_page(shown, view or View.of(shown), 'DAT & others', overlay=overlay, **options)
+        text = build_page(shown, view or View.of(shown), 'DAT & others', names=['cat', 'dog'], **options)
         (tmp_path / 'page.html').write_text(text, encoding='utf-8')
         browser.resize(1280, 900)
         browser.open(tmp_path / 'page.html')

@@ -17,14 +17,7 @@ from torch import Tensor
 from deformable_vit.backbones import dpt
 from deformable_vit.backbones.dat import dat, local_attention
 from deformable_vit.layers import attention
-from deformable_vit.visualization import (
-    AttentionLayer,
-    DeformableLayer,
-    LocalLayer,
-    PatchLayer,
-    ReductionLayer,
-    record,
-)
+from deformable_vit.visualization import AttentionLayer, PatchLayer, record
 from deformable_vit.visualization.detr_hooks import level_extent
 
 TOLERANCE = dict(rtol=1e-5, atol=1e-5)
@@ -38,7 +31,7 @@ def weights_of(layer: AttentionLayer) -> Tensor:
     return torch.from_numpy(layer.attention(np.arange(-layer.extra, count)))[None]
 
 
-def pixel_reads(layer: DeformableLayer, x: Tensor) -> Tensor:
+def pixel_reads(layer: AttentionLayer, x: Tensor) -> Tensor:
     """Read (1, C, H, W) at the locations of each group, given in pixels of the image: (1, keys, C)."""
     p = torch.from_numpy(layer.to_image.inverse(layer.locations)).float()
     extent = torch.tensor([x.shape[-1] - 1, x.shape[-2] - 1])
@@ -57,19 +50,17 @@ def replacements(layer: AttentionLayer) -> list[Any]:
         return (weights_of(layer) @ v.flatten(2, 3)).unflatten(2, v.shape[2:4])
 
     def read(x: Tensor, _locations: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        assert isinstance(layer, DeformableLayer)
         return F.linear(pixel_reads(layer, x), weight, bias)
 
-    if isinstance(layer, DeformableLayer):
+    if layer.kind == 'deformable':
         return [
             mock.patch.object(dat, 'deformable_key_value', read),
             mock.patch.object(dat, 'deformable_attention', attend),
             mock.patch.object(dat, 'dense_attention', attend),
         ]
-    if isinstance(layer, LocalLayer):
+    if layer.spans is not None:
         name = 'neighborhood_attention' if layer.kind == 'neighborhood' else 'window_attention'
         return [mock.patch.object(local_attention, name, attend_map)]
-    assert isinstance(layer, ReductionLayer)
     return [mock.patch.object(attention, 'dense_attention', attend)]
 
 
@@ -101,8 +92,6 @@ def test_recorded_attention_gives_the_output_of_the_block(name: str) -> None:
         torch.testing.assert_close(found, expected, **TOLERANCE, msg=lambda m, layer=layer: f'{layer.name}: {m}')
         weights = weights_of(layer)
         torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
-        mean = weights[0, :, layer.extra :].mean(1).numpy()
-        np.testing.assert_allclose(layer.received(), mean, atol=1e-6)
 
 
 def test_recorded_points_give_the_tokens_of_deformable_patches() -> None:
@@ -123,7 +112,8 @@ def test_recorded_points_give_the_tokens_of_deformable_patches() -> None:
 
         with mock.patch.object(dpt, 'deformable_patch_projection', read), torch.no_grad():
             found, _ = model.get_submodule(layer.name)(features)
-        torch.testing.assert_close(found, expected, **TOLERANCE)
+        # In float32, pixels of the image are exact to 8e-6, and features change by up to 4 per pixel.
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=5e-5)
         # The first and last points of a box are its corners.
         np.testing.assert_allclose(layer.points[:, [0, -1]].reshape(-1, 4), layer.boxes, atol=1e-3)
 
@@ -144,12 +134,13 @@ def test_class_token_is_a_query_and_a_key_without_position() -> None:
     model = build_small('PVT', out_type='cls_token', out_indices=(3,)).eval()
     x = torch.randn(1, 3, *SIZE)
     layer = record(model, x).layers[-1]
-    assert isinstance(layer, ReductionLayer)
+    assert isinstance(layer, AttentionLayer)
     assert (layer.extra, layer.query_grid) == (1, (4, 5))
     args, expected = inputs_of(model, layer.name, lambda: model(x))
     with mock.patch.object(attention, 'dense_attention', lambda _q, _k, v: weights_of(layer) @ v), torch.no_grad():
         torch.testing.assert_close(model.get_submodule(layer.name)(*args), expected, **TOLERANCE)
-    assert layer.attention(0).shape == (8, 1, 21)
+    assert layer.attention(0).shape == (5, 1, 21)
+    assert layer.boxes is not None
     assert len(layer.boxes) == 20
 
 
@@ -159,20 +150,6 @@ def test_stage_without_stride_is_recorded_in_four_parts() -> None:
     assert [layer.part for layer in layers] == [(0, 0), (1, 0), (0, 1), (1, 1)]
     corners = [layer.query_position(0).tolist() for layer in layers]
     assert corners == [[15.5, 15.5], [31.5, 15.5], [15.5, 31.5], [31.5, 31.5]]
-
-
-def test_clamped_locations_are_marked_and_lie_on_the_border() -> None:
-    model = move_offsets(build_small('DAT++'))
-    layers = [layer for layer in record(model, torch.randn(1, 3, *SIZE)).layers if isinstance(layer, DeformableLayer)]
-    for layer in layers:
-        assert layer.convention == 'corners'
-        h, w = layer.query_grid
-        p = layer.to_image.inverse(layer.locations)
-        on_border = np.isclose(p, 0, atol=1e-3) | np.isclose(p, [w - 1, h - 1], atol=1e-3)
-        assert (on_border.any(-1) == layer.border).mean() > 0.99
-        assert (p > -1e-3).all()
-        assert (p < [w - 1 + 1e-3, h - 1 + 1e-3]).all()
-    assert sum(layer.border.sum() for layer in layers) > 0
 
 
 def test_extents_of_levels() -> None:

@@ -4,18 +4,23 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import mmcv
 import numpy as np
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
+from mmengine.utils import get_object_from_string
 
 from .._nested import test_dataset, walk
 from ..checkpoints import check_dtypes, compare, convert_state_dict, read_state_dict
 from ..errors import UserError, shown
 
-TASKS = dict(mmdet='detection', mmseg='semantic segmentation', mmpretrain='classification')
+# Task, inferencer and visualizer.
+TASKS = dict(
+    mmdet=('detection', 'DetInferencer', 'DetLocalVisualizer'),
+    mmseg=('semantic segmentation', 'MMSegInferencer', 'SegLocalVisualizer'),
+    mmpretrain=('classification', 'ImageClassificationInferencer', 'UniversalVisualizer'),
+)
 
 
 def load_model(config: Config, checkpoint: str | None = None, device: str = 'cpu') -> Any:
@@ -81,38 +86,41 @@ def _metainfo(config: Config) -> dict[str, Any]:
         return {}
 
 
-class Predictor:
-    """Predictions for images, each a path or an (H, W, 3) array in BGR.
+def select(sample: Any, score_thr: float) -> Any:
+    """Return a data sample with its objects of at least a score, and a classifier's five best classes as labels."""
+    if 'pred_instances' in sample:
+        sample.pred_instances = sample.pred_instances[sample.pred_instances.scores >= score_thr]
+    if 'pred_score' in sample:
+        sample.pred_label = sample.pred_score.topk(min(5, len(sample.pred_score))).indices
+    return sample
 
-    Args:
-        config: For mmdet, mmseg or mmpretrain, with a ``test_dataloader``.
-        checkpoint: As in :func:`load_weights`, which may raise an error.
-        device: As in ``torch.device``.
-        score_thr: Boxes with lower scores are left out.
-    """
+
+class Predictor:
+    """Predictions for images, each a path or a BGR array (H, W, 3), without boxes of scores below ``score_thr``."""
 
     def __init__(self, config: Config, checkpoint: str, device: str = 'cpu', score_thr: float = 0.3) -> None:
         self.scope, self.score_thr = config.default_scope, score_thr
+        _, inferencer, visualizer = TASKS[self.scope]
         # The inferencers look for the pipeline here, not within wrappers such as ConcatDataset.
         config.test_dataloader.dataset = test_dataset(config)
+        config.visualizer = dict(type=visualizer)  # the config's may write to TensorBoard or W&B
+        # No weights yet, and no colors from the files of the dataset.
+        options: Any = dict(mmdet=dict(palette='random'), mmpretrain=dict(pretrained=False)).get(self.scope, {})
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', 'Checkpoint is not loaded|weights is None')
-            self.inferencer = _inferencer(config, device)
+            self.inferencer = get_object_from_string(f'{self.scope}.apis.{inferencer}')(
+                config, device=device, **options
+            )
         self.model = self.inferencer.model
+        self.model.cfg = config
         load_weights(self.model, config, checkpoint)
         self.classes = [str(name) for name in self.model.dataset_meta['classes']]
-        self.inferencer.visualizer.dataset_meta = self.model.dataset_meta
 
     def predict(self, images: Sequence[str | np.ndarray]) -> list[Any]:
         """Return OpenMMLab's data samples, on the CPU, for images as one batch."""
         (data,) = self.inferencer.preprocess(list(images), batch_size=len(images))
         samples = [sample.cpu() for sample in self.inferencer.forward(data[1] if self.scope == 'mmdet' else data)]
-        for sample in samples:
-            if 'pred_instances' in sample:
-                sample.pred_instances = sample.pred_instances[sample.pred_instances.scores >= self.score_thr]
-            if 'pred_score' in sample:  # mmpretrain draws the classes of pred_label
-                sample.pred_label = sample.pred_score.topk(min(5, len(self.classes))).indices
-        return samples
+        return [select(sample, self.score_thr) for sample in samples]
 
     def record(self, sample: Any) -> dict[str, Any]:
         """Return a prediction as plain numbers and names, for JSON."""
@@ -128,33 +136,15 @@ class Predictor:
             raise UserError(f'{type(self.model).__name__} predicts neither objects, label maps nor classes')
         return record | dict(label_names=[self.classes[label] for label in record['labels']])
 
-    def draw(self, image: str | np.ndarray, sample: Any) -> np.ndarray:
-        """Return an image (H, W, 3), BGR, with the prediction drawn into it."""
-        rgb = np.ascontiguousarray(mmcv.imread(image)[..., ::-1])
-        if self.scope == 'mmpretrain':
-            drawn = self.inferencer.visualizer.visualize_cls(rgb, sample, classes=self.classes, draw_gt=False)
-        else:
-            # mmseg takes seconds to find the place of a label in a larger image.
-            options = dict(pred_score_thr=-1.0) if self.scope == 'mmdet' else dict(with_labels=rgb.size < 2**22)
-            (drawn,) = self.inferencer.visualize([rgb], [sample], return_vis=True, **options)
-        return np.ascontiguousarray(drawn[..., ::-1])
 
-
-def _inferencer(config: Config, device: str) -> Any:
-    """Return the inferencer of a config's task, without weights and with a visualizer that only draws."""
-    # The config's visualizer may write to TensorBoard or W&B.
-    config.visualizer = dict(type='DetLocalVisualizer' if config.default_scope == 'mmdet' else 'SegLocalVisualizer')
-    if config.default_scope == 'mmdet':
-        from mmdet.apis import DetInferencer
-
-        return DetInferencer(config, device=device, palette='random')
-    if config.default_scope == 'mmseg':
-        from mmseg.apis import MMSegInferencer
-
-        return MMSegInferencer(config, device=device)
-    from mmpretrain.apis import ImageClassificationInferencer
-    from mmpretrain.visualization import UniversalVisualizer
-
-    inferencer = ImageClassificationInferencer(config, pretrained=False, device=device)
-    inferencer.visualizer = UniversalVisualizer()
-    return inferencer
+def draw_prediction(model: Any, image: np.ndarray, sample: Any) -> np.ndarray:
+    """Return an image (H, W, 3), RGB, with a data sample drawn by the visualizer of its task."""
+    scope = model.cfg.default_scope
+    visualizer = get_object_from_string(f'{scope}.visualization.{TASKS[scope][2]}')()
+    if scope == 'mmpretrain':
+        return visualizer.visualize_cls(image, sample, classes=model.dataset_meta['classes'], draw_gt=False)
+    visualizer.dataset_meta = model.dataset_meta
+    # mmseg takes seconds to find the place of a label in a larger image.
+    options = dict(pred_score_thr=-1.0) if scope == 'mmdet' else dict(with_labels=image.size < 2**22)
+    visualizer.add_datasample('', image, sample, draw_gt=False, **options)
+    return visualizer.get_image()

@@ -87,6 +87,8 @@ def _points_layer(
         name=name,
         query_grid=(1, offsets.shape[1]),
         to_image=to_image,
+        heads=heads,
+        groups=heads,
         levels=sizes,
         locations=to_image(to_numpy(locations[0]) * extents[:, None] - 0.5),
         weights=to_numpy(weights[0].unflatten(-1, (heads, -1)).softmax(-1).unflatten(-1, (levels, points))),

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .attention_data import AttentionLayer, LocalLayer
-from .layer_data import Layer, PatchLayer, PointsLayer
+from .layer_data import AttentionLayer, Layer, PatchLayer, PointsLayer
 
 
 def to_json(size: tuple[int, int], layers: Iterable[Layer], query: tuple[float, float]) -> dict[str, Any]:
@@ -28,16 +27,16 @@ def _layer(layer: Layer, query: tuple[float, float]) -> dict[str, Any]:
     if isinstance(layer, PatchLayer):
         out['grid'] = list(layer.query_grid)
     else:
-        out['query'] = np.round(layer.query_position(index).astype(float), 3).tolist()
+        out |= dict(query=np.round(layer.query_position(index).astype(float), 3).tolist())
+        out |= dict(groups=layer.groups, heads=layer.heads)
     if isinstance(layer, PointsLayer):
-        out |= dict(groups=layer.heads, heads=layer.heads, grid=[list(hw) for hw in layer.levels], object=index)
-        out['encoder'] = layer.is_encoder
+        out |= dict(grid=[list(hw) for hw in layer.levels], object=index, encoder=layer.is_encoder)
         if layer.labels is not None and layer.scores is not None:
             out |= dict(label=int(layer.labels[index]), score=round(float(layer.scores[index]), 4))
     elif isinstance(layer, AttentionLayer):
-        out |= dict(groups=layer.groups, heads=layer.heads, grid=list(layer.key_grid))
-        if isinstance(layer, LocalLayer):
-            spans = [layer.spans(axis)[i] for axis, i in enumerate(divmod(index, layer.query_grid[1]))]
-            out['grid'] = [int(last - first) + 1 for first, last in spans]
+        out['grid'] = list(layer.key_grid)
+        if layer.spans is not None:
+            own = [span[i] for span, i in zip(layer.spans, divmod(index, layer.query_grid[1]), strict=True)]
+            out['grid'] = [int(last - first) + 1 for first, last in own]
     digits = dict(attention=7, class_token=7)
     return out | {k: np.round(v.astype(float), digits.get(k, 3)).tolist() for k, v in layer.view(index).items()}

@@ -9,11 +9,10 @@ from matplotlib.figure import Figure
 
 from .affine import Array
 from .layer_data import Layer, PatchLayer
-from .overlay import COLORS
 from .page import View
 from .recording import Recording
 
-_QUERY = '#ff2d55'
+_QUERY, _PATCH, _POINTS = '#ff2d55', '#e69f00', '#56b4e9'
 
 
 def draw(recording: Recording, view: View, title: str = '') -> Figure:
@@ -41,9 +40,9 @@ def _query(axes: Axes, layer: Layer, view: View) -> str:
     where = f'({position[0]:.1f}, {position[1]:.1f})'
     axes.scatter(position[0], position[1], s=260, marker='*', color=_QUERY, edgecolors='white', linewidths=1, zorder=5)
     if isinstance(layer, PatchLayer):
-        axes.add_collection(PolyCollection(_corners(layer.boxes[[index]]), facecolors='none', edgecolors=COLORS[0]))
+        axes.add_collection(PolyCollection(_corners(layer.boxes[[index]]), facecolors='none', edgecolors=_PATCH))
         points = layer.points[index]
-        axes.scatter(points[:, 0], points[:, 1], s=30, color=COLORS[1], edgecolors='black', linewidths=0.7, zorder=4)
+        axes.scatter(points[:, 0], points[:, 1], s=30, color=_POINTS, edgecolors='black', linewidths=0.7, zorder=4)
         return f'Patch of the token at {where} and its sampling locations'
     attention, locations = found['attention'], found['locations']
     group_of = np.arange(len(attention)) * len(locations) // len(attention)  # of each head
@@ -53,11 +52,8 @@ def _query(axes: Axes, layer: Layer, view: View) -> str:
     heads = f'head {view.head + 1}' if view.head is not None else 'mean over heads'
     caption = f'Attention of the query at {where}, {heads}{"" if view.group is None else f" of group {view.group + 1}"}'
     if layer.kind not in ('deformable', 'deformable_detr'):
-        half, centers = np.asarray(layer.to_image.scale) / 2, locations[0]
-        cells = found.get('boxes', np.concatenate([centers - half, centers + half], axis=1))
-        drawn = PolyCollection(
-            _corners(cells), array=attention[shown].mean(0), cmap='viridis', alpha=0.65, linewidths=0
-        )
+        style: dict[str, Any] = dict(cmap='viridis', alpha=0.65, linewidths=0)
+        drawn = PolyCollection(_corners(found['boxes']), array=attention[shown].mean(0), **style)
         axes.add_collection(drawn)
         _color_bar(axes, drawn, 'attention')
         return caption
@@ -69,7 +65,7 @@ def _query(axes: Axes, layer: Layer, view: View) -> str:
     lines = np.stack([found['reference'][key], at], axis=1)
     axes.add_collection(LineCollection(list(lines), colors='white', linewidths=0.7, alpha=0.6))
     size = 6 + 150 * weight / weight.max()
-    style: dict[str, Any] = dict(cmap='viridis', vmin=0, alpha=0.8, edgecolors='black', linewidths=0.5)
+    style = dict(cmap='viridis', vmin=0, alpha=0.8, edgecolors='black', linewidths=0.5)
     _color_bar(axes, axes.scatter(at[:, 0], at[:, 1], s=size, c=weight, **style), 'attention')
     share = weight.sum() / weights.sum()
     caption += f': the {len(strongest)} strongest of {weights.size} sampling locations, {share:.0%} of the attention'

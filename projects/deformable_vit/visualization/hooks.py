@@ -17,9 +17,9 @@ from ..backbones.dat import DeformableAttention, NeighborhoodAttention, WindowAt
 from ..backbones.dpt import DeformablePatchEmbed
 from ..layers import SpatialReductionAttention
 from ..ops import box_locations, deformable_key_value, key_grid, pad_to_multiple, query_coordinates, tokens_to_map
+from ..ops.local_attention import window_runs
 from .affine import Affine, Array
-from .attention_data import DeformableLayer, LocalLayer, ReductionLayer
-from .layer_data import Layer, PatchLayer
+from .layer_data import AttentionLayer, Layer, PatchLayer
 
 
 def to_numpy(tensor: Tensor) -> Array:
@@ -77,7 +77,7 @@ def _append(
 
 def _deformable(
     attn: DeformableAttention, x: Tensor, hw: tuple[int, int], before: Affine, to_image: Affine, **place: Any
-) -> DeformableLayer:
+) -> AttentionLayer:
     q = attn.q(x)
     locations = attn.key_locations(q, hw)
     k = deformable_key_value(tokens_to_map(x, hw), locations, attn.k.weight, attn.k.bias)
@@ -88,24 +88,26 @@ def _deformable(
         extent = normalized.new_tensor([hw[0] - 1, hw[1] - 1])
         return to_image(to_numpy(((normalized + 1) / 2 * extent).flatten(-3, -2).flip(-1)))
 
-    query_y, query_x = (to_numpy(query_coordinates(n, attn.convention, locations)) for n in hw)
-    return DeformableLayer(
+    bias: dict[str, Any] = {}
+    if attn.rpe_table is not None:
+        # The table spans displacements, (query - key) / 2, of -1 to 1.
+        ends = np.array(attn.rpe_table.shape[1:]) - 1
+        rows, columns = (to_numpy(query_coordinates(n, attn.convention, locations)) for n in hw)
+        queries = ((rows / 4 + 0.5) * ends[0], (columns / 4 + 0.5) * ends[1])
+        keys = to_numpy(locations[0].flatten(1, 2)) / np.float32(-4) * ends.astype(np.float32)
+        bias = dict(table=to_numpy(attn.rpe_table), table_keys=keys, table_queries=queries)
+    return AttentionLayer(
         kind='deformable',
         query_grid=hw,
         to_image=to_image,
+        heads=attn.num_heads,
+        groups=attn.num_groups,
         q=_heads(q, attn.num_heads, scale=True),
         k=_heads(k, attn.num_heads),
         key_grid=key_hw,
-        groups=attn.num_groups,
-        normalized=to_numpy(locations[0].flatten(1, 2)),
-        query_y=query_y,
-        query_x=query_x,
-        table=None if attn.rpe_table is None else to_numpy(attn.rpe_table),
         reference=pixels(key_grid(*key_hw, attn.convention, locations)),
         locations=pixels(locations[0]),
-        border=(locations[0].abs() >= 1).any(-1).flatten(1).cpu().numpy(),
-        convention=attn.convention,
-        clamped=attn.offset_range < 0,
+        **bias,
         **place,
     )
 
@@ -123,49 +125,79 @@ def _local(
     before: Affine,
     to_image: Affine,
     **place: Any,
-) -> LocalLayer:
+) -> AttentionLayer:
     q, k, _ = (t[0].float().flatten(1, 2) for t in attn.project_in(x, hw))
     if isinstance(attn, WindowAttention):
-        kind, shift = ('shifted_window' if attn.shift else 'window'), attn.shift
-        side = attn.table_size
+        kind, side = ('shifted_window' if attn.shift else 'window'), attn.table_size
         table = attn.relative_position_bias_table.T.unflatten(1, (side, side)).flip(1, 2)
     else:
-        kind, shift, table = 'neighborhood', 0, attn.rpb
-    return LocalLayer(
+        kind, table = 'neighborhood', attn.rpb
+    size = (table.shape[-1] + 1) // 2
+    rows, columns = (np.arange(n, dtype=np.float32) for n in hw)
+    edges = [np.stack([n - 0.5, n + 0.5]) for n in (rows, columns)]
+    return AttentionLayer(
         kind=kind,
         query_grid=hw,
         to_image=to_image,
+        heads=len(q),
         q=to_numpy(q * q.shape[-1] ** -0.5),
         k=to_numpy(k),
         key_grid=hw,
-        table=to_numpy(table),
-        size=(table.shape[-1] + 1) // 2,
-        shift=shift,
+        **_cells(edges, to_image),
+        spans=(_spans(attn, size, hw[0]), _spans(attn, size, hw[1])),
+        table=to_numpy(table),  # by (key - query) + size - 1 in y and x
+        table_keys=np.stack(np.meshgrid(rows, columns, indexing='ij'), axis=-1).reshape(1, -1, 2),
+        table_queries=(size - 1 - rows, size - 1 - columns),
         **place,
     )
 
 
+def _spans(attn: WindowAttention | NeighborhoodAttention, size: int, n: int) -> Array:
+    """Return the first and the last key (n, 2) of each query along an axis of n pixels."""
+    if isinstance(attn, NeighborhoodAttention):
+        first = (np.arange(n) - size // 2).clip(0, max(n - size, 0))
+        return np.stack([first, np.minimum(first + size, n) - 1], axis=-1)
+    runs = window_runs(n, size, attn.shift)
+    starts = np.array([run.start + i * run.size for run in runs for i in range(run.tiles)])
+    ends = np.append(starts[1:], n)
+    return np.stack([starts, ends - 1], axis=-1).repeat(ends - starts, axis=0)
+
+
+def _cells(edges: list[Array], to_image: Affine) -> dict[str, Any]:
+    """Return where keys are that stand for parts of the image, in pixels of the image.
+
+    Args:
+        edges: For y and x, where the parts begin and end (2, n) in pixels of the feature map, from border to border.
+        to_image: Maps pixels of the feature map to pixels of the image.
+    """
+    corners = [to_image(np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)) for y, x in zip(*edges, strict=True)]
+    centers = np.mean(corners, axis=0)
+    return dict(boxes=np.concatenate(corners, axis=1), reference=centers, locations=centers[None])
+
+
 def _reduction(
     attn: SpatialReductionAttention, x: Tensor, hw: tuple[int, int], before: Affine, to_image: Affine, **place: Any
-) -> ReductionLayer:
-    spans = []
+) -> AttentionLayer:
+    edges: list[Array] = []
     for n in hw:
         if pool := getattr(attn, 'pool_size', None):
             i = np.arange(pool)
-            spans.append(np.stack([i * n // pool, -(-(i + 1) * n // pool)]))  # as adaptive pooling divides an axis
+            edges.append(
+                np.stack([i * n // pool, -(-(i + 1) * n // pool)]) - 0.5
+            )  # as adaptive pooling divides an axis
         else:
             first = np.arange(n // attn.sr_ratio) * attn.sr_ratio
-            spans.append(np.stack([first, first + attn.sr_ratio]))
-    corners = [np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2) - 0.5 for y, x in zip(*spans, strict=True)]
-    return ReductionLayer(
+            edges.append(np.stack([first, first + attn.sr_ratio]) - 0.5)
+    return AttentionLayer(
         kind='spatial_reduction',
         query_grid=hw,
         to_image=to_image,
+        heads=attn.num_heads,
         q=_heads(attn.q(x), attn.num_heads, scale=True),
         k=_heads(attn.kv(attn.reduce(x, hw)).chunk(2, dim=-1)[0], attn.num_heads),
-        key_grid=(spans[0].shape[1], spans[1].shape[1]),
+        key_grid=(edges[0].shape[1], edges[1].shape[1]),
         extra=x.shape[1] - hw[0] * hw[1],  # a class token
-        boxes=np.concatenate([to_image(corner) for corner in corners], axis=1),
+        **_cells(edges, to_image),
         **place,
     )
 
@@ -181,7 +213,6 @@ def _patches(embed: DeformablePatchEmbed, x: Tensor, before: Affine, to_image: A
         to_image=to_image,
         boxes=before(corners).reshape(-1, 4),
         points=before(to_numpy(locations[0].flatten(2).permute(2, 0, 1).flip(-1))),
-        border=((boxes[0] <= 0) | (boxes[0] >= 1)).any(0).flatten().cpu().numpy(),
         **place,
     )
 

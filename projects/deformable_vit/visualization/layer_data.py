@@ -1,9 +1,11 @@
-"""What a forward pass used, layer by layer: the base class, deformable patches, and sampling locations of DETR."""
+"""What a forward pass used, layer by layer."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 from .affine import Affine, Array
 
@@ -13,7 +15,6 @@ class Layer:
     """One recorded layer.
 
     Attributes:
-        modes: The views that the page has of it.
         kind: ``deformable``, ``window``, ``shifted_window``, ``neighborhood``, ``spatial_reduction``,
             ``deformable_patch`` or ``deformable_detr``.
         stage: 1 to 4; 0 for layers outside the backbone.
@@ -22,12 +23,13 @@ class Layer:
         query_grid: (height, width) of the queries.
         to_image: Maps pixels of the queries' feature map to pixels of the image.
         part: Offset (x, y) in tokens of the previous stage, where a stage runs without its stride; None otherwise.
+        heads: Number of heads.
+        groups: Number of groups of heads with sampling locations of their own.
 
     Raises:
         ValueError: A number is infinite or not a number.
     """
 
-    modes: ClassVar[tuple[str, ...]] = ('query', 'received')
     kind: str
     stage: int
     block: int
@@ -35,6 +37,8 @@ class Layer:
     query_grid: tuple[int, int]
     to_image: Affine
     part: tuple[int, int] | None = None
+    heads: int = 1
+    groups: int = 1
 
     def __post_init__(self) -> None:
         for key, value in vars(self).items():
@@ -45,16 +49,112 @@ class Layer:
         """Return what a query uses, with the names of the JSON file: see docs/visualization.md."""
         raise NotImplementedError
 
+    def page_data(self) -> dict[str, Any]:
+        """Return what the page needs for the views of all queries; their positions are ``queries``, (n, 2)."""
+        raise NotImplementedError
+
     def query_index(self, x: float, y: float) -> int:
         """Return the index, in row-major order, of the query nearest to a pixel of the image."""
         column, row = np.floor(self.to_image.inverse(np.array([x, y])) + 0.5).astype(int)
         h, w = self.query_grid
         return int(min(max(row, 0), h - 1) * w + min(max(column, 0), w - 1))
 
-    def query_position(self, index: int) -> Array:
-        """Return (x, y) of a query in pixels of the image."""
-        y, x = divmod(index, self.query_grid[1])
-        return self.to_image(np.array([x, y], dtype=np.float32))
+    def query_position(self, index: int | Array) -> Array:
+        """Return (x, y) of a query, or of several (n, 2), in pixels of the image."""
+        y, x = np.divmod(index, self.query_grid[1])
+        return self.to_image(np.stack([x, y], axis=-1))
+
+    def _all_positions(self) -> Array:
+        return self.query_position(np.arange(np.prod(self.query_grid)))
+
+
+@dataclass(kw_only=True)
+class AttentionLayer(Layer):
+    """Attention of a backbone's block.
+
+    The bias of a key for a query is ``table``, read bilinearly at ``table_keys + table_queries``, zero outside.
+
+    Attributes:
+        q: (heads, queries, d), scaled by 1 / sqrt(d).
+        k: (heads, keys, d).
+        key_grid: (height, width) of the keys.
+        extra: Leading queries and keys without a position: 1 with a class token.
+        reference: (keys, 2), (x, y) of the regular grid in pixels of the image.
+        locations: (groups, keys, 2), (x, y) of the sampling locations in pixels of the image, or of the keys.
+        boxes: (keys, 4), x0, y0, x1, y1 of the part of the image that each key stands for; None for locations.
+        spans: For y and x, the first and last key (n, 2) of each query in its window; None for all keys.
+        table: (heads, Ty, Tx), relative position biases; None for none.
+        table_keys: (groups, keys, 2), (y, x).
+        table_queries: For y and x, the numbers of the rows (height,) and columns (width,) of queries.
+    """
+
+    q: Array
+    k: Array
+    key_grid: tuple[int, int]
+    extra: int = 0
+    reference: Array
+    locations: Array
+    boxes: Array | None = None
+    spans: tuple[Array, Array] | None = None
+    table: Array | None = None
+    table_keys: Array | None = None
+    table_queries: tuple[Array, Array] | None = None
+
+    @property
+    def offsets(self) -> Array:
+        """(groups, keys, 2), (x, y) from the regular grid to the sampling locations, in pixels of the image."""
+        return self.locations - self.reference
+
+    def attention(self, queries: Array | int) -> Array:
+        """Return the attention (heads, queries, keys) of queries given by their index, without ``extra`` ones.
+
+        The keys are ``extra`` first, then row-major.
+        """
+        index = np.ravel(queries)
+        scores = torch.from_numpy(self.q[:, index + self.extra]) @ torch.from_numpy(self.k).transpose(1, 2)
+        if self.table is not None and self.table_keys is not None and self.table_queries is not None:
+            pairs = zip(self.table_queries, np.divmod(index, self.query_grid[1]), strict=True)
+            own = np.stack([numbers[i] for numbers, i in pairs], axis=-1)  # (queries, 2)
+            at = own[:, None] + self.table_keys[:, None]  # (groups, queries, keys, 2), (y, x)
+            ends = np.maximum(np.array(self.table.shape[1:]) - 1, 1)
+            grid = torch.from_numpy((at / ends * 2 - 1)[..., ::-1].astype(np.float32))
+            tables = torch.from_numpy(self.table).unflatten(0, (self.groups, -1))
+            scores += F.grid_sample(tables, grid, align_corners=True).flatten(0, 1)
+        if self.spans is not None:
+            outside = torch.ones(scores.shape[1:], dtype=torch.bool)
+            for row, i in zip(outside, index, strict=True):
+                row[torch.from_numpy(self.keys_of(int(i)))] = False
+            scores = scores.masked_fill(outside, -torch.inf)
+        return scores.softmax(-1).numpy()
+
+    def keys_of(self, index: int) -> Array:
+        """Return the keys (n,) that a query attends to, without ``extra`` ones."""
+        if self.spans is None:
+            return np.arange(len(self.reference))
+        at = divmod(index, self.query_grid[1])
+        rows, columns = (np.arange(span[i][0], span[i][1] + 1) for span, i in zip(self.spans, at, strict=True))
+        return np.add.outer(rows * self.query_grid[1], columns).ravel()
+
+    def view(self, index: int) -> dict[str, Array]:
+        attention, keys = self.attention(index)[:, 0], self.keys_of(index)
+        out = dict(class_token=attention[:, 0]) if self.extra else {}
+        out |= dict(attention=attention[:, self.extra + keys])
+        out |= dict(reference=self.reference[keys], locations=self.locations[:, keys])
+        return out if self.boxes is None else out | dict(boxes=self.boxes[keys])
+
+    def page_data(self) -> dict[str, Any]:
+        cells = self.boxes is not None
+        out: dict[str, Any] = (
+            dict(boxes=self.boxes) if cells else dict(reference=self.reference, locations=self.locations)
+        )
+        out |= dict(q=self.q.astype(np.float16), k=self.k.astype(np.float16), headDim=self.q.shape[-1])
+        out |= dict(extra=self.extra, queries=self._all_positions(), width=self.query_grid[1])
+        if self.spans is not None:
+            out['spans'] = [span.tolist() for span in self.spans]
+        if self.table is not None and self.table_queries is not None:
+            out |= dict(table=self.table.astype(np.float16), tableSize=self.table.shape[1:], tableKeys=self.table_keys)
+            out['tableQueries'] = [numbers.tolist() for numbers in self.table_queries]
+        return out
 
 
 @dataclass(kw_only=True)
@@ -64,21 +164,21 @@ class PatchLayer(Layer):
     Attributes:
         boxes: (patches, 4), x0, y0, x1, y1 from border to border, in pixels of the image.
         points: (patches, k * k, 2), (x, y) of the sampling locations in pixels of the image, row by row.
-        border: (patches,), whether a box is clamped to the border of the feature map.
     """
 
-    modes: ClassVar[tuple[str, ...]] = ('query', 'locations', 'displacement')
     boxes: Array
     points: Array
-    border: Array
 
     def view(self, index: int) -> dict[str, Array]:
         return dict(boxes=self.boxes, points=self.points)
 
+    def page_data(self) -> dict[str, Any]:
+        return dict(queries=self._all_positions(), boxes=self.boxes, locations=self.points)
+
 
 @dataclass(kw_only=True)
 class PointsLayer(Layer):
-    """Multi-scale deformable attention of Deformable DETR, DINO and Mask2Former.
+    """Multi-scale deformable attention of Deformable DETR, DINO and Mask2Former; each head is a group.
 
     Attributes:
         levels: (height, width) of the feature map of each level.
@@ -101,64 +201,37 @@ class PointsLayer(Layer):
     labels: Array | None = None
     scores: Array | None = None
 
-    @property
-    def heads(self) -> int:
-        return int(self.weights.shape[1])
+    def _viewed(self) -> slice:
+        """Return the queries that can be chosen: of an encoder, those of the finest level."""
+        if not self.is_encoder:
+            return slice(0, len(self.reference))
+        counts = [h * w for h, w in self.levels]
+        first = sum(counts[: int(np.argmax(counts))])
+        return slice(first, first + max(counts))
 
     def query_index(self, x: float, y: float) -> int:
-        """Return the most confident object query whose box holds a pixel, else the nearest reference point.
-
-        Of an encoder it is one of the finest level.
-        """
+        """Return the most confident object query whose box holds a pixel, else the nearest reference point."""
+        viewed = self._viewed()
+        cost = np.square(self.reference[viewed] - (x, y)).sum(-1)
         if self.scores is not None and self.boxes is not None:
             x0, y0, x1, y1 = self.boxes.T
-            inside = (x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1)
-            if inside.any():
-                return int(np.where(inside, self.scores, -np.inf).argmax())
-        distance = np.square(self.reference - (x, y)).sum(-1)
-        if self.is_encoder:
-            counts = [h * w for h, w in self.levels]
-            distance[np.repeat(counts, counts) < max(counts)] = np.inf
-        return int(distance.argmin())
+            cost = np.where((x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1), -self.scores, cost)
+        return viewed.start + int(cost.argmin())
 
-    def query_position(self, index: int) -> Array:
+    def query_position(self, index: int | Array) -> Array:
         return np.asarray(self.reference[index], dtype=np.float32)
-
-    def level_starts(self) -> list[int]:
-        """Return the first query of each level of the encoder."""
-        return [0, *np.cumsum([h * w for h, w in self.levels])[:-1].tolist()]
-
-    def level_of(self, index: int) -> int:
-        """Return the level of a query of the encoder."""
-        return int(np.searchsorted(np.cumsum([h * w for h, w in self.levels]), index, side='right'))
-
-    def received_map(self, box: tuple[float, float, float, float]) -> Array:
-        """Return the weight that falls on each part of a box, x0, y0, x1, y1, relative to an even distribution.
-
-        Returns:
-            (heads, height, width) of cells that are about square.
-        """
-        (x0, y0, x1, y1), width = box, 120
-        size = (max(1, round(width * (y1 - y0) / (x1 - x0))), width)
-        cells = (self.locations - (x0, y0)) / (x1 - x0, y1 - y0) * (size[1], size[0]) - 0.5
-        heads = zip(cells.swapaxes(0, 1), self.weights.swapaxes(0, 1), strict=True)
-        maps = [splat(points.reshape(-1, 2), weights.ravel(), size) for points, weights in heads]
-        return np.stack(maps) * (size[0] * size[1] / len(self.weights))
 
     def view(self, index: int) -> dict[str, Array]:
         locations = self.locations[index].reshape(self.heads, -1, 2)
         reference = np.repeat(self.reference[index, None], locations.shape[1], axis=0)
         box = {} if self.boxes is None else dict(boxes=self.boxes[index, None])
-        return box | dict(
-            reference=reference, locations=locations, attention=self.weights[index].reshape(self.heads, -1)
-        )
+        attention = self.weights[index].reshape(self.heads, -1)
+        return box | dict(reference=reference, locations=locations, attention=attention)
 
-
-def splat(points: Array, amounts: Array, size: tuple[int, int]) -> Array:
-    """Spread amounts (n,) at points (n, 2), (x, y), bilinearly over a map of a (height, width); return the sums."""
-    out, first = np.zeros(size), np.floor(points).astype(int)
-    for corner in (first + np.array(step) for step in np.ndindex(2, 2)):
-        inside = ((corner >= 0) & (corner < size[::-1])).all(-1)
-        share = (1 - np.abs(points - corner)).prod(-1)
-        np.add.at(out, (corner[inside, 1], corner[inside, 0]), (amounts * share)[inside])
-    return out
+    def page_data(self) -> dict[str, Any]:
+        viewed = self._viewed()
+        out: dict[str, Any] = dict(queries=self.reference[viewed], locations=self.locations[viewed])
+        out |= dict(weights=self.weights[viewed].astype(np.float16), encoder=self.is_encoder)
+        if self.boxes is not None and self.scores is not None and self.labels is not None:
+            out |= dict(boxes=self.boxes, scores=self.scores.tolist(), labels=self.labels.tolist())
+        return out

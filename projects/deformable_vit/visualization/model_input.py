@@ -1,7 +1,6 @@
 """From an image to the input of a model, by the test pipeline of its config, and back to pixels of the image."""
 
 import copy
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ class ModelInput:
     size: tuple[int, int]
 
 
-def prepare(config: Config, image: str | Path | Array, max_size: int | None = None) -> ModelInput:
+def prepare(config: Config, image: str | Path | Array) -> ModelInput:
     """Read an image and apply the test pipeline of a config; see :func:`.recording.record` for the arguments.
 
     Raises:
@@ -44,13 +43,6 @@ def prepare(config: Config, image: str | Path | Array, max_size: int | None = No
     init_default_scope(config.default_scope)
     steps = [copy.deepcopy(dict(step)) for step in test_dataset(config)['pipeline']]
     steps = [step for step in steps if step['type'].split('.')[-1] not in _ANNOTATIONS]
-    result = _apply(steps, image)
-    if max_size is not None and max(result.size) > max_size:  # all sizes of the pipeline shrink alike
-        result = _apply([_shrunk(step, max_size / max(result.size)) for step in steps], image)
-    return result
-
-
-def _apply(steps: list[dict[str, Any]], image: str | Path | Array) -> ModelInput:
     results: dict[str, Any] = dict(img_id=0, seg_fields=[], img_path='')
     if isinstance(image, (str, Path)):
         results['img_path'] = str(image)
@@ -83,15 +75,3 @@ def _geometry(kind: str, before: tuple[int, int], after: tuple[int, int]) -> Aff
         top, left = (max(0, round((b - a) / 2)) for b, a in zip(before, after, strict=True))
         return Affine(shift=(left, top))
     return Affine.of_resize(before, after)
-
-
-def _shrunk(step: dict[str, Any], factor: float) -> dict[str, Any]:
-    """Return a transform with its sizes multiplied."""
-
-    def shrink(value: Any) -> Any:
-        if isinstance(value, (list, tuple)):
-            return tuple(map(shrink, value))
-        # -1 and infinity stand for no limit.
-        return max(32, int(value * factor)) if value > 0 and math.isfinite(value) else value
-
-    return {k: shrink(v) if k in ('scale', 'crop_size', 'size') and v else v for k, v in step.items()}

@@ -17,8 +17,6 @@ from .hooks import record_backbone
 from .layer_data import Layer, PointsLayer
 from .model_input import prepare
 
-Box = tuple[float, float, float, float]
-
 
 @dataclass
 class Recording:
@@ -26,19 +24,14 @@ class Recording:
 
     Attributes:
         size: (height, width) of the image in pixels.
-        input_box: x0, y0, x1, y1 of what the network saw of the image, from border to border, in pixels of the image;
-            without padding.
-        padded_box: The same with the padding of the batch.
-        input_size: (height, width) of the network's input with its padding.
+        input_box: x0, y0, x1, y1 of what the network saw of the image, from border to border, in pixels of the image.
         layers: In the order in which they ran.
         output: The model's return value.
         image: (height, width, 3), RGB; None if the model got a tensor.
     """
 
     size: tuple[int, int]
-    input_box: Box = (0, 0, 0, 0)
-    padded_box: Box = (0, 0, 0, 0)
-    input_size: tuple[int, int] = (0, 0)
+    input_box: tuple[float, ...] = (0, 0, 0, 0)
     layers: list[Layer] = field(default_factory=list)
     output: Any = None
     image: Array | None = None
@@ -53,7 +46,7 @@ class Recording:
         return (width - 1) / 2, (height - 1) / 2
 
 
-def record(model: nn.Module, image: Tensor | str | Path | Array, max_size: int | None = None) -> Recording:
+def record(model: nn.Module, image: Tensor | str | Path | Array) -> Recording:
     """Run a model on one image and return what each layer used; see :mod:`.layer_data` for the arrays and their units.
 
     Forward hooks record, and are removed again; outputs are those of a run without them.
@@ -63,7 +56,6 @@ def record(model: nn.Module, image: Tensor | str | Path | Array, max_size: int |
             not a tensor it needs its config as ``model.cfg``, as ``init_detector`` and the inferencers set it.
         image: (1, 3, H, W), the input of ``model.forward``, as it is; or a path or an (H, W, 3) array in BGR, which
             pass the test pipeline of the config.
-        max_size: For paths and arrays, a limit of the longer side of the network's input in pixels.
 
     Raises:
         ValueError: There is more than one image, the model has no config, or a recorded number is not finite.
@@ -75,7 +67,7 @@ def record(model: nn.Module, image: Tensor | str | Path | Array, max_size: int |
         return _run(model, Recording(size), Affine(), size, partial(model, image))
     if getattr(model, 'cfg', None) is None:
         raise ValueError('record needs the config as model.cfg to prepare an image; set it, or pass a tensor')
-    inputs = prepare(model.cfg, image, max_size)
+    inputs = prepare(model.cfg, image)
     recording = Recording(inputs.image.shape[:2], image=inputs.image)
     step: Any = model.test_step
     return _run(model, recording, inputs.to_image, inputs.size, lambda: step(inputs.data)[0])
@@ -100,12 +92,6 @@ def _run(model: nn.Module, recording: Recording, to_image: Affine, size: tuple[i
         raise ValueError(
             f'the backbone ran {len(padded)} times; set model.test_cfg to whole images without augmentation'
         )
-    recording.input_box, recording.padded_box = (_box(to_image, hw) for hw in (size, padded[0]))
-    recording.input_size = padded[0]
-    return recording
-
-
-def _box(to_image: Affine, size: tuple[int, int]) -> Box:
     corners = to_image(np.array([(-0.5, -0.5), (size[1] - 0.5, size[0] - 0.5)]))
-    x0, y0, x1, y1 = corners.ravel().tolist()
-    return x0, y0, x1, y1
+    recording.input_box = tuple(corners.ravel().tolist())
+    return recording

@@ -1,22 +1,36 @@
-// The attention of one query, from queries, keys and biases: softmax(q k + bias), q already divided by sqrt(d).
+// What a query of a layer uses, with the numbers that the model used: softmax(q k + bias), q divided by sqrt(d).
 (() => {
   'use strict';
-  const viewer = (window.viewer ??= {});
-  const clamp = (v, low, high) => Math.min(Math.max(v, low), high);
+  const viewer = (window.viewer = {page: JSON.parse(document.getElementById('page').textContent)});
+  const ARRAYS = {float16: Float16Array, float32: Float32Array};
 
-  /** Return the row-major index of the query of a layer that is nearest to a pixel of the image. */
-  viewer.queryIndex = (layer, x, y) => {
-    const [h, w] = layer.queryGrid;
-    const column = Math.round((x - layer.shift[0]) / layer.scale[0]);
-    const row = Math.round((y - layer.shift[1]) / layer.scale[1]);
-    return clamp(row, 0, h - 1) * w + clamp(column, 0, w - 1);
+  /** Return a layer; its arrays are decoded when it is first shown. */
+  viewer.layer = (index) => {
+    const layer = viewer.page.layers[index];
+    for (const [name, value] of Object.entries(layer)) {
+      if (value?.base64) {
+        const {buffer} = Uint8Array.fromBase64(value.base64);
+        layer[name] = new Float32Array(new ARRAYS[value.dtype](buffer));
+      }
+    }
+    return layer;
   };
 
-  /** Return (x, y) in pixels of the image of a row-major index into the queries. */
-  viewer.queryPosition = (layer, index) => {
-    const w = layer.queryGrid[1];
-    return [(index % w) * layer.scale[0] + layer.shift[0], Math.floor(index / w) * layer.scale[1] + layer.shift[1]];
+  /** Return the most confident object query whose box holds a pixel of the image, else the nearest query. */
+  viewer.queryIndex = ({queries, boxes, scores}, [x, y]) => {
+    let nearest = 0, least = Infinity;
+    for (let i = 0; i < queries.length / 2; i++) {
+      let cost = (queries[2 * i] - x) ** 2 + (queries[2 * i + 1] - y) ** 2;
+      if (scores) {
+        const [x0, y0, x1, y1] = boxes.subarray(4 * i, 4 * i + 4);
+        if (x0 <= x && x <= x1 && y0 <= y && y <= y1) cost = -scores[i];
+      }
+      if (cost <= least) [nearest, least] = [i, cost];
+    }
+    return nearest;
   };
+
+  const range = (first, last) => Array.from({length: last - first + 1}, (_, i) => first + i);
 
   function softmax(values) {
     const max = values.reduce((a, b) => Math.max(a, b), -Infinity);
@@ -25,8 +39,8 @@
     for (let i = 0; i < values.length; i++) values[i] /= sum;
   }
 
-  /** Bilinear read of one head's table at fractional indices, zero outside. */
-  function read(table, offset, rows, columns, y, x) {
+  /** Return one head's table at fractional indices, bilinearly, zero outside. */
+  function read(table, offset, [rows, columns], y, x) {
     const top = Math.floor(y), left = Math.floor(x);
     let sum = 0;
     for (let i = Math.max(top, 0); i <= top + 1 && i < rows; i++) {
@@ -37,68 +51,58 @@
     return sum;
   }
 
-  /** Return where in the bias table of a head keys are, as y, x, y, x, ...: fractional for deformable attention. */
-  function biasIndices(layer, index, keys, group) {
-    const [rows, columns] = layer.tableSize, w = layer.queryGrid[1], y = Math.floor(index / w), x = index % w, out = new Float32Array(2 * keys.length);
-    const normalized = viewer.array(layer, 'normalized'), first = group * keys.length;
-    keys.forEach((key, i) => {
-      out[2 * i] = layer.size ? Math.floor(key / w) - y + layer.size - 1 : ((layer.queryY[y] - normalized[2 * (first + key)]) / 4 + 0.5) * (rows - 1);
-      out[2 * i + 1] = layer.size ? (key % w) - x + layer.size - 1 : ((layer.queryX[x] - normalized[2 * (first + key) + 1]) / 4 + 0.5) * (columns - 1);
-    });
-    return out;
+  /** Return the keys of a query, those in its window if there are windows. */
+  function keysOf(layer, index) {
+    if (!layer.spans) return range(0, layer.k.length / layer.heads / layer.headDim - layer.extra - 1);
+    const [rows, columns] = [layer.spans[0][Math.floor(index / layer.width)], layer.spans[1][index % layer.width]];
+    return range(...rows).flatMap((row) => range(...columns).map((column) => row * layer.width + column));
   }
 
-  /** Return the keys of a query in its window or neighborhood. */
-  function windowKeys(layer, index) {
-    const w = layer.queryGrid[1], keys = [];
-    const [top, bottom] = layer.spans[0][Math.floor(index / w)], [left, right] = layer.spans[1][index % w];
-    for (let i = top; i <= bottom; i++) for (let j = left; j <= right; j++) keys.push(i * w + j);
-    return keys;
-  }
+  /** Return `keys` of a query and their `weights` (heads x keys), without a class token's. */
+  viewer.attention = (layer, index) => {
+    const {heads, groups, extra, queries, locations} = layer;
+    if (!layer.q) {  // each query has its own locations, and weights that are not computed from keys
+      const n = locations.length / queries.length / groups, first = index * heads * n;
+      return {keys: range(0, n - 1), weights: layer.weights?.subarray(first, first + heads * n) ?? Array(n).fill(1)};
+    }
+    const {q, k, headDim: d, table, tableKeys, tableQueries, tableSize} = layer, keys = keysOf(layer, index);
+    const total = k.length / heads / d - extra, n = keys.length, weights = new Float32Array(heads * n);
+    const y = tableQueries?.[0][Math.floor(index / layer.width)], x = tableQueries?.[1][index % layer.width];
+    for (let head = 0; head < heads; head++) {
+      const query = ((queries.length / 2 + extra) * head + extra + index) * d, group = Math.floor((head * groups) / heads);
+      const scores = new Float32Array(extra + n);
+      for (let i = 0; i < extra + n; i++) {
+        const key = i < extra ? i : extra + keys[i - extra];
+        for (let c = 0; c < d; c++) scores[i] += q[query + c] * k[((total + extra) * head + key) * d + c];
+        if (table) {
+          const at = 2 * (group * total + key);
+          scores[i] += read(table, head * tableSize[0] * tableSize[1], tableSize, y + tableKeys[at], x + tableKeys[at + 1]);
+        }
+      }
+      softmax(scores);
+      weights.set(scores.subarray(extra), head * n);
+    }
+    return {keys, weights};
+  };
 
   /**
-   * Return the attention of a query: `weights` (heads x keys) of `keys`, indices into the layer's keys, or null if the
-   * page does not hold queries and keys. A class token's key comes first: `extra` of them have no position.
+   * Return what a query uses of a layer, by rising weight, the mean over the heads that are shown: marks {weight, box},
+   * or {weight, at, from} with a sampling location and the point from which its offset starts.
    */
-  viewer.attention = (layer, index) => {
-    const q = viewer.array(layer, 'q'), k = viewer.array(layer, 'k'), table = viewer.array(layer, 'table');
-    if (!q) return null;
-    const {heads, headDim: d, tableSize: [rows, columns] = []} = layer, total = k.length / heads / d, queries = q.length / heads / d;
-    const keys = layer.spans ? windowKeys(layer, index) : Array.from({length: total}, (_, i) => i);
-    const n = keys.length, weights = new Float32Array(heads * n), perGroup = heads / layer.groups;
-    let bias = null;
-    for (let head = 0; head < heads; head++) {
-      const query = (head * queries + index + layer.extra) * d;
-      if (table && head % perGroup === 0) bias = biasIndices(layer, index, keys, head / perGroup);
-      for (let i = 0; i < n; i++) {
-        const key = (head * total + keys[i]) * d;
-        let sum = table ? read(table, head * rows * columns, rows, columns, bias[2 * i], bias[2 * i + 1]) : 0;
-        for (let c = 0; c < d; c++) sum += q[query + c] * k[key + c];
-        weights[head * n + i] = sum;
-      }
-      softmax(weights.subarray(head * n, (head + 1) * n));
+  viewer.marks = (layer, index, {head, group}) => {
+    const {heads, groups, queries, boxes, locations, reference, q} = layer, {keys, weights} = viewer.attention(layer, index);
+    const marks = [], point = (values, i) => values.subarray(2 * i, 2 * i + 2), n = keys.length;
+    for (const g of range(0, groups - 1)) {
+      const shown = range((g * heads) / groups, ((g + 1) * heads) / groups - 1).filter((h) => head === null || h === head);
+      if (shown.length === 0 || (group !== null && group !== g)) continue;
+      keys.forEach((key, i) => {
+        const mark = {weight: shown.reduce((sum, h) => sum + weights[h * n + i], 0) / shown.length};
+        if (!locations) mark.box = boxes.subarray(4 * key, 4 * key + 4);
+        else if (q) Object.assign(mark, {at: point(locations, (g * locations.length) / groups / 2 + key), from: point(reference, key)});
+        else Object.assign(mark, {at: point(locations, (index * groups + g) * n + i), from: point(queries, index)});
+        marks.push(mark);
+      });
     }
-    return {weights, keys};
-  };
-
-  /** Return the heads that are shown: one, those of a group, or all. */
-  viewer.headsShown = (layer, {head, group}) => {
-    const all = Array.from({length: layer.heads}, (_, i) => i);
-    if (head !== null) return [head];
-    return group === null ? all : all.filter((i) => Math.floor((i * layer.groups) / layer.heads) === group);
-  };
-
-  /** Return the mean over heads of flat values (all heads x n): (n), without values that are not a number. */
-  viewer.meanOverHeads = (values, n, heads) => {
-    const out = new Float32Array(n);
-    for (let i = 0; i < n; i++) {
-      let count = 0;
-      for (const head of heads) {
-        const value = values[head * n + i];
-        if (!Number.isNaN(value)) [out[i], count] = [out[i] + value, count + 1];
-      }
-      out[i] /= count;
-    }
-    return out;
+    return marks.sort((a, b) => a.weight - b.weight);
   };
 })();
