@@ -129,12 +129,11 @@ def stepper(case: Case) -> Callable[[], None]:
     return step
 
 
-def measure_times(cases: list[Case], repeats: int, bar: tqdm) -> None:
+def measure_times(cases: list[Case], repeats: int) -> None:
     """Run the cases in turns, so that a disturbance affects all of them. The first turn does not count."""
     steps = [stepper(case) for case in cases]
-    for turn in range(1 + repeats):
+    for turn in tqdm(range(1 + repeats), desc=f'{cases[0].mode}, turns', disable=None):
         for case, step in zip(cases, steps, strict=True):
-            bar.update()
             if case.error:
                 continue
             start = timer()  # synchronizes CUDA
@@ -221,20 +220,18 @@ def main() -> None:
         [Case(*model, *size, batch, dtype, mode, args.device) for model in models]
         for size, batch, dtype, mode in itertools.product(args.shape, args.batch, args.dtype, args.mode)
     ]
-    cases = list(itertools.chain(*groups))
     load = os.getloadavg()[0]  # before this process adds to it
     # The fork server is small, unlike this process, and forks a new process for each case.
     forking = multiprocessing.get_context('forkserver')
-    with tqdm(total=len(cases) * (args.repeats + 2), unit='run', disable=None) as bar:
-        for group in groups:
-            measure_times(group, args.repeats, bar)
-            for case in group:
-                bar.update()
-                try:
-                    with ProcessPoolExecutor(1, forking) as pool:
-                        case.peak = pool.submit(measure_peak, case).result()
-                except (RuntimeError, BrokenProcessPool) as error:
-                    case.error = case.error or f'no peak memory: {error}'
+    for group in groups:
+        measure_times(group, args.repeats)
+        for case in tqdm(group, desc=f'{group[0].mode}, memory', disable=None):
+            try:
+                with ProcessPoolExecutor(1, forking) as pool:
+                    case.peak = pool.submit(measure_peak, case).result()
+            except (RuntimeError, BrokenProcessPool) as error:
+                case.error = case.error or f'no peak memory: {error}'
+    cases = list(itertools.chain(*groups))
     device = torch.cuda.get_device_name() if args.device == 'cuda' else f'{torch.get_num_threads()} threads'
     print(f'{device}; torch {torch.__version__}; medians of {args.repeats}; load average before: {load:.2f}')
     print(f'\n{table(cases)}')
