@@ -43,7 +43,7 @@ def test_wrong_options_are_named(error_of, config) -> None:
         ('optim_wraper.optimizer.lr=1', ["unknown key 'optim_wraper'", "did you mean 'optim_wrapper'"]),
         ('model.backbone.archh=tiny', ["unknown key 'archh'", "did you mean 'arch'"]),
         ('model.backbone.arch=b9', ["no arch 'b9'", 'b0, b1, b2, b2-li']),
-        ('model.backbone.type=PVTv3', ['PVTv3']),
+        ('model.backbone.type=PVTv3', ['PVTv3 is not in the mmdet::model registry']),
         ('train_cfg.max_epoch=3', ["'max_epoch'"]),
         ('train_dataloader.batchsize=3', ["'batchsize'"]),
         ('train_dataloader.dataset.ann_file=nowhere.json', ['nowhere.json']),
