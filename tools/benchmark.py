@@ -19,6 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.registry import DefaultScope
@@ -33,7 +34,7 @@ from deformable_vit.errors import UserError
 from deformable_vit.ops import BACKENDS, deformable_attention, query_coordinates, use_backend
 
 DEFAULT = ('dat-t', 'dat-t:reference', 'swin-t', 'dat-t-pp', 'dat-t-pp:reference', 'pvt-t', 'mmdet-pvt-t', 'dpt-t')
-ZOO = {
+ZOO: dict[str, dict[str, Any]] = {
     **{f'pvt-{size[0]}': dict(type='PVT', arch=size) for size in ('tiny', 'small', 'medium', 'large')},
     **{f'pvtv2-{size}': dict(type='PVTv2', arch=size) for size in ('b0', 'b1', 'b2', 'b2-li')},
     **{f'dpt-{size[0]}': dict(type='DPT', arch=size) for size in ('tiny', 'small', 'medium')},
@@ -77,12 +78,12 @@ class Attention(nn.Module):
         q, k, v, table, locations = self.tensors
         if torch.is_autocast_enabled(x.device.type):  # the dtype of the projections before it
             q, k, v = (t.to(torch.get_autocast_dtype(x.device.type)) for t in (q, k, v))
-        axes = (query_coordinates(n, 'centers', locations) for n in self.size)
-        return (deformable_attention(q, k, v, table, locations, *axes),)
+        y, x = (query_coordinates(n, 'centers', locations) for n in self.size)
+        return (deformable_attention(q, k, v, table, locations, y, x),)
 
 
 @cache
-def scope_and_backbone(name: str) -> tuple[str, dict]:
+def scope_and_backbone(name: str) -> tuple[str, dict[str, Any]]:
     """Return the scope and the config of a backbone, by its name or config file."""
     if name in ZOO:
         return 'mmdet', ZOO[name]
@@ -171,7 +172,7 @@ def table(cases: list[Case]) -> str:
         '| model | image | batch | dtype | mode | seconds | range | factor | peak MiB | factor | |',
         '| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |',
     ]
-    firsts: dict[tuple, Case] = {}
+    firsts: dict[tuple[str, ...], Case] = {}
     for case in cases:
         conditions = f'{case.height} x {case.width}', str(case.batch), case.dtype, case.mode
         first = firsts.setdefault(conditions, case)
@@ -217,8 +218,8 @@ def main() -> None:
         return
     models = [parse_model(text) for text in args.models]
     groups = [
-        [Case(*model, *size, batch, dtype, mode, args.device) for model in models]
-        for size, batch, dtype, mode in itertools.product(args.shape, args.batch, args.dtype, args.mode)
+        [Case(name, backend, height, width, batch, dtype, mode, args.device) for name, backend in models]
+        for (height, width), batch, dtype, mode in itertools.product(args.shape, args.batch, args.dtype, args.mode)
     ]
     load = os.getloadavg()[0]  # before this process adds to it
     # The fork server is small, unlike this process, and forks a new process for each case.

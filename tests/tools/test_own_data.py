@@ -2,12 +2,9 @@
 
 import importlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
-import mmseg
 import numpy as np
 import pytest
 import torch
@@ -25,7 +22,7 @@ from own_data import (
     write_masks,
     write_voc,
 )
-from running import ENVIRONMENT, ROOT, read_metrics
+from running import ROOT, read_metrics
 
 from deformable_vit.apis.train import check_before_training
 from deformable_vit.checks import check
@@ -124,30 +121,6 @@ def test_segmentors_get_the_classes(tmp_path: Path, masks: Path) -> None:
         result = Compose(dataset.pipeline.transforms[:2])(dataset.get_data_info(0))
         file = masks / 'annotations' / 'training' / Path(result['seg_map_path']).name
         assert np.array_equal(result['gt_seg_map'], cv2.imread(str(file), cv2.IMREAD_UNCHANGED))
-
-
-@pytest.mark.slow
-@pytest.mark.nightly
-def test_tools_of_mmseg_read_the_classes(tmp_path: Path, masks: Path) -> None:
-    def run(name: str, *args: object) -> None:
-        command = [sys.executable, str(Path(mmseg.__path__[0], '.mim', 'tools', 'analysis_tools', name))]
-        environment = ENVIRONMENT | {'MPLBACKEND': 'agg'}
-        subprocess.run([*command, *map(str, args)], cwd=tmp_path, env=environment, check=True)
-
-    base = 'demo/fpn_pvtv2_shapes.py'
-    path = fill_in(tmp_path / 'mine.py', 'segmentation', masks, _base_=base, classes=SEG_CLASSES)
-    small = ['--cfg-options', 'train_dataloader.dataset.pipeline.3.crop_size=(64,64)']
-    run('browse_dataset.py', path, '--output-dir', 'seen', '--not-show', *small)
-    names = {file.name for file in (masks / 'images' / 'training').glob('*.jpg')}
-    assert {file.name for file in (tmp_path / 'seen').glob('*.jpg')} == names
-
-    predictions = tmp_path / 'predictions'
-    predictions.mkdir()
-    for file in (masks / 'annotations' / 'validation').glob('*.png'):
-        mask = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
-        cv2.imwrite(str(predictions / file.name), np.where(mask == 255, 0, mask))
-    run('confusion_matrix.py', path, predictions, 'matrix')
-    assert (tmp_path / 'matrix' / 'confusion_matrix.png').is_file()
 
 
 def detector_of_small_images(path: Path, with_mask: bool = False) -> None:

@@ -4,6 +4,7 @@ import argparse
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -33,11 +34,11 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in [head, ['---'] * len(head), *rows])
 
 
-def published(model: dict) -> dict[str, float]:
+def published(model: dict[str, Any]) -> dict[str, float]:
     return {k: v for result in model.get('Results', ()) for k, v in result['Metrics'].items()}
 
 
-def family_tables(models: list[dict]) -> str:
+def family_tables(models: list[dict[str, Any]]) -> str:
     """Return the models of a metafile as Markdown, one table per dataset."""
     parts = []
     for dataset, (title, size, metrics) in DATASETS.items():
@@ -48,7 +49,7 @@ def family_tables(models: list[dict]) -> str:
     return '\n\n'.join(parts)
 
 
-def row(model: dict, metrics: tuple[str, ...]) -> list[str]:
+def row(model: dict[str, Any], metrics: tuple[str, ...]) -> list[str]:
     data = model['Metadata']
     recipe, results = data['Training Recipe'], published(model)
     return [
@@ -63,7 +64,7 @@ def row(model: dict, metrics: tuple[str, ...]) -> list[str]:
     ]
 
 
-def cell(model: dict, metric: str) -> str:
+def cell(model: dict[str, Any], metric: str) -> str:
     """Return a published result with a link to its weights, or a link to the config where none is published."""
     result = published(model).get(metric)
     if result is None:
@@ -71,7 +72,7 @@ def cell(model: dict, metric: str) -> str:
     return f'[{result}]({model["Weights"]})' if 'Weights' in model else str(result)
 
 
-def zoo(models: list[dict]) -> str:
+def zoo(models: list[dict[str, Any]]) -> str:
     """Return the models as Markdown: a row for each backbone, a column for each head."""
     rows = []
     for model in models:
