@@ -19,6 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.registry import DefaultScope
@@ -33,7 +34,7 @@ from deformable_vit.errors import UserError
 from deformable_vit.ops import BACKENDS, deformable_attention, query_coordinates, use_backend
 
 DEFAULT = ('dat-t', 'dat-t:reference', 'swin-t', 'dat-t-pp', 'dat-t-pp:reference', 'pvt-t', 'mmdet-pvt-t', 'dpt-t')
-ZOO = {
+ZOO: dict[str, dict[str, Any]] = {
     **{f'pvt-{size[0]}': dict(type='PVT', arch=size) for size in ('tiny', 'small', 'medium', 'large')},
     **{f'pvtv2-{size}': dict(type='PVTv2', arch=size) for size in ('b0', 'b1', 'b2', 'b2-li')},
     **{f'dpt-{size[0]}': dict(type='DPT', arch=size) for size in ('tiny', 'small', 'medium')},
@@ -77,12 +78,12 @@ class Attention(nn.Module):
         q, k, v, table, locations = self.tensors
         if torch.is_autocast_enabled(x.device.type):  # the dtype of the projections before it
             q, k, v = (t.to(torch.get_autocast_dtype(x.device.type)) for t in (q, k, v))
-        axes = (query_coordinates(n, 'centers', locations) for n in self.size)
-        return (deformable_attention(q, k, v, table, locations, *axes),)
+        y, x = (query_coordinates(n, 'centers', locations) for n in self.size)
+        return (deformable_attention(q, k, v, table, locations, y, x),)
 
 
 @cache
-def scope_and_backbone(name: str) -> tuple[str, dict]:
+def scope_and_backbone(name: str) -> tuple[str, dict[str, Any]]:
     """Return the scope and the config of a backbone, by its name or config file."""
     if name in ZOO:
         return 'mmdet', ZOO[name]
@@ -129,12 +130,11 @@ def stepper(case: Case) -> Callable[[], None]:
     return step
 
 
-def measure_times(cases: list[Case], repeats: int, bar: tqdm) -> None:
+def measure_times(cases: list[Case], repeats: int) -> None:
     """Run the cases in turns, so that a disturbance affects all of them. The first turn does not count."""
     steps = [stepper(case) for case in cases]
-    for turn in range(1 + repeats):
+    for turn in tqdm(range(1 + repeats), desc=f'{cases[0].mode}, turns', disable=None):
         for case, step in zip(cases, steps, strict=True):
-            bar.update()
             if case.error:
                 continue
             start = timer()  # synchronizes CUDA
@@ -172,7 +172,7 @@ def table(cases: list[Case]) -> str:
         '| model | image | batch | dtype | mode | seconds | range | factor | peak MiB | factor | |',
         '| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |',
     ]
-    firsts: dict[tuple, Case] = {}
+    firsts: dict[tuple[str, ...], Case] = {}
     for case in cases:
         conditions = f'{case.height} x {case.width}', str(case.batch), case.dtype, case.mode
         first = firsts.setdefault(conditions, case)
@@ -218,23 +218,21 @@ def main() -> None:
         return
     models = [parse_model(text) for text in args.models]
     groups = [
-        [Case(*model, *size, batch, dtype, mode, args.device) for model in models]
-        for size, batch, dtype, mode in itertools.product(args.shape, args.batch, args.dtype, args.mode)
+        [Case(name, backend, height, width, batch, dtype, mode, args.device) for name, backend in models]
+        for (height, width), batch, dtype, mode in itertools.product(args.shape, args.batch, args.dtype, args.mode)
     ]
-    cases = list(itertools.chain(*groups))
     load = os.getloadavg()[0]  # before this process adds to it
     # The fork server is small, unlike this process, and forks a new process for each case.
     forking = multiprocessing.get_context('forkserver')
-    with tqdm(total=len(cases) * (args.repeats + 2), unit='run', disable=None) as bar:
-        for group in groups:
-            measure_times(group, args.repeats, bar)
-            for case in group:
-                bar.update()
-                try:
-                    with ProcessPoolExecutor(1, forking) as pool:
-                        case.peak = pool.submit(measure_peak, case).result()
-                except (RuntimeError, BrokenProcessPool) as error:
-                    case.error = case.error or f'no peak memory: {error}'
+    for group in groups:
+        measure_times(group, args.repeats)
+        for case in tqdm(group, desc=f'{group[0].mode}, memory', disable=None):
+            try:
+                with ProcessPoolExecutor(1, forking) as pool:
+                    case.peak = pool.submit(measure_peak, case).result()
+            except (RuntimeError, BrokenProcessPool) as error:
+                case.error = case.error or f'no peak memory: {error}'
+    cases = list(itertools.chain(*groups))
     device = torch.cuda.get_device_name() if args.device == 'cuda' else f'{torch.get_num_threads()} threads'
     print(f'{device}; torch {torch.__version__}; medians of {args.repeats}; load average before: {load:.2f}')
     print(f'\n{table(cases)}')

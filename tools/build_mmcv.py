@@ -11,7 +11,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -40,8 +39,7 @@ CPP20_TORCH = (2, 13)
 def unpack(sdist: Path, source: Path) -> None:
     """Unpack a source distribution to ``source``, which is replaced."""
     shutil.rmtree(source, ignore_errors=True)
-    with tarfile.open(sdist) as archive:
-        archive.extractall(source.parent, filter='data')
+    shutil.unpack_archive(sdist, source.parent, filter='data')
     (source.parent / sdist.name.removesuffix('.tar.gz')).rename(source)
 
 

@@ -17,19 +17,15 @@ _HELP = dict(
 )
 
 
-def parse_args() -> argparse.Namespace:
+@one_line_errors
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('root', nargs='?', default='data/shapes', help='directory to write')
     for field in fields(ShapesSettings):
         flag = '--' + field.name.replace('_', '-')
         parser.add_argument(flag, type=int, default=field.default, help=_HELP[field.name])
     parser.add_argument('--overwrite', action='store_true', help='replace a dataset with other settings')
-    return parser.parse_args()
-
-
-@one_line_errors
-def main() -> None:
-    args = vars(parse_args())
+    args = vars(parser.parse_args())
     root, overwrite = args.pop('root'), args.pop('overwrite')
     try:
         written = write_shapes(root, ShapesSettings(**args), overwrite)

@@ -11,7 +11,6 @@ from benchmark import Case, measure_times, parse_model, stepper, table
 from mmengine.registry import MODELS
 from running import ROOT, exit_status
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from deformable_vit.ops import current_backend
 
@@ -47,7 +46,7 @@ def test_cases_run_in_turns_under_their_conditions(monkeypatch: pytest.MonkeyPat
         Case('recorder', 'auto', **CASE),
         Case('recorder', 'reference', **CASE | dict(mode='forward', dtype='bfloat16')),
     ]
-    measure_times(cases, 2, tqdm(disable=True))
+    measure_times(cases, 2)
     forward = ('reference', False, False, torch.bfloat16, (2, 3, 64, 96), dict(recompute_activation=False))
     assert recorded == [('auto', True, True, torch.float32, (2, 3, 64, 96), {}), 'backward', forward] * 3
     assert [len(case.seconds) for case in cases] == [2, 2]
@@ -55,7 +54,7 @@ def test_cases_run_in_turns_under_their_conditions(monkeypatch: pytest.MonkeyPat
 
     recorded.clear()
     large = Case('large', 'auto', **CASE)
-    measure_times([large], 3, tqdm(disable=True))
+    measure_times([large], 3)
     assert (large.error, large.seconds, len(recorded)) == ('out of memory', [], 1)
 
 

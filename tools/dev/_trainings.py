@@ -61,7 +61,7 @@ def run(jobs: Mapping[Path, Commands], at_once: int) -> Iterator[tuple[Path, str
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGINT, lambda *_: sys.exit('interrupted'))
     env = os.environ | {'OMP_NUM_THREADS': str(max(1, CORES // at_once))}
-    waiting, running = list(jobs), dict[Path, subprocess.Popen]()
+    waiting, running = list(jobs), dict[Path, subprocess.Popen[bytes]]()
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
@@ -87,7 +87,7 @@ def run(jobs: Mapping[Path, Commands], at_once: int) -> Iterator[tuple[Path, str
             process.wait()
 
 
-def _start(command: tuple[object, ...], work_dir: Path, env: dict[str, str]) -> subprocess.Popen:
+def _start(command: tuple[object, ...], work_dir: Path, env: dict[str, str]) -> subprocess.Popen[bytes]:
     tool, *args = map(str, command)
     work_dir.mkdir(parents=True, exist_ok=True)
     with (work_dir / 'log.txt').open('a') as log:

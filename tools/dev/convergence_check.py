@@ -40,12 +40,12 @@ COMBINATIONS = {
 }
 
 
-def commands(name: str, work_dir: Path) -> Commands:
+def commands(work_dir: Path) -> Commands:
     """Yield the command lines that train one combination, or resume it, and test it."""
     options = ['randomness.seed=0', 'default_hooks.checkpoint.max_keep_ckpts=1']
-    if COMBINATIONS[name][1] is not None:  # only the test after training counts
+    if COMBINATIONS[work_dir.name][1] is not None:  # only the test after training counts
         options.append('train_cfg.val_interval=1000000')
-    return train_and_test(CONFIGS / f'{name}.py', work_dir, ['--resume', '--cfg-options', *options])
+    return train_and_test(CONFIGS / f'{work_dir.name}.py', work_dir, ['--resume', '--cfg-options', *options])
 
 
 def set_aside(work_dir: Path, config: str) -> None:
@@ -105,7 +105,7 @@ def main() -> None:
     for work_dir in chosen:
         set_aside(work_dir, Config.fromfile(CONFIGS / f'{work_dir.name}.py').pretty_text)
     run_tool('make_shapes.py', 'data/shapes')
-    jobs = {work_dir: commands(work_dir.name, work_dir) for work_dir in chosen if not is_tested(work_dir)}
+    jobs = {work_dir: commands(work_dir) for work_dir in chosen if not is_tested(work_dir)}
     errors = []
     for work_dir, error in run(jobs, args.jobs):
         if error:

@@ -22,9 +22,9 @@ def main() -> None:
     out = Path(parser.parse_args().out).resolve()
     jobs = {}
     for name in MINIMUM:
-        options = ('--show-dir', out / name / 'images')
+        options = ['--show-dir', out / name / 'images']
         if name.startswith('mask-rcnn'):
-            options += ('--cfg-options', 'default_hooks.visualization.score_thr=0.5')
+            options += ['--cfg-options', 'default_hooks.visualization.score_thr=0.5']
         jobs[out / name] = train_and_test(f'configs/demo/{name}.py', out / name, TRAIN_OPTIONS, options)
 
     run_tool('make_shapes.py', 'data/shapes')

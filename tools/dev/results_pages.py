@@ -4,11 +4,11 @@ import argparse
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 ROOT = Path(__file__).parents[2]
-FAMILIES = ('pvt', 'pvtv2', 'dpt', 'dat', 'baselines')
 BEGIN, END = '<!-- tables: written by tools/dev/results_pages.py -->', '<!-- end of tables -->'
 # Title, image size of the FLOPs and published metrics of each dataset.
 DATASETS = {
@@ -16,7 +16,7 @@ DATASETS = {
     'ADE20K': ('ADE20K val', '512 x 2048', ('mIoU', 'mIoU(ms+flip)')),
     'ImageNet-1k': ('ImageNet-1K', 'test size', ('Top 1 Accuracy',)),
 }
-TYPES = {'pvt': 'PVT', 'pvtv2': 'PVTv2', 'dpt': 'DPT', 'dat': 'DAT'}
+TYPES = {'pvt': 'PVT', 'pvtv2': 'PVTv2', 'dpt': 'DPT', 'dat': 'DAT'}  # by family
 # A classifier: family, size, plus signs, input size. The ablations of DAT-T, whose names end with digits, do not match.
 CLASSIFIER = re.compile(r'(pvtv2|pvt|dpt|dat)-(b\d(?:-li)?|[a-z]+)((?:-pp?)?)_\d+xb\d+_in1k(-384px)?')
 # Title, metric, and pattern of the config's name, for the columns of the model zoo.
@@ -34,92 +34,75 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in [head, ['---'] * len(head), *rows])
 
 
-def published(model: dict) -> dict[str, float]:
+def published(model: dict[str, Any]) -> dict[str, float]:
     return {k: v for result in model.get('Results', ()) for k, v in result['Metrics'].items()}
 
 
-def family_tables(models: list[dict]) -> str:
+def family_tables(models: list[dict[str, Any]]) -> str:
     """Return the models of a metafile as Markdown, one table per dataset."""
     parts = []
     for dataset, (title, size, metrics) in DATASETS.items():
-        rows = []
-        for model in models:
-            data = model['Metadata']
-            if data['Training Data'] != dataset:
-                continue
-            recipe, results = data['Training Recipe'], published(model)
-            rows.append(
-                [
-                    f'[{model["Name"]}]({Path(model["Config"]).name})',
-                    f'{data["Parameters"] / 1e6:.2f}',
-                    f'{data["FLOPs"] / 1e9:.1f}',
-                    f'[{recipe["Batch"]}]({recipe["Source"]})' if 'Source' in recipe else recipe['Batch'],
-                    recipe['Learning Rate'],
-                    recipe.get('Precision', ''),
-                    *(str(results.get(metric, '')) for metric in metrics),
-                    f'[official]({model["Weights"]})' if 'Weights' in model else '',
-                ]
-            )
-        if rows:
-            head = ['config', 'params (M)', f'FLOPs (G), {size}', 'batch', 'lr', 'precision']
-            head += [*(f'{metric}, published' for metric in metrics), 'weights']
-            parts.append(f'## {title}\n\n{table(head, rows)}')
+        head = ['config', 'params (M)', f'FLOPs (G), {size}', 'batch', 'lr', 'precision']
+        head += [*(f'{metric}, published' for metric in metrics), 'weights']
+        rows = [row(model, metrics) for model in models if model['Metadata']['Training Data'] == dataset]
+        parts += [f'## {title}\n\n{table(head, rows)}'] if rows else []
     return '\n\n'.join(parts)
 
 
-def cell(model: dict | None, metric: str) -> str:
+def row(model: dict[str, Any], metrics: tuple[str, ...]) -> list[str]:
+    data = model['Metadata']
+    recipe, results = data['Training Recipe'], published(model)
+    return [
+        f'[{model["Name"]}]({Path(model["Config"]).name})',
+        f'{data["Parameters"] / 1e6:.2f}',
+        f'{data["FLOPs"] / 1e9:.1f}',
+        f'[{recipe["Batch"]}]({recipe["Source"]})' if 'Source' in recipe else recipe['Batch'],
+        recipe['Learning Rate'],
+        recipe.get('Precision', ''),
+        *(str(results.get(metric, '')) for metric in metrics),
+        f'[official]({model["Weights"]})' if 'Weights' in model else '',
+    ]
+
+
+def cell(model: dict[str, Any], metric: str) -> str:
     """Return a published result with a link to its weights, or a link to the config where none is published."""
-    if model is None:
-        return ''
     result = published(model).get(metric)
     if result is None:
         return f'[config]({model["Config"]})'
     return f'[{result}]({model["Weights"]})' if 'Weights' in model else str(result)
 
 
-def zoo(models: list[dict]) -> str:
+def zoo(models: list[dict[str, Any]]) -> str:
     """Return the models as Markdown: a row for each backbone, a column for each head."""
     rows = []
     for model in models:
         if not (name := CLASSIFIER.fullmatch(model['Name'])):
             continue
         family, size, plus, large = name.groups(default='')
-        arch = size + '+' * plus.count('p')
+        arch = f'`{TYPES[family]}`, `{size}{"+" * plus.count("p")}`' + (', 384 x 384' if large else '')
         short = f'{family}-{size if family == "pvtv2" else size[0]}{plus}'
-        found = []
+        cells = [cell(model, 'Top 1 Accuracy')]
         for _, metric, pattern in HEADS:
             named = [m for m in models if re.fullmatch(pattern.format(re.escape(short)), m['Name']) and not large]
-            found.append(cell(named[0] if named else None, metric))
-        rows.append(
-            [
-                f'`{TYPES[family]}`, `{arch}`' + (', 384 x 384' if large else ''),
-                f'{model["Metadata"]["Parameters"] / 1e6:.1f}',
-                f'{model["Metadata"]["FLOPs"] / 1e9:.1f}',
-                cell(model, 'Top 1 Accuracy'),
-                *found,
-            ]
-        )
+            cells.append(cell(named[0], metric) if named else '')
+        data = model['Metadata']
+        rows.append([arch, f'{data["Parameters"] / 1e6:.1f}', f'{data["FLOPs"] / 1e9:.1f}', *cells])
     rows.sort(key=lambda row: (row[0].split(',')[0], '+' in row[0], float(row[1])))
     return table(['backbone', 'params (M)', 'FLOPs (G)', 'ImageNet', *(title for title, *_ in HEADS)], rows)
 
 
-def filled(page: Path, tables: str) -> str:
-    """Return the text of a page with other tables."""
-    text = page.read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        sys.exit(f'{page}: expected {BEGIN!r} and {END!r} once each')
-    before, rest = text.split(BEGIN)
-    return f'{before}{BEGIN}\n\n{tables}\n\n{END}{rest.split(END)[1]}'
-
-
 def pages() -> dict[Path, str]:
     """Return the text that each page should have."""
-    models = {f: yaml.safe_load((ROOT / 'configs' / f / 'metafile.yml').read_text())['Models'] for f in FAMILIES}
-    texts = {
-        page: family_tables(models[page.parent.name]) for f in FAMILIES if (page := ROOT / f'configs/{f}/README.md')
-    }
-    texts[ROOT / 'README.md'] = zoo([model for f in FAMILIES for model in models[f]])
-    return {page: filled(page, tables) for page, tables in texts.items()}
+    models = {}
+    for family in (*TYPES, 'baselines'):
+        models[family] = yaml.safe_load((ROOT / f'configs/{family}/metafile.yml').read_text())['Models']
+    tables = {ROOT / f'configs/{family}/README.md': family_tables(models[family]) for family in models}
+    tables[ROOT / 'README.md'] = zoo([model for family in models.values() for model in family])
+    texts = {}
+    for page, written in tables.items():
+        before, rest = page.read_text().split(BEGIN)
+        texts[page] = f'{before}{BEGIN}\n\n{written}\n\n{END}{rest.split(END)[1]}'
+    return texts
 
 
 def main() -> None:

@@ -217,12 +217,9 @@ if [ -z "$wheel" ]; then
     mkdir -p "$build/shim"
     cat >"$build/shim/sitecustomize.py" <<'PY'
 import builtins, sys
-
-def exec_in_caller(code, *namespaces, real=builtins.exec, **options):
-    frame = sys._getframe(1)
-    real(code, *(namespaces or (frame.f_globals, frame.f_locals)), **options)
-
-builtins.exec = exec_in_caller
+real = builtins.exec
+caller = lambda: (sys._getframe(2).f_globals, sys._getframe(2).f_locals)
+builtins.exec = lambda code, *namespaces: real(code, *(namespaces or caller()))
 PY
     PYTHONPATH=$build/shim $python -m pip download --disable-pip-version-check --progress-bar off --no-deps --no-binary "$mmcv" \
       --no-build-isolation -d "$build/sdist.part" "$mmcv==$version" >"$build/download.log" 2>&1 ||
