@@ -97,12 +97,10 @@ def _check_arguments(key: str, node: dict[str, Any], scope: str, path: str) -> N
 @cache
 def _class(kind: str, scope: str) -> Any:
     """Return what a name means in one of the registries of a scope; None if it is in none of them."""
-    try:
-        module = importlib.import_module(f'{scope}.registry')
-    except ImportError:
-        return None
-    registries = [value for value in vars(module).values() if isinstance(value, Registry)]
-    return next(filter(None, (registry.get(kind) for registry in registries)), None)
+    with contextlib.suppress(ImportError):
+        registries = vars(importlib.import_module(f'{scope}.registry')).values()
+        return next(filter(None, (r.get(kind) for r in registries if isinstance(r, Registry))), None)
+    return None
 
 
 def _arguments(kind: Any, scope: str) -> set[str]:
@@ -110,8 +108,8 @@ def _arguments(kind: Any, scope: str) -> set[str]:
     found = _class(kind, scope) if isinstance(kind, str) else kind
     if not inspect.isclass(found):
         return set()
-    owners = [cls for cls in inspect.getmro(found) if '__init__' in vars(cls) and cls not in (nn.Module, object)]
     with contextlib.suppress(ValueError):  # a class of C without a signature
+        owners = [cls for cls in inspect.getmro(found) if '__init__' in vars(cls) and cls not in (nn.Module, object)]
         constructors = [vars(cls)['__init__'] for cls in owners]
         signatures = [inspect.signature(constructor).parameters for constructor in constructors]
         # Where **kwargs goes to no base class it goes elsewhere; of hooks only CheckpointHook has such.
@@ -123,18 +121,10 @@ def _arguments(kind: Any, scope: str) -> set[str]:
 
 
 def _readers(config: Config, name: str) -> list[str]:
-    """Return the keys with the value of the variable ``name``, those with its name first."""
+    """Return the keys that may have been made from the variable ``name``, by name and, if any, by value."""
     if name not in config:  # a setting of the model, written without `model.`
         return [f'model.{name}']
-    value = config[name]
-    keys = [(key, other) for top in config if top in TOP_LEVEL - {name} for key, other in walk(config[top], top)]
+    keys = [(key, value) for top in config if top in TOP_LEVEL - {name} for key, value in walk(config[top], top)]
     # A variable such as train_pipeline is named like the last part of a key, pipeline.
-    alike = [key for key, _ in keys if name == (last := key.rpartition('.')[2]) or name.endswith(f'_{last}')]
-    equal = [key for key, other in keys if other == value]
-    split = name.partition('_')[0] + '_'  # train_pipeline: what begins with train_
-    return (
-        [key for key in equal if key in alike]
-        or (equal if isinstance(value, (dict, list, tuple)) and value else [])
-        or [key for key in alike if key.startswith(split)]
-        or alike
-    )
+    alike = [(k, v) for k, v in keys if name == (last := k.rpartition('.')[2]) or name.endswith(f'_{last}')]
+    return [key for key, value in alike if value == config[name]] or [key for key, _ in alike]
