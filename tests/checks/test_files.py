@@ -259,6 +259,6 @@ def test_files_of_labels(root: Path) -> None:
     config = classifier(root)
     config.val_dataloader.dataset.ann_file = 'val.txt'
     assert [line.partition('val.txt, ')[2] for line in lines(config)] == [
-        'line 2: a label of no class (3; expected 0 to 2)',
-        "line 3: a line is not PATH LABEL ('c/1.JPG')",
+        "line 2: a line is not PATH LABEL ('b/1.JPG 3'; labels are 0 to 2)",
+        "line 3: a line is not PATH LABEL ('c/1.JPG'; labels are 0 to 2)",
     ]

@@ -3,6 +3,7 @@
 import math
 import os
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,17 +37,13 @@ def check(
     progress: Progress | None = None,
     workers: int | None = None,
 ) -> Report:
-    """Check the datasets of a config, without building the model.
+    """Return the problems of the datasets of a config, errors first, without building the model.
 
     Args:
         config: Of mmdet, mmseg or mmpretrain, with the command line's options.
         quick: Read every hundredth image for at most 10 s, and only the headers of images.
-        loaders: Dataloaders of the config.
         progress: Called with the number of files that are done and of all files.
         workers: Threads; by default one per core.
-
-    Returns:
-        A list of problems, errors first.
     """
     deadline = time.monotonic() + (_QUICK_SECONDS if quick else math.inf)
     report, first = Report(), First()
@@ -85,9 +82,8 @@ def _jobs(data: Data, first: First) -> Iterator[Job]:
     }
     found = check_coco if is_coco(data) else next((checks[name] for name in checks if data.base(name)), None)
     if not data.is_local or found is None:
-        kind = data.settings.get('type')
-        why = f'there are no checks for {getattr(kind, "__name__", kind)}'
-        print_log(f'{data.loader}: {why if data.is_local else "not on a local disk, not checked"}')
+        kind, root = data.settings.get('type'), data.settings.get('data_root')
+        print_log(f'{data.loader}: there are no checks for {getattr(kind, "__name__", kind)} in {root}')
         data.is_counted = False
     elif not (file := data.dataset.ann_file):
         yield from found(data)
@@ -109,7 +105,7 @@ def _run(jobs: Sequence[Job], report: Report, progress: Progress | None, workers
         return True
 
     done = 0
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with warnings.catch_warnings(action='ignore'), ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         for number, is_done in enumerate(pool.map(run, jobs), 1):
             done += is_done
             if progress:

@@ -13,8 +13,6 @@ from .images import check_image
 
 # A box may leave its image by rounding.
 _TOLERANCE = 2.0
-# The quick form looks at about so many annotations.
-_QUICK_ANNOTATIONS = 100_000
 
 
 def is_coco(data: Data) -> bool:
@@ -69,11 +67,10 @@ class _Coco:
         self._check_ids('annotation', self.annotations)
         self._check_ids('category', self.categories, 'name')
         self._check_classes()
-        step = max(1, len(self.annotations) // _QUICK_ANNOTATIONS) if data.quick else 1
-        for annotation in self.annotations[::step]:
+        for annotation in self.annotations:
             self._check_annotation(annotation)
         self._check_format()
-        if step == 1 and data.is_train and self.wanted:
+        if data.is_train and self.wanted:
             self._check_filters()
         for image in self.images:
             record, size = f'image {image.get("id")!r}', _size(image)
@@ -158,10 +155,9 @@ class _Coco:
             data.counts[str(self.names[category])] += 1
             if min(x, y) < -_TOLERANCE or _is_beyond(x + w, y + h, size):
                 data.warning('a box leaves its image', *where, detail)
-            segmentation = annotation.get('segmentation')
-            wrong = _wrong_segmentation(segmentation, size) if self.needs_masks and category in self.wanted else None
-            if wrong:
-                data.error(wrong, *where, repr(segmentation)[:80])
+            mask, is_read = annotation.get('segmentation'), self.needs_masks and category in self.wanted
+            if is_read and (wrong := _wrong_segmentation(mask, size)):
+                data.error(wrong, *where, repr(mask)[:80])
 
     def _check_format(self) -> None:
         """Find boxes that have another format than COCO's (x, y, width, height) in pixels."""

@@ -140,8 +140,8 @@ def check_heads(data: Data, classes: Sequence[str]) -> None:
         is_main = bool(_MAIN_HEADS.fullmatch(key.rpartition('.')[0])) and data.scope != 'mmseg'
         level = data.error if is_main and (number < len(classes) or is_detr) else data.warning
         if number != len(classes):
-            has = f'{data.loader} has {len(classes)} classes: {listed(classes)}'
-            level(f'{key} is {number}', detail=f'{has}; set {key}={len(classes)}')
+            detail = f'{data.loader} has {len(classes)} classes: {listed(classes)}; set {key}={len(classes)}'
+            level(f'{key} is {number}', detail=detail)
 
 
 def listed(names: Sequence[str]) -> str:

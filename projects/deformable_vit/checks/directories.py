@@ -4,7 +4,8 @@ mmpretrain numbers the directories of each dataset in alphabetical order. A dire
 shifts the labels of all classes after it.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -14,8 +15,8 @@ from mmengine.fileio import list_dir_or_file
 from .datasets import Data, Job, check_heads, listed, numbers_of_classes
 from .images import check_image
 
-# Directory of the first dataset, with which the others are compared, and the names of its classes.
-First = dict[Path, Sequence[str]]
+# Directories of the datasets and names of their classes; they are compared with those of the first one.
+First = list[tuple[Path, list[str]]]
 
 
 def check_classification(data: Data, first: First) -> Iterator[Job]:
@@ -28,7 +29,7 @@ def check_classification(data: Data, first: First) -> Iterator[Job]:
     if not directory.is_dir():
         data.error('the directory does not exist; set data_root and data_prefix', directory)
         return
-    names = sorted(list_dir_or_file(directory, list_dir=True, list_file=False)) if dataset.with_label else ['.']
+    names = sorted(list_dir_or_file(directory, list_dir=True, list_file=False))
     if dataset.with_label:
         _check_names(data, directory, names, first)
     for name in names:
@@ -45,8 +46,8 @@ def _check_names(data: Data, directory: Path, names: list[str], first: First) ->
     if isinstance(classes, (list, tuple)) and list(classes) != names and sorted(classes) == names:
         detail = f'{tuple(classes)}; the labels are those of {tuple(names)}'
         data.error('metainfo.classes are not in alphabetical order', directory, '', detail)
-    other, wanted = next(iter(first.items()), (directory, names))
-    first.setdefault(other, wanted)
+    first.append((directory, names))
+    other, wanted = first[0]
     if names != wanted:
         is_shifted = any(a != b for a, b in zip(names, wanted, strict=False))
         level, shifts = (data.error, ', which shifts the labels') if is_shifted else (data.warning, '')
@@ -56,12 +57,10 @@ def _check_names(data: Data, directory: Path, names: list[str], first: First) ->
 
 def _check_labels(data: Data, file: Path, directory: Path) -> Iterator[Job]:
     """Check the lines of a path and a label, and yield a job for each image."""
-    outputs = min((number for _, number in numbers_of_classes(data.config.model)), default=None)
+    outputs = min((number for _, number in numbers_of_classes(data.config.model)), default=math.inf)
     for i, line in enumerate(file.read_text(errors='replace').splitlines(), 1):
         name, _, label = line.strip().rpartition(' ')
-        if not name or not label.isdigit():
-            data.error('a line is not PATH LABEL', file, f'line {i}', repr(line[:80]))
-        elif outputs is not None and int(label) >= outputs:
-            data.error('a label of no class', file, f'line {i}', f'{label}; expected 0 to {outputs - 1}')
-        else:
+        if name and label.isdigit() and int(label) < outputs:
             yield partial(check_image, data, directory / name, record=f'line {i} of {file}')
+        else:
+            data.error('a line is not PATH LABEL', file, f'line {i}', f'{line[:80]!r}; labels are 0 to {outputs - 1}')

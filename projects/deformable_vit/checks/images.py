@@ -1,6 +1,5 @@
 """Checks of image files, as the pipeline of a dataset reads them."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +29,14 @@ def check_image(
 ) -> tuple[int, int] | None:
     """Check an image, in the quick form only its header; return (width, height) as the pipeline reads it.
 
-    Args:
-        size: (width, height) that the annotation file says, if it does.
-        record: The image in the annotation file.
+    ``size`` is the (width, height) that the annotation file says, and ``record`` the image's name there.
     """
     if is_missing(data, path, 'image', record):
         return None
     load, decode = data.step('LoadImageFromFile'), not data.quick
     backend, color = load.get('imdecode_backend', 'cv2'), load.get('color_type', 'color')
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
-            warnings.simplefilter('ignore')  # of Pillow, about broken metadata
+        with Image.open(path) as image:
             stored: Any = image.size
             can_turn = backend in ('cv2', 'pillow') and color != 'unchanged' and not color.endswith('orientation')
             is_turned = can_turn and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)

@@ -24,9 +24,8 @@ def check_model(model: nn.Module, scope: str) -> None:
     source = f'the backbone returns {channels} channels (out_indices={tuple(backbone.out_indices)})'
     wanted = getattr(neck, 'in_channels', None)
     if isinstance(wanted, Sequence) and list(wanted) != channels:
-        raise UserError(
-            f'model.neck.in_channels is {list(wanted)}, but {source}; set model.neck.in_channels="{channels}"'
-        )
+        key = 'model.neck.in_channels'
+        raise UserError(f'{key} is {list(wanted)}, but {source}; set {key}="{channels}"')
     for name in ('decode_head', 'auxiliary_head', 'head', 'rpn_head', 'bbox_head'):
         head: Any = getattr(model, name, None)
         kinds, necks = {kind.__name__ for kind in type(head).__mro__}, type(neck).__name__
