@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from deformable_vit.apis.command_line import add_config_options, one_line_errors
 from deformable_vit.apis.config import load_config
@@ -24,12 +24,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config of MMDetection, MMSegmentation or MMPreTrain')
     parser.add_argument('--quick', action='store_true', help='every hundredth image, for at most 10 s')
-    parser.add_argument(
-        '--only',
-        choices=[loader.removesuffix('_dataloader') for loader in LOADERS],
-        nargs='+',
-        help='datasets to check (default: all)',
-    )
+    parser.add_argument('--only', choices=('train', 'val', 'test'), nargs='+', help='datasets to check (default: all)')
     parser.add_argument('--json', metavar='FILE', help='write all problems with file and record')
     parser.add_argument('--workers', type=int, default=os.cpu_count(), help='threads (default: one per core)')
     add_config_options(parser)
@@ -62,16 +57,8 @@ def main() -> None:
     config = load_config(args.config, args.cfg_options)
     loaders = [f'{name}_dataloader' for name in args.only] if args.only else LOADERS
     console = Console(stderr=True)
-    bar = Progress(
-        TextColumn('checking images'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
-    with bar:
-        task = bar.add_task('', total=None)
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task('checking images', total=None)
         report = check(
             config,
             quick=args.quick,

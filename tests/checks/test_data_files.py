@@ -9,7 +9,7 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from deformable_vit.checks import Problem, check
+from deformable_vit.checks import Problem, Report, check
 from deformable_vit.checks.datasets import Data
 from deformable_vit.checks.images import check_image
 
@@ -25,8 +25,9 @@ def image(tmp_path: Path) -> Path:
 def found_in(path: Path, size: Any = None, decode: bool = True, **load: Any) -> list[Problem]:
     """Return the problems of an image that a pipeline of mmdet loads."""
     settings = dict(type='CocoDataset', pipeline=[dict(type='LoadImageFromFile', **load)])
-    data = Data(settings, 'train_dataloader', Config(dict(default_scope='mmdet')))
-    return list(check_image(data, path, size, 'image 7', decode))
+    data = Data(settings, 'train_dataloader', Config(dict(default_scope='mmdet')), Report(), not decode)
+    check_image(data, path, size, 'image 7')
+    return data.report
 
 
 def kinds(*args: Any, **kwargs: Any) -> list[str]:
@@ -82,7 +83,7 @@ def test_images_that_opencv_reads(image: Path, tmp_path: Path, monkeypatch: pyte
     monkeypatch.undo()
     monkeypatch.setattr(cv2, 'imread', lambda name: None)  # OpenCV 4 reads this one, OpenCV 5 does not
     (problem,) = found_in(tmp_path / 'x.tif')
-    assert "OpenCV cannot read the image (set imdecode_backend='tifffile' and pip install tifffile)" in str(problem)
+    assert problem.kind == 'not an image file'
     assert kinds(tmp_path / 'x.tif', imdecode_backend='tifffile') == []
 
 
@@ -102,7 +103,7 @@ def mask_problems(
 
 def test_label_maps(image: Path, tmp_path: Path) -> None:
     good = np.repeat(np.arange(3, dtype=np.uint8), 30)[None].repeat(60, 0)
-    wrong, none = ('warning', 'the mask has values of no class'), ('warning', 'the mask has no pixel of a class')
+    wrong = ('warning', 'the mask has values of no class')
     fatal = ('error', 'the mask has values that the head cannot learn')
     size, bits = 'the mask has another size than the image', 'the mask has more than 8 bits, which mmseg cuts off'
     never = ('warning', 'classes that never occur')
@@ -118,7 +119,7 @@ def test_label_maps(image: Path, tmp_path: Path) -> None:
     assert mask_problems(tmp_path, good[::2, ::2].copy()) == [('warning', size)]  # Resize makes them the same
     assert mask_problems(tmp_path, good[::2, ::2].copy(), loader='val') == [('error', size)]
     nothing = ('error', 'no annotation is of one of the classes')
-    assert mask_problems(tmp_path, good * 0 + 255) == [nothing, none]
+    assert mask_problems(tmp_path, good * 0 + 255) == [nothing]
     assert mask_problems(tmp_path, (good > 0) * np.uint8(255)) == [never]
     assert mask_problems(tmp_path, good + 1) == [fatal, never, wrong]
     assert mask_problems(tmp_path, b'x') == [('error', 'the mask is truncated or broken')]
@@ -233,9 +234,11 @@ def test_a_class_that_validation_lacks(root: Path) -> None:
     assert lines(classifier(root)) == []  # an empty directory keeps the numbers
     (root / 'val' / 'a').rmdir()
     (line,) = lines(classifier(root))
-    assert f"{root}/val: other classes than in {root}/train, which shifts the labels (no 'a'; each class" in line
+    assert (
+        f"{root}/val: other classes than in {root}/train, which shifts the labels (only one has 'a'; each class" in line
+    )
     (root / 'val' / 'd').mkdir()
-    assert "no 'a' and also 'd'" in ' '.join(lines(classifier(root)))
+    assert "only one has 'a', 'd'" in ' '.join(lines(classifier(root)))
     (root / 'val' / 'a').mkdir()
     assert not [line for line in lines(classifier(root, classes=4)) if 'shifts' in line]  # d is the last one
 
@@ -249,14 +252,6 @@ def test_numbers_and_names_of_directories(root: Path) -> None:
     (line, _) = lines(classifier(root, metainfo=dict(classes=('b', 'a', 'c'))))
     assert "metainfo.classes are not in alphabetical order (('b', 'a', 'c')" in line
     assert 'the directory does not exist' in lines(classifier(root / 'gone'))[0]
-    (root / 'train' / 'b' / '1.JPG').unlink()
-    (line,) = lines(classifier(root), 'warning')
-    assert line == f"{root}/train: a class has no images ('b')"
-    for part in ('train', 'val'):
-        (root / part / '.ipynb_checkpoints').mkdir()
-    found = lines(classifier(root))
-    assert len(found) == 2
-    assert "a hidden directory counts as a class; remove it ('.ipynb_checkpoints')" in found[0]
 
 
 def test_files_of_labels(root: Path) -> None:
@@ -264,6 +259,6 @@ def test_files_of_labels(root: Path) -> None:
     config = classifier(root)
     config.val_dataloader.dataset.ann_file = 'val.txt'
     assert [line.partition('val.txt, ')[2] for line in lines(config)] == [
-        'line 2: a label of no class (3; expected 0 to 2)',
-        "line 3: a line is not PATH LABEL ('c/1.JPG')",
+        "line 2: a line is not PATH LABEL ('b/1.JPG 3'; labels are 0 to 2)",
+        "line 3: a line is not PATH LABEL ('c/1.JPG'; labels are 0 to 2)",
     ]

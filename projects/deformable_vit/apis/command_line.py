@@ -105,22 +105,16 @@ def is_first_process() -> bool:
     return os.environ.get('RANK', default) == '0'
 
 
-def is_dict(value: object) -> bool:
-    """Return whether an option is the text of a dict or of a list with dicts."""
-    return isinstance(value, str) and bool(_DICT.search(value))
-
-
 class ConfigOptions(DictAction):
-    """Parse ``--cfg-options`` like mmengine's ``DictAction``, and leave dicts, which it misreads, as text.
+    """Parse ``--cfg-options`` like mmengine's ``DictAction``, but refuse dicts, which it misreads.
 
     Raises:
-        UserError: An argument is not KEY=VALUE, or its brackets are unbalanced.
+        UserError: An argument is not KEY=VALUE, has unbalanced brackets, or is a dict.
     """
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
     ) -> None:
-        texts = {}
         for option in values:
             key, equals, value = option.partition('=')
             if not key or not equals:
@@ -129,10 +123,12 @@ class ConfigOptions(DictAction):
             is_list = value.startswith(('(', '[')) or ',' in value
             if is_list and (value.count('(') != value.count(')') or value.count('[') != value.count(']')):
                 raise UserError(f'--cfg-options {key}: unbalanced brackets in {value!r}; write lists as KEY="[a,b]"')
-            if is_dict(value):
-                texts[key] = value
-        super().__call__(parser, namespace, [v for v in values if v.partition('=')[0] not in texts], option_string)
-        getattr(namespace, self.dest).update(texts)
+            if _DICT.search(value):
+                raise UserError(
+                    f'--cfg-options {key}: dicts cannot be written on the command line; set its entries, such as '
+                    f"{key}.KEY=VALUE, or write {key} in a config that begins with _base_ = 'CONFIG'"
+                )
+        super().__call__(parser, namespace, values, option_string)
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:

@@ -1,13 +1,13 @@
 """Check the datasets of a config: annotation files, then images and masks in parallel."""
 
-import json
+import math
 import os
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from functools import lru_cache
-from itertools import groupby
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from ..errors import first_line
 from .coco import check_coco, is_coco
 from .datasets import LOADERS, Data, Job, leaf_datasets, listed
 from .directories import First, check_classification
-from .images import missing_file
+from .images import is_missing
 from .masks import check_segmentation
 from .problem import Problem, Report
 from .voc import check_voc
 
+Progress = Callable[[int, int], None]
 # The quick form reads of each dataset at least so many images, and no more after so many seconds.
 _QUICK_FILES = 64
 _QUICK_SECONDS = 10.0
@@ -33,125 +34,93 @@ def check(
     *,
     quick: bool = False,
     loaders: Sequence[str] = LOADERS,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     workers: int | None = None,
 ) -> Report:
-    """Check the datasets of a config, without building the model.
+    """Return the problems of the datasets of a config, errors first, without building the model.
 
     Args:
         config: Of mmdet, mmseg or mmpretrain, with the command line's options.
         quick: Read every hundredth image for at most 10 s, and only the headers of images.
-        loaders: Dataloaders of the config.
         progress: Called with the number of files that are done and of all files.
         workers: Threads; by default one per core.
-
-    Returns:
-        A list of problems, errors first.
     """
-    deadline = time.monotonic() + _QUICK_SECONDS if quick else None
-    report, checked, jobs = Report(), [], []
-    read = lru_cache(maxsize=1)(lambda path: json.loads(path.read_bytes()))
-    first: First = {}
-    seen: set[str] = set()
+    deadline = time.monotonic() + (_QUICK_SECONDS if quick else math.inf)
+    report, first = Report(), First()
+    jobs: list[Job] = []
+    seen: list[dict[str, Any]] = []
+    training: list[Data] = []
     for loader in loaders:
-        for settings in leaf_datasets((config.get(loader) or {}).get('dataset')):
-            parts = ('type', 'data_root', 'ann_file', 'data_prefix', 'split', 'metainfo')
-            identity = json.dumps({part: settings.get(part) for part in parts}, default=str)
-            if identity in seen:  # the test dataset of most configs is that of validation
+        leaves = list(leaf_datasets((config.get(loader) or {}).get('dataset')))
+        for settings in leaves:
+            if (identity := {**settings, 'pipeline': None}) in seen:  # most configs test on validation data
                 continue
-            seen.add(identity)
-            data = Data(settings, loader, config, quick)
+            seen.append(identity)
+            data = Data(settings, loader, config, report, quick, len(leaves) > 1)
             try:
-                found = list(_jobs(data, report, read, first))
+                found = list(_jobs(data, first))
             except Exception as error:  # settings of any form, which mmengine refuses by itself
-                level = data.warning if quick else data.error
-                report.append(level('the dataset cannot be checked', '', '', first_line(error)))
+                data.warning('the dataset cannot be checked', detail=first_line(error))
                 continue
             step = max(1, min(100, len(found) // _QUICK_FILES)) if quick else 1
             jobs += found[::step]
-            if data.is_counted is None and step > 1:
-                data.is_counted = False
-            checked.append(data)
+            data.is_counted &= step == 1
+            training += [data] if data.is_train else []
     is_whole = _run(jobs, report, progress, workers, deadline)
-    for loader, group in groupby(checked, lambda data: data.loader):
-        has_errors = any(problem.loader == loader for problem in report.errors)
-        report.extend(_missing_classes(list(group), is_whole, has_errors))
-    report.sort(key=lambda p: (p.level, p.loader, p.kind, p.file, p.record))
+    if training and is_whole and all(data.is_counted for data in training):
+        _check_counts(training)
+    report.sort()
     return report
 
 
-def _jobs(data: Data, report: Report, read: Callable[[Path], Any], first: First) -> Iterator[Job]:
+def _jobs(data: Data, first: First) -> Iterator[Job]:
     """Check what is read as a whole, and yield a job for each image."""
-    if not data.is_local:
-        print_log(f'{data.loader}: not on a local disk, not checked')
+    checks: dict[str, Callable[[Data], Iterator[Job]]] = {
+        'mmdet.XMLDataset': check_voc,
+        'mmseg.BaseSegDataset': check_segmentation,
+        'mmpretrain.CustomDataset': partial(check_classification, first=first),
+    }
+    found = check_coco if is_coco(data) else next((checks[name] for name in checks if data.base(name)), None)
+    if not data.is_local or found is None:
+        kind, root = data.settings.get('type'), data.settings.get('data_root')
+        print_log(f'{data.loader}: there are no checks for {getattr(kind, "__name__", kind)} in {root}')
         data.is_counted = False
-    elif isinstance(names := (data.settings.get('metainfo') or {}).get('classes'), str):
-        report.append(data.error(f"metainfo.classes is the text {names!r}; write a tuple, such as ('cat',)"))
-    elif is_coco(data):
-        path = Path(data.dataset.ann_file)
-        if problem := missing_file(data, path, 'annotation file'):
-            report.append(problem)
-            return
-        try:
-            content = read(path)
-        except (ValueError, RecursionError, OSError) as error:
-            report.append(data.error('the annotation file is not JSON', path, '', first_line(error)))
-            return
-        report.checked['annotation files'] += 1
-        yield from check_coco(data, content, report)
-    elif data.base('mmdet.XMLDataset'):
-        yield from check_voc(data, report)
-    elif data.base('mmseg.BaseSegDataset'):
-        yield from check_segmentation(data, report)
-    elif data.base('mmpretrain.CustomDataset'):
-        yield from check_classification(data, report, first)
-    else:
-        kind, data.is_counted = data.settings.get('type'), False
-        print_log(f'{data.loader}: there are no checks for {getattr(kind, "__name__", kind)}')
+    elif not (file := data.dataset.ann_file):
+        yield from found(data)
+    elif not is_missing(data, Path(file), 'annotation file'):
+        data.report.checked['annotation files'] += 1
+        yield from found(data)
 
 
-def _run(
-    jobs: Sequence[Job],
-    report: Report,
-    progress: Callable[[int, int], None] | None,
-    workers: int | None,
-    deadline: float | None,
-) -> bool:
+def _run(jobs: Sequence[Job], report: Report, progress: Progress | None, workers: int | None, deadline: float) -> bool:
     """Run the jobs until the deadline; return whether all have been run."""
 
-    def run(job: Job) -> list[Problem] | None:
+    def run(job: Job) -> bool:
+        if time.monotonic() > deadline:
+            return False
         try:
-            return None if deadline is not None and time.monotonic() > deadline else list(job())
+            job()
         except Exception as error:  # files of any content
-            return [Problem('warning', '', 'a file cannot be checked', '', '', first_line(error))]
+            report.append(Problem('warning', '', 'a file cannot be checked', detail=first_line(error)))
+        return True
 
     done = 0
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        for number, future in enumerate(as_completed([pool.submit(run, job) for job in jobs]), 1):
-            problems = future.result()
-            done += problems is not None
-            report.extend(problems or ())
+    with warnings.catch_warnings(action='ignore'), ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        for number, is_done in enumerate(pool.map(run, jobs), 1):
+            done += is_done
             if progress:
                 progress(number, len(jobs))
     report.checked['images'] += done
     return done == len(jobs)
 
 
-def _missing_classes(group: Sequence[Data], is_whole: bool, has_errors: bool) -> Iterator[Problem]:
-    """Yield the classes that no dataset of a dataloader has."""
-    counts: Counter[str] = sum((data.counts for data in group), Counter())
-    for data in group:
-        others = {name for other in group if other is not data for name in other.classes if name not in other.unlisted}
-        if unlisted := [name for name in data.unlisted if name not in others]:
-            kind = f'classes {listed(unlisted)} are not in the annotation file'
-            yield data.error(kind, data.dataset.ann_file, '', data.unlisted[unlisted[0]])
-            return
-    data = group[0]
-    if data.is_train and all(is_whole if one.is_counted is None else one.is_counted for one in group):
-        classes = [name for one in group for name in one.classes]
-        found = f'found {dict(counts.most_common(20))}'
-        if never := [name for name in dict.fromkeys(classes) if not counts[name]]:
-            if len(never) < len(set(classes)):
-                yield data.warning('classes that never occur', '', '', f'{listed(never)}; {found}')
-            elif not has_errors:  # which say why
-                yield data.error('no annotation is of one of the classes', '', '', f'{listed(never)}; {found}')
+def _check_counts(group: Sequence[Data]) -> None:
+    """Find classes that no dataset of the training has."""
+    data, classes = group[0], list(dict.fromkeys(name for data in group for name in data.classes))
+    counts = sum((data.counts for data in group), Counter[str]())
+    never = [name for name in classes if not counts[name]]
+    detail = f'{listed(never)}; found {dict(counts.most_common(20))}'
+    if 0 < len(never) < len(classes):
+        data.warning('classes that never occur', detail=detail)
+    elif never and not any(problem.loader == data.loader for problem in data.report.errors):  # which say why
+        data.error('no annotation is of one of the classes', detail=detail)

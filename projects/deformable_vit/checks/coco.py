@@ -1,55 +1,45 @@
 """Checks of annotation files in COCO's format, by what mmdet and pycocotools do with each entry."""
 
+import json
 import math
-from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..errors import first_line
 from .datasets import Data, Job, check_heads, listed
 from .images import check_image
-from .problem import Problem, Report
 
 # A box may leave its image by rounding.
 _TOLERANCE = 2.0
-# The quick form looks at about so many annotations.
-_QUICK_ANNOTATIONS = 100_000
 
 
 def is_coco(data: Data) -> bool:
     """Return whether a dataset reads COCO's format of detection; those of LVIS and panoptic data differ."""
-    base, readers = data.base('mmdet.CocoDataset'), ('load_data_list', 'parse_data_info', 'COCOAPI')
-    is_plain = base and all(getattr(data.type, name) is getattr(base, name) for name in readers)
-    return bool(is_plain and data.settings.get('ann_file'))
+    base, readers = data.base('mmdet.CocoDataset'), ('load_data_list', 'parse_data_info')
+    return bool(base and all(getattr(data.type, name) is getattr(base, name) for name in readers))
 
 
-def check_coco(data: Data, content: Any, report: Report) -> Iterator[Job]:
-    """Report the problems of the content of an annotation file, and yield a job for each image.
-
-    Args:
-        content: The JSON.
-    """
+def check_coco(data: Data) -> Iterator[Job]:
+    """Check an annotation file, and yield a job for each image."""
     file = data.dataset.ann_file
-    lists: dict[str, Any] = {}
-    errors = len(report.errors)
+    try:
+        content = json.loads(Path(file).read_bytes())
+    except (ValueError, RecursionError, OSError) as error:
+        data.error('the annotation file is not JSON', file, '', first_line(error))
+        return
+    lists: dict[str, list[dict[str, Any]]] = {}
     for key in ('images', 'annotations', 'categories'):
-        value = lists[key] = content.get(key) if isinstance(content, dict) else None
+        value = content.get(key) if isinstance(content, dict) else None
         if key == 'annotations' and not value and not data.is_train:  # images to detect on, such as test-dev
             lists[key] = []
-        elif not isinstance(value, list):
-            report.append(data.error('not in COCO format: a list is missing', file, '', repr(key)))
-        elif not value:
-            report.append(data.error('a list is empty', file, '', repr(key)))
-        elif wrong := [i for i, entry in enumerate(value) if not isinstance(entry, dict)]:
-            report.append(data.error('not in COCO format: an entry is not a dict', file, f'{key} {wrong[0]}'))
-    if len(report.errors) > errors:
-        return
-    report.extend(_Coco(data, file, lists).problems())
-    for image in lists['images']:
-        if isinstance(name := image.get('file_name'), str):
-            record, path = f'image {image.get("id")!r}', Path(data.dataset.data_prefix['img'], name)
-            yield partial(check_image, data, path, _size(image), record, not data.quick)
+        elif not value or not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+            data.error('not in COCO format: a list of dicts is missing or empty', file, '', repr(key))
+        else:
+            lists[key] = value
+    if len(lists) == 3:
+        yield from _Coco(data, file, lists).check()
 
 
 class _Coco:
@@ -66,169 +56,168 @@ class _Coco:
         is_segm = any('segm' in metric.get('metric', 'bbox') for metric in metrics)
         self.needs_masks = bool(data.step('LoadAnnotations').get('with_mask')) if data.is_train else is_segm
         self.boxes: list[tuple[list[float], tuple[float, float]]] = []
+        # Ids of the categories that are classes, and of the images that have a box of them.
+        self.wanted = {key for key, name in self.names.items() if not data.classes or name in data.classes}
+        self.used: set[Any] = set()
 
-    def problems(self) -> Iterator[Problem]:
-        for key, entries in (('image', self.images), ('annotation', self.annotations), ('category', self.categories)):
-            yield from self._ids(key, entries)
+    def check(self) -> Iterator[Job]:
+        """Check all entries, and yield a job for each image."""
+        data = self.data
+        self._check_ids('image', self.images, 'file_name')
+        self._check_ids('annotation', self.annotations)
+        self._check_ids('category', self.categories, 'name')
+        self._check_classes()
+        for annotation in self.annotations:
+            self._check_annotation(annotation)
+        self._check_format()
+        if data.is_train and self.wanted:
+            self._check_filters()
         for image in self.images:
-            record = f'image {image.get("id")!r}'
-            if not isinstance(image.get('file_name'), str) or not image['file_name']:
-                yield self.data.error('an image has no file_name', self.file, record)
-            if not _size(image):
-                size = f'{image.get("width")!r} x {image.get("height")!r}'
-                yield self.data.error('an image has no valid width and height', self.file, record, size)
-        yield from self._classes()
-        step = max(1, len(self.annotations) // _QUICK_ANNOTATIONS) if self.data.quick else 1
-        self.data.is_counted = step == 1
-        for annotation in self.annotations[::step]:
-            yield from self._annotation(annotation)
-        yield from self._format()
-        yield from self._filters()
+            record, size = f'image {image.get("id")!r}', _size(image)
+            if size is None:
+                shown = f'{image.get("width")!r} x {image.get("height")!r}'
+                data.error('an image has no valid width and height', self.file, record, shown)
+            if isinstance(name := image.get('file_name'), str):
+                yield partial(check_image, data, Path(data.dataset.data_prefix['img'], name), size, record)
 
-    def _ids(self, key: str, entries: list[dict[str, Any]]) -> Iterator[Problem]:
-        values = [entry.get('id') for entry in entries]
-        for value in values:
+    def _check_ids(self, key: str, entries: list[dict[str, Any]], name: str | None = None) -> None:
+        """Check the ids of all entries of a kind, and that they have a name."""
+        seen = set()
+        is_evaluated = self.is_evaluated and key == 'annotation'
+        for entry in entries:
+            record = f'{key} {(value := entry.get("id"))!r}'
+            if name and not isinstance(entry.get(name), str):
+                self.data.error(f'{key} without a {name}', self.file, record)
             if not _is_id(value):
-                yield self.data.error('an id is neither a whole number nor text', self.file, f'{key} {value!r}')
-        for value, number in Counter(v for v in values if _is_id(v)).items():
-            record = f'{key} {value!r}'
-            if number > 1:
-                yield self.data.error(f'duplicate id of {key}', self.file, record, f'{number} times')
-            if key == 'annotation' and self.is_evaluated and isinstance(value, str) and not value.isdigit():
-                yield self.data.error('pycocotools cannot evaluate an id that is text', self.file, record)
-            elif key == 'annotation' and self.is_evaluated and value == 0:
+                self.data.error('an id is neither a whole number nor text', self.file, record)
+                continue
+            if value in seen:
+                self.data.error(f'duplicate id of {key}', self.file, record)
+            seen.add(value)
+            if is_evaluated and isinstance(value, str) and not value.isdigit():
+                self.data.error('pycocotools cannot evaluate an id that is text', self.file, record)
+            elif is_evaluated and value == 0:
                 kind = 'pycocotools takes the id 0 for "no match"; number annotations from 1'
-                yield self.data.warning(kind, self.file, record)
+                self.data.warning(kind, self.file, record)
 
-    def _classes(self) -> Iterator[Problem]:
+    def _check_classes(self) -> None:
         data, classes, file = self.data, self.data.classes, self.file
-        for category in self.categories:
-            if not isinstance(category.get('name'), str):
-                level = data.warning if 'name' in category else data.error
-                yield level('the name of a category is not text', file, f'category {category.get("id")!r}')
         if not classes:
             return
         names = tuple(str(name) for name in self.names.values())
         found = [name for name in names if name in classes]
         both = f'the config has {listed(classes)}, the file has {listed(names)}'
-        if twice := [name for name, number in Counter(found).items() if number > 1]:
-            yield data.error('two categories have one name', file, '', listed(twice))
-        elif found and found == list(classes[: len(found)]):
-            # mmdet numbers the classes in the order of the file: only the last ones may be missing.
-            data.unlisted = dict.fromkeys(classes[len(found) :], both)
-            yield from check_heads(data, classes)
+        missing = listed([name for name in classes if name not in found])
+        if len(set(found)) < len(found):
+            data.error('two categories have one name', file, '', listed(found))
+        elif found == list(classes):
+            check_heads(data, classes)
         elif set(found) == set(classes):
             kind = f'classes must be in the order of the annotation file, {tuple(found)}'
-            yield data.error(kind, file, '', both)
+            data.error(kind, file, '', both)
         else:
-            unknown = listed([name for name in classes if name not in found])
-            kind = f'classes {unknown} are not in the annotation file'
-            yield data.error(kind, file, '', f'{both}; set metainfo=dict(classes={names})')
+            # mmdet numbers the classes in the order of the file: only the last ones may be missing.
+            is_usable = data.is_part and found and found == list(classes[: len(found)])
+            level = data.warning if is_usable else data.error
+            kind = f'classes {missing} are not in the annotation file'
+            level(kind, file, '', f'{both}; set metainfo=dict(classes={names})')
 
-    def _annotation(self, annotation: dict[str, Any]) -> Iterator[Problem]:
+    def _check_annotation(self, annotation: dict[str, Any]) -> None:
         """Follow mmdet's ``CocoDataset.parse_data_info``, then pycocotools."""
-        data, file, record = self.data, self.file, f'annotation {annotation.get("id")!r}'
-        category, image = (annotation.get(key) for key in ('category_id', 'image_id'))
+        data, where = self.data, (self.file, f'annotation {annotation.get("id")!r}')
+        category, image, bbox = (annotation.get(key) for key in ('category_id', 'image_id', 'bbox'))
         for key, value, known in (('category_id', category, self.names), ('image_id', image, self.sizes)):
             if isinstance(value, (dict, list)) or key not in annotation:  # pycocotools looks it up
-                yield data.error(f'{key} is neither a whole number nor text', file, record, repr(value)[:80])
+                data.error(f'{key} is neither a whole number nor text', *where, repr(value)[:80])
                 return
             if value not in known:
-                yield data.warning(f'unknown {key}: mmdet drops the annotation', file, record, repr(value))
-        if image not in self.sizes or annotation.get('ignore'):
+                data.warning(f'unknown {key}: mmdet drops the annotation', *where, repr(value))
+        if category in self.wanted:
+            self.used.add(image)
+        box, size, area = _numbers(bbox, 4), self.sizes.get(image), annotation.get('area')
+        if size is None or annotation.get('ignore'):
             return
-        if self.is_evaluated and category in self.names:
-            for key in {'iscrowd', 'area'} - annotation.keys():
-                yield data.error(f'no {key!r}, which pycocotools needs', file, record)
-        box, size = _numbers(annotation.get('bbox'), 4), self.sizes[image]
-        area: Any = annotation.get('area')
+        if self.is_evaluated and category in self.wanted and 'iscrowd' not in annotation:
+            data.error("no 'iscrowd', which pycocotools needs", *where)
         if box is None:
-            yield data.error('a box is not four finite numbers', file, record, repr(annotation.get('bbox'))[:80])
-        if box is None or size is None:
+            data.error('a box is not four finite numbers', *where, repr(bbox)[:80])
             return
         self.boxes.append((box, size))
-        (x, y, w, h), shown = box, f'{box}, {area=} in {size[0]:g} x {size[1]:g}'
-        is_outside = w < 0 or h < 0 or x >= size[0] or y >= size[1] or x + w <= 0 or y + h <= 0
-        if not is_outside and (isinstance(area, bool) or not isinstance(area, (int, float))):
-            yield data.error('an annotation has no valid area, which mmdet reads', file, record, repr(area)[:80])
-        elif is_outside or not area > 0 or w < 1 or h < 1:
-            kind = 'a box is inverted, outside of its image, below one pixel or without area: mmdet drops it'
-            yield data.warning(kind, file, record, shown)
+        (x, y, w, h), detail = box, f'{box}, {area=} in {size[0]:g} x {size[1]:g}'
+        if w < 1 or h < 1 or x >= size[0] or y >= size[1] or x + w <= 0 or y + h <= 0:
+            kind = 'a box is inverted, outside of its image or below one pixel: mmdet drops it'
+            data.warning(kind, *where, detail)
+        elif not isinstance(area, (int, float)) or isinstance(area, bool):
+            data.error('an annotation has no valid area, which mmdet reads', *where, repr(area)[:80])
+        elif not area > 0:
+            data.warning('a box has no area: mmdet drops it', *where, detail)
         elif category in self.names:
             data.counts[str(self.names[category])] += 1
-            if min(x, y) < -_TOLERANCE or x + w > size[0] + _TOLERANCE or y + h > size[1] + _TOLERANCE:
-                yield data.warning('a box leaves its image', file, record, shown)
-            if self.needs_masks and self.names[category] in data.classes:
-                for is_fatal, kind, detail in _segmentation(annotation.get('segmentation'), size):
-                    yield (data.error if is_fatal else data.warning)(kind, file, record, detail)
+            if min(x, y) < -_TOLERANCE or _is_beyond(x + w, y + h, size):
+                data.warning('a box leaves its image', *where, detail)
+            mask, is_read = annotation.get('segmentation'), self.needs_masks and category in self.wanted
+            if is_read and (wrong := _wrong_segmentation(mask, size)):
+                data.error(wrong, *where, repr(mask)[:80])
 
-    def _format(self) -> Iterator[Problem]:
+    def _check_format(self) -> None:
         """Find boxes that have another format than COCO's (x, y, width, height) in pixels."""
         boxes = self.boxes
-        if boxes and all(max(b) <= 1.001 and min(b) >= 0 for b, _ in boxes) and max(max(s) for _, s in boxes) > 2:
-            kind = 'boxes are normalized (0 to 1); COCO has pixels'
-            yield self.data.error(kind, self.file, '', f'all {len(boxes)} boxes')
-            return
-        leaving = sum(x + w > s[0] + _TOLERANCE or y + h > s[1] + _TOLERANCE for (x, y, w, h), s in boxes)
-        if leaving > len(boxes) // 20 and all(
-            w > x > -_TOLERANCE and h > y > -_TOLERANCE and w <= s[0] + _TOLERANCE and h <= s[1] + _TOLERANCE
-            for (x, y, w, h), s in boxes
-        ):
+        is_normalized = all(max(box) <= 1.001 and min(box) >= 0 and max(size) > 2 for box, size in boxes)
+        are_corners = all(w > x and h > y and not _is_beyond(w, h, size) for (x, y, w, h), size in boxes)
+        leaving = sum(_is_beyond(x + w, y + h, size) for (x, y, w, h), size in boxes)
+        if boxes and is_normalized:
+            self.data.error('boxes are normalized (0 to 1); COCO has pixels', self.file)
+        # A few boxes may leave their images by mistake; and one at a border says that the format is right.
+        elif are_corners and len(boxes) >= 5 and leaving >= len(boxes) / 2:
             kind = 'boxes look like corners (x0, y0, x1, y1); COCO has (x, y, width, height)'
-            detail = f'{leaving} of {len(boxes)} leave their images as (x, y, width, height), none as corners'
-            level = self.data.error if len(boxes) >= 5 and leaving >= len(boxes) / 2 else self.data.warning
-            yield level(kind, self.file, '', detail)
+            self.data.error(kind, self.file, '', f'{leaving} of {len(boxes)} leave their images')
 
-    def _filters(self) -> Iterator[Problem]:
-        """Find what ``filter_cfg`` leaves for training."""
-        data, classes, filters = self.data, self.data.classes, self.data.dataset.filter_cfg or {}
-        wanted = {key for key, name in self.names.items() if not classes or name in classes}
-        used = {a.get('image_id') for a in self.annotations if _is_id(i := a.get('category_id')) and i in wanted}
-        empty = {key for key in self.sizes if filters.get('filter_empty_gt') and key not in used}
+    def _check_filters(self) -> None:
+        """Find images that ``filter_cfg`` drops from training."""
+        filters = self.data.dataset.filter_cfg or {}
+        empty = set(self.sizes) - self.used if filters.get('filter_empty_gt') else set()
         small = {key for key, size in self.sizes.items() if size and min(size) < filters.get('min_size', 0)}
-        if data.is_train and wanted and (empty or small):
-            detail = f'{len(empty | small)} of {len(self.sizes)}: {len(empty)} without a box of the classes'
-            detail += f', {len(small)} smaller than min_size={filters["min_size"]}' if small else ''
-            level = data.error if len(empty | small) == len(self.sizes) else data.warning
-            yield level('filter_cfg drops images', self.file, '', detail)
+        if dropped := len(empty | small):
+            level = self.data.error if dropped == len(self.sizes) else self.data.warning
+            detail = f'{dropped} of {len(self.sizes)}: no box of the classes, or below min_size'
+            level('filter_cfg drops images', self.file, '', detail)
+
+
+def _is_beyond(x: float, y: float, size: tuple[float, float]) -> bool:
+    return x > size[0] + _TOLERANCE or y > size[1] + _TOLERANCE
 
 
 def _is_id(value: Any) -> bool:
     """Return whether a value may be an id: a whole number, which other programs write as 1.0, or text."""
-    is_number = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-    return (is_number and not isinstance(value, bool)) or isinstance(value, str)
+    return type(value) in (int, str) or (type(value) is float and value.is_integer())
 
 
 def _numbers(value: Any, length: int) -> list[float] | None:
     """Return finite numbers of a list of the given length, else None."""
-    if not isinstance(value, (list, tuple)) or len(value) != length:
-        return None
-    if any(isinstance(v, bool) or not isinstance(v, (int, float)) or not math.isfinite(v) for v in value):
-        return None
-    return list(value)
+    is_list = isinstance(value, list) and len(value) == length
+    return value if is_list and all(type(v) in (int, float) and math.isfinite(v) for v in value) else None
 
 
 def _size(image: dict[str, Any]) -> tuple[float, float] | None:
+    """Return (width, height) that the file says of an image."""
     size = _numbers([image.get('width'), image.get('height')], 2)
     return (size[0], size[1]) if size and min(size) >= 1 else None
 
 
-def _segmentation(value: Any, size: tuple[float, float]) -> Iterator[tuple[bool, str, str]]:
-    """Yield what is wrong with polygons or an RLE: whether mmdet fails, or ignores it, then kind and detail."""
+def _wrong_segmentation(value: Any, size: tuple[float, float]) -> str | None:
+    """Return why mmdet fails at polygons or an RLE in an image of (width, height)."""
     if not value:
-        yield True, 'no "segmentation", which with_mask=True needs', ''
-    elif isinstance(value, list):
-        for polygon in value:
-            if not isinstance(polygon, list) or (_numbers(polygon, len(polygon)) is None):
-                yield True, 'a polygon is not a list of finite numbers', repr(polygon)[:80]
-            elif len(polygon) < 6 or len(polygon) % 2:
-                yield False, 'a polygon has fewer than 3 points or half a point', f'{len(polygon)} numbers'
-    elif not isinstance(value, dict):
-        yield True, 'a segmentation is neither polygons nor RLE', repr(value)[:80]
-    elif not isinstance(counts := value.get('counts'), (list, str)) or value.get('size') is None:
-        yield False, 'an RLE has no counts or size: mmdet ignores the box', repr(value)[:80]
-    elif (extent := _numbers(value['size'], 2)) != [size[1], size[0]]:
-        wanted = f'the image is {size[1]:g} x {size[0]:g} (height x width)'
-        yield True, 'an RLE has another size than the image', f'{value["size"]!r}; {wanted}'
-    elif isinstance(counts, list) and (not _numbers(counts, len(counts)) or sum(counts) != math.prod(extent)):
-        yield True, 'the counts of an RLE do not add up to its size', f'{extent!r}'
+        return 'no "segmentation", which with_mask=True needs'
+    if isinstance(value, list):
+        is_valid = all(isinstance(polygon, list) and _numbers(polygon, len(polygon)) is not None for polygon in value)
+        return None if is_valid else 'a polygon is not a list of finite numbers'
+    if not isinstance(value, dict):
+        return 'a segmentation is neither polygons nor RLE'
+    extent, counts = value.get('size'), value.get('counts')
+    if not isinstance(counts, (list, str)) or extent is None:
+        return None  # mmdet ignores the box
+    if _numbers(extent, 2) != [size[1], size[0]]:
+        return 'an RLE has another size than the image'
+    if isinstance(counts, list) and (not _numbers(counts, len(counts)) or sum(counts) != math.prod(extent)):
+        return 'the counts of an RLE do not add up to its size'
+    return None

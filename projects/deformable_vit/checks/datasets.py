@@ -1,21 +1,20 @@
 """What a config says about its datasets and heads."""
 
-import inspect
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS, TRANSFORMS
+from mmengine.registry import DATASETS, TRANSFORMS, Registry
 
 from .._nested import walk
-from .problem import Problem
+from .problem import Problem, Report
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-Job = Callable[[], Iterable[Problem]]
+Job = Callable[[], object]
 # Heads whose labels are certainly those of the dataset.
 _MAIN_HEADS = re.compile(
     r'model(\.detector)?(\.roi_head)?\.(bbox_head|mask_head|decode_head|panoptic_head|head)(\.\d+)?'
@@ -34,30 +33,22 @@ def leaf_datasets(node: Any) -> Iterator[dict[str, Any]]:
 
 @dataclass(eq=False)
 class Data:
-    """A dataset of a config.
-
-    Attributes:
-        settings: Its dict in the config.
-        loader: The dataloader, a key of the config.
-        quick: Whether to read only a part of the files.
-        counts: How often each class was found, in annotations or images.
-        is_counted: Whether they are all; None if the images say it.
-        unlisted: Classes that its annotation file does not list, and what to say if no other dataset does.
-    """
+    """A dataset of a config; its checks add problems to the report."""
 
     settings: dict[str, Any]
     loader: str
     config: Config
+    report: Report
     quick: bool = False
+    is_part: bool = False  # other datasets of the loader may have the classes that this one lacks
+    is_counted: bool = True  # all files are read, and say how often each class was found
     counts: Counter[str] = field(default_factory=Counter)
-    is_counted: bool | None = None
-    unlisted: dict[str, str] = field(default_factory=dict)
 
-    def error(self, kind: str, file: object = '', record: str = '', detail: str = '') -> Problem:
-        return Problem('error', self.loader, kind, str(file), record, detail)
+    def error(self, kind: str, file: object = '', record: str = '', detail: str = '') -> None:
+        self.report.append(Problem('error', self.loader, kind, str(file), record, detail))
 
-    def warning(self, kind: str, file: object = '', record: str = '', detail: str = '') -> Problem:
-        return Problem('warning', self.loader, kind, str(file), record, detail)
+    def warning(self, kind: str, file: object = '', record: str = '', detail: str = '') -> None:
+        self.report.append(Problem('warning', self.loader, kind, str(file), record, detail))
 
     @property
     def is_train(self) -> bool:
@@ -67,20 +58,19 @@ class Data:
     def scope(self) -> str:
         return self.settings.get('_scope_') or self.config.get('default_scope') or 'mmengine'
 
+    def _class(self, registry: Registry, kind: Any) -> Any:
+        """Return the class that a type means, which may be a class; None for an unknown name."""
+        with registry.switch_scope_and_registry(self.scope) as scoped:
+            return scoped.get(kind) if isinstance(kind, str) else kind
+
     @cached_property
     def type(self) -> Any:
-        """The class of the dataset; None for an unknown name."""
-        kind = self.settings.get('type')
-        if isinstance(kind, str):
-            with DATASETS.switch_scope_and_registry(self.scope) as registry:
-                kind = registry.get(kind)
-        return kind if inspect.isclass(kind) else None
+        return self._class(DATASETS, self.settings.get('type'))
 
     def base(self, name: str) -> Any:
         """Return the base class with a name such as ``mmdet.CocoDataset``, or None."""
-        package, _, last = name.partition('.')
-        bases = inspect.getmro(self.type) if self.type else ()
-        return next((b for b in bases if b.__name__ == last and b.__module__.split('.')[0] == package), None)
+        bases = getattr(self.type, '__mro__', ())
+        return next((b for b in bases if f'{b.__module__.partition(".")[0]}.{b.__name__}' == name), None)
 
     @cached_property
     def dataset(self) -> Any:
@@ -108,13 +98,10 @@ class Data:
     @cached_property
     def has_own_steps(self) -> bool:
         """Whether a transform of the pipeline is not one of OpenMMLab, and may do anything with annotations."""
-        kinds = [step['type'] for step in self.settings.get('pipeline') or ()]
-        with TRANSFORMS.switch_scope_and_registry(self.scope) as registry:
-            kinds = [registry.get(kind) if isinstance(kind, str) else kind for kind in kinds]
+        kinds = [self._class(TRANSFORMS, step['type']) for step in self.settings.get('pipeline') or ()]
         return any(not getattr(kind, '__module__', '').startswith('mm') for kind in kinds)
 
     def evaluators(self) -> list[dict[str, Any]]:
-        """Return the evaluators of the loader."""
         found = None if self.is_train else self.config.get(self.loader.replace('dataloader', 'evaluator'))
         return [e for e in (found if isinstance(found, (list, tuple)) else [found]) if isinstance(e, dict)]
 
@@ -142,19 +129,19 @@ def numbers_of_classes(model: Any) -> Iterator[tuple[str, int]]:
                 yield f'{key}.{name}', number
 
 
-def check_heads(data: Data, classes: Sequence[str]) -> Iterator[Problem]:
+def check_heads(data: Data, classes: Sequence[str]) -> None:
     """Compare the heads with the number of classes: labels above it stop training, a spare output does no harm."""
-    if 'language_model' in data.config.model or data.has_own_steps:
+    model = data.config.model
+    if 'language_model' in model or data.has_own_steps:
         return
-    text = f'{data.loader} has {len(classes)} classes: {listed(classes)}'
-    for key, number in numbers_of_classes(data.config.model):
-        if number == len(classes):
-            continue
-        # The label maps say which labels a segmentor gets; DETR's detections have every class that its head has.
-        is_detr = bool(data.evaluators()) and any(k.endswith('num_queries') for k, _ in walk(data.config.model, ''))
+    # The label maps say which labels a segmentor gets; DETR's detections have every class that its head has.
+    is_detr = bool(data.evaluators()) and any(key.endswith('num_queries') for key, _ in walk(model, ''))
+    for key, number in numbers_of_classes(model):
         is_main = bool(_MAIN_HEADS.fullmatch(key.rpartition('.')[0])) and data.scope != 'mmseg'
         level = data.error if is_main and (number < len(classes) or is_detr) else data.warning
-        yield level(f'{key} is {number}', detail=f'{text}; set {key}={len(classes)}')
+        if number != len(classes):
+            detail = f'{data.loader} has {len(classes)} classes: {listed(classes)}; set {key}={len(classes)}'
+            level(f'{key} is {number}', detail=detail)
 
 
 def listed(names: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """Checks of the label maps of segmentation datasets."""
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -11,95 +12,81 @@ from mmengine.fileio import list_dir_or_file
 from .._nested import walk
 from ..errors import first_line
 from .datasets import Data, Job, check_heads, listed
-from .images import check_image, image_size, missing_file
-from .problem import Problem, Report
+from .images import check_image, is_missing
+
+# Number of outputs and ignored label of each head; a softmax stops at any other label.
+_Heads = dict[str, tuple[float, int]]
 
 
-def check_segmentation(data: Data, report: Report) -> Iterator[Job]:
-    """Report the problems of the lists of files, as mmseg finds them, and yield a job for each image."""
-    dataset, labels = data.dataset, _Labels(data)
-    report.extend(check_heads(data, data.classes))
+def check_segmentation(data: Data) -> Iterator[Job]:
+    """Check the lists of files, as mmseg finds them, and yield a job for each image."""
+    dataset = data.dataset
+    check_heads(data, data.classes)
     for directory in filter(None, dataset.data_prefix.values()):
         if not Path(directory).is_dir():
-            report.append(data.error('the directory does not exist; set data_root and data_prefix', directory))
+            data.error('the directory does not exist; set data_root and data_prefix', directory)
             return
     pairs, directory = dataset.load_data_list(), dataset.data_prefix.get('seg_map_path')
     if not pairs:
         kind = f'no file ends with {dataset.img_suffix!r}; set data_root, data_prefix and img_suffix'
-        report.append(data.error(kind, dataset.data_prefix.get('img_path')))
+        data.error(kind, dataset.data_prefix.get('img_path'))
     if directory and not dataset.ann_file:
         names = list_dir_or_file(directory, list_dir=False, suffix=dataset.seg_map_suffix, recursive=True)
-        for mask in sorted({str(Path(directory, name)) for name in names} - {pair['seg_map_path'] for pair in pairs}):
-            report.append(data.warning('the mask has no image', mask, '', f'img_suffix is {dataset.img_suffix!r}'))
+        for mask in {str(Path(directory, name)) for name in names} - {pair['seg_map_path'] for pair in pairs}:
+            data.warning('the mask has no image', mask, '', f'img_suffix is {dataset.img_suffix!r}')
+    heads: _Heads = {}
+    for key, head in walk(data.config.model.get('decode_head'), 'model.decode_head'):
+        if isinstance(head, dict) and isinstance(number := head.get('num_classes'), int):
+            is_softmax = 'num_queries' not in head and not any(
+                k.endswith('.use_sigmoid') and v for k, v in walk(head, key)
+            )
+            heads[key] = max(number, 2) if is_softmax else math.inf, head.get('ignore_index', 255)
     for pair in pairs:
-        yield partial(labels.check_pair, Path(pair['img_path']), pair.get('seg_map_path'))
+        yield partial(_check_pair, data, heads, Path(pair['img_path']), pair.get('seg_map_path'))
 
 
-class _Labels:
-    """The labels of a dataset of mmseg, and what the heads do with them."""
+def _check_pair(data: Data, heads: _Heads, image: Path, mask: str | None) -> None:
+    """Check an image and its label map."""
+    shown = check_image(data, image)
+    if not mask or is_missing(data, Path(mask), 'mask'):
+        return
+    try:
+        backend = data.step('LoadAnnotations').get('imdecode_backend', 'pillow')
+        values = mmcv.imread(mask, flag='unchanged', backend=backend).squeeze()
+    except Exception as error:  # a damaged file can raise anything
+        data.error('the mask is truncated or broken', mask, '', first_line(error))
+        return
+    if data.has_own_steps:  # which may read the file in another way
+        return
+    if values.ndim != 2:
+        detail = f'{values.shape[-1]}; save the class of each pixel as a gray value'
+        data.error('the mask does not have one channel', mask, '', detail)
+    elif (highest := values.max(initial=0)) > 255:
+        data.error('the mask has more than 8 bits, which mmseg cuts off', mask, '', f'values up to {highest}')
+    else:
+        size = values.shape[::-1]
+        if shown is not None and size != shown:
+            # Resizing to one scale helps in training; an evaluation compares with the image.
+            is_scaled = data.is_train and abs(size[0] * shown[1] - size[1] * shown[0]) < max(*size, *shown)
+            detail = f'{size[0]} x {size[1]}, the image is {shown[0]} x {shown[1]}'
+            (data.warning if is_scaled else data.error)('the mask has another size than the image', mask, '', detail)
+        _check_values(data, heads, mask, np.unique(values.astype(np.uint8)).tolist())
 
-    def __init__(self, data: Data) -> None:
-        dataset, self.data, self.classes = data.dataset, data, data.classes
-        self.zero = dataset.reduce_zero_label
-        self.label_map: dict[int, int] = dataset.label_map or {}
-        self.backend = data.step('LoadAnnotations').get('imdecode_backend', 'pillow')
-        # (number of outputs, ignored label) by key, of the heads with a softmax, which stops at another label.
-        self.heads: dict[str, tuple[int, int]] = {}
-        self.ignored = {255, dataset.ignore_index}
-        for key, head in walk(data.config.model.get('decode_head'), 'model.decode_head'):
-            if isinstance(head, dict) and isinstance(number := head.get('num_classes'), int):
-                self.ignored.add(ignored := head.get('ignore_index', 255))
-                if 'num_queries' not in head and not any(k.endswith('.use_sigmoid') and v for k, v in walk(head, key)):
-                    self.heads[key] = max(number, 2), ignored
 
-    def check_pair(self, image: Path, mask: str | None) -> Iterator[Problem]:
-        """Yield the problems of an image and its label map."""
-        yield from check_image(self.data, image, decode=not self.data.quick)
-        if mask:
-            yield from self._check(Path(mask), image)
-
-    def _check(self, file: Path, image: Path) -> Iterator[Problem]:
-        data = self.data
-        if problem := missing_file(data, file, 'mask'):
-            yield problem
-            return
-        try:
-            values = mmcv.imread(file, flag='unchanged', backend=self.backend).squeeze()
-        except Exception as error:  # a damaged file can raise anything
-            yield data.error('the mask is truncated or broken', file, '', first_line(error))
-            return
-        if data.has_own_steps:  # which may read the file in another way
-            return
-        if values.ndim != 2:
-            detail = f'{values.shape[-1]}; save the class of each pixel as a gray value'
-            yield data.error('the mask does not have one channel', file, '', detail)
-        elif values.max(initial=0) > 255:
-            detail = f'values up to {values.max()}'
-            yield data.error('the mask has more than 8 bits, which mmseg cuts off', file, '', detail)
-        else:
-            shown, size = image_size(data, image), values.shape[::-1]
-            if shown is not None and size != shown:
-                # Resizing to one scale helps in training; an evaluation compares with the image.
-                is_scaled = data.is_train and abs(size[0] * shown[1] - size[1] * shown[0]) < max(*size, *shown)
-                level = data.warning if is_scaled else data.error
-                detail = f'{size[0]} x {size[1]}, the image is {shown[0]} x {shown[1]}'
-                yield level('the mask has another size than the image', file, '', detail)
-            yield from self._check_values(file, np.unique(values.astype(np.uint8)).tolist())
-
-    def _check_values(self, file: Path, values: list[int]) -> Iterator[Problem]:
-        """Compare the labels that training gets with the classes and the heads."""
-        labels = {value: (255 if value in (0, 255) else value - 1) if self.zero else value for value in values}
-        labels = {value: self.label_map.get(label, label) for value, label in labels.items()}
-        found = {label for label in labels.values() if label < len(self.classes) and label not in self.ignored}
-        self.data.counts.update(self.classes[label] for label in found)
-        if not found:
-            yield self.data.warning('the mask has no pixel of a class', file)
-        if wrong := [v for v, label in labels.items() if label not in found and label not in self.ignored]:
-            first, last = int(self.zero), len(self.label_map or self.classes) - (not self.zero)
-            kind, detail = 'the mask has values of no class', f'{wrong[:10]}; expected {first} to {last}'
-            yield self.data.warning(kind, file, '', f'{detail} for the classes {listed(self.classes)}')
-        for key, (number, ignored) in self.heads.items():
-            fatal = [v for v, label in labels.items() if label >= number and label != ignored]
-            if fatal and self.data.is_train:
-                detail = f'{fatal[:10]}; {key} has {number} outputs and ignores {ignored} (ignore_index)'
-                yield self.data.error('the mask has values that the head cannot learn', file, '', detail)
+def _check_values(data: Data, heads: _Heads, mask: str, values: list[int]) -> None:
+    """Compare the labels that training gets with the classes and the heads."""
+    zero, label_map = data.dataset.reduce_zero_label, data.dataset.label_map or {}
+    labels = {value: (255 if value in (0, 255) else value - 1) if zero else value for value in values}
+    labels = {value: label_map.get(label, label) for value, label in labels.items()}
+    ignored = {255, data.dataset.ignore_index, *(label for _, label in heads.values())}
+    found = {label for label in labels.values() if label < len(data.classes) and label not in ignored}
+    data.counts.update(data.classes[label] for label in found)
+    if wrong := [value for value, label in labels.items() if label not in found | ignored]:
+        expected = f'{int(zero)} to {len(label_map or data.classes) - (not zero)}'
+        detail = f'{wrong[:10]}; expected {expected} for the classes {listed(data.classes)}'
+        data.warning('the mask has values of no class', mask, '', detail)
+    for key, (number, own) in heads.items():
+        fatal = [value for value, label in labels.items() if label >= number and label != own]
+        if fatal and data.is_train:
+            detail = f'{fatal[:10]}; {key} has {number} outputs and ignores {own} (ignore_index)'
+            data.error('the mask has values that the head cannot learn', mask, '', detail)

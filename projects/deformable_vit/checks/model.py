@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from mmengine.optim import ConstantParamScheduler, LinearParamScheduler
+from mmengine.optim import LinearParamScheduler
 from mmengine.runner import Runner
 from torch import nn
 
@@ -12,10 +12,6 @@ from ..errors import UserError
 
 def check_model(model: nn.Module, scope: str) -> None:
     """Compare the input channels of neck and head with what they get from one of this package's backbones.
-
-    Args:
-        model: Of mmdet, mmseg or mmpretrain, not wrapped.
-        scope: Which of them.
 
     Raises:
         UserError: The channels differ.
@@ -28,48 +24,33 @@ def check_model(model: nn.Module, scope: str) -> None:
     source = f'the backbone returns {channels} channels (out_indices={tuple(backbone.out_indices)})'
     wanted = getattr(neck, 'in_channels', None)
     if isinstance(wanted, Sequence) and list(wanted) != channels:
-        raise UserError(
-            f'model.neck.in_channels is {list(wanted)}, but {source}; set model.neck.in_channels="{channels}"'
-        )
+        key = 'model.neck.in_channels'
+        raise UserError(f'{key} is {list(wanted)}, but {source}; set {key}="{channels}"')
     for name in ('decode_head', 'auxiliary_head', 'head', 'rpn_head', 'bbox_head'):
         head: Any = getattr(model, name, None)
-        expected = _expected_channels(head, neck, channels, scope)
-        if expected is not None and (found := _total(head.in_channels)) != expected:
+        kinds, necks = {kind.__name__ for kind in type(head).__mro__}, type(neck).__name__
+        # How many channels the head gets, those of several feature maps together.
+        if scope == 'mmseg' and neck is None and 'BaseDecodeHead' in kinds:
+            expected = sum(channels[i] for i in _listed(head.in_index))
+        elif scope == 'mmpretrain' and 'LinearClsHead' in kinds and necks in ('NoneType', 'GlobalAveragePooling'):
+            expected = channels[-1]
+        elif scope == 'mmdet' and necks == 'FPN' and kinds & {'AnchorHead', 'AnchorFreeHead'}:
+            expected = neck.out_channels
+        else:
+            continue
+        if (found := sum(_listed(head.in_channels))) != expected:
             raise UserError(f'model.{name}.in_channels is {found}, but gets {expected}: {source}')
 
 
-def _expected_channels(head: Any, neck: Any, channels: Sequence[int], scope: str) -> int | None:
-    """Return how many channels a head gets, those of several feature maps together; None if it is not certain."""
-    kinds = {kind.__name__ for kind in type(head).__mro__}
-    if scope == 'mmseg' and neck is None and 'BaseDecodeHead' in kinds:
-        return sum(channels[i] for i in (head.in_index if isinstance(head.in_index, Sequence) else [head.in_index]))
-    if (
-        scope == 'mmpretrain'
-        and 'LinearClsHead' in kinds
-        and type(neck).__name__ in ('NoneType', 'GlobalAveragePooling')
-    ):
-        return channels[-1]
-    if scope == 'mmdet' and type(neck).__name__ == 'FPN' and kinds & {'AnchorHead', 'AnchorFreeHead'}:
-        return neck.out_channels
-    return None
-
-
-def _total(channels: int | Sequence[int]) -> int:
-    return sum(channels) if isinstance(channels, Sequence) else channels
+def _listed(value: int | Sequence[int]) -> Sequence[int]:
+    return value if isinstance(value, Sequence) else [value]
 
 
 def warmup_warning(runner: Runner) -> str | None:
-    """Return a warning if warm-up takes more than a tenth of all iterations, else ``None``.
-
-    Args:
-        runner: At the beginning of training, with its schedulers built.
-    """
+    """Return a warning if warm-up takes more than a tenth of a training that is about to begin, else ``None``."""
     built = runner.param_schedulers
     for i, scheduler in enumerate(built if isinstance(built, list) else []):  # those of several optimizers are a dict
-        if isinstance(scheduler, LinearParamScheduler):
-            is_warmup = scheduler.start_factor < scheduler.end_factor
-        else:
-            is_warmup = isinstance(scheduler, ConstantParamScheduler) and scheduler.factor < 1
+        is_warmup = isinstance(scheduler, LinearParamScheduler) and scheduler.start_factor < scheduler.end_factor
         # `end` of a scheduler that steps once per epoch counts epochs.
         length, total = runner.max_iters // runner.max_epochs if scheduler.by_epoch else 1, runner.max_iters
         warmup = min(scheduler.end * length, total) - scheduler.begin * length

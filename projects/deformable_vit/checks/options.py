@@ -5,7 +5,6 @@ import copy
 import difflib
 import importlib
 import inspect
-import re
 from functools import cache
 from typing import Any
 
@@ -25,10 +24,6 @@ TOP_LEVEL = {
     *('find_unused_parameters', 'init_weights_for_test_or_val', 'model_wrapper_cfg', 'runner_type', 'strategy'),
     *('sync_bn', 'tta_model', 'tta_pipeline'),
 } - {'self', 'cfg'}
-# `dict(...)` or `{'key': ...}` at the beginning of a value or of an element of a list; `{}.pth` is a file name.
-DICT = re.compile(r"""(^|[\[(,])\s*(dict\(|\{\s*(['"]|\w+\s*:))""")
-# A key that is closer than this to an argument, and no argument itself, is a misspelled one.
-_CLOSE = 0.85
 
 
 def check_options(options: dict[str, Any], config: Config, path: str) -> None:
@@ -36,14 +31,13 @@ def check_options(options: dict[str, Any], config: Config, path: str) -> None:
 
     Args:
         options: Values by dotted key, such as ``model.backbone.with_cp``.
-        config: The config without the options.
-        path: Its file, for messages.
+        config: The config at ``path``, without the options.
 
     Raises:
-        UserError: A key is unknown or a variable that nothing reads, or the value is a dict.
+        UserError: A key is unknown, or a variable that nothing reads.
     """
-    for key, value in options.items():
-        _check_option(key, value, config, path)
+    for key in options:
+        _check_option(key, config, path)
     for key in set(config) - TOP_LEVEL:  # a config may have variables of its own
         if not key.endswith('_pipeline') and (close := difflib.get_close_matches(key, TOP_LEVEL, 1, 0.9)):
             raise UserError(f'config {path}: unknown key {key!r}; did you mean {close[0]!r}?')
@@ -51,10 +45,15 @@ def check_options(options: dict[str, Any], config: Config, path: str) -> None:
     with contextlib.suppress(Exception):  # options that do not fit the config, which the caller merges as well
         merged.merge_from_dict(options)
     scope = merged.get('default_scope') or 'mmengine'
+    # mmengine refuses misspelled arguments of most classes when it builds them. A class with **kwargs, such as
+    # CheckpointHook, takes any: it fails hours later, or never.
     for top in TOP_LEVEL & set(merged):
         for key, node in walk(merged[top], top):
             if isinstance(node, dict) and 'type' in node:
-                _check_arguments(key, node, scope, path)
+                known = _arguments(node['type'], node.get('_scope_', scope))
+                for name in map(str, node.keys() - known - {'type'}):
+                    if close := difflib.get_close_matches(name, known, 1, 0.85):
+                        raise UserError(f'config {path}: {key}: unknown key {name!r}; did you mean {close[0]!r}?')
     optimizer = (merged.get('optim_wrapper') or {}).get('optimizer')
     kind = optimizer.get('type') if isinstance(optimizer, dict) else None
     # Of an unknown optimizer mmengine says: None is not a callable object.
@@ -62,47 +61,26 @@ def check_options(options: dict[str, Any], config: Config, path: str) -> None:
         raise UserError(f'optim_wrapper.optimizer.type: there is no optimizer {kind!r}')
 
 
-def _check_option(key: str, value: Any, config: Config, path: str) -> None:
+def _check_option(key: str, config: Config, path: str) -> None:
     top, dot, rest = key.partition('.')
     if top not in config and top not in TOP_LEVEL:
         close = difflib.get_close_matches(top, TOP_LEVEL, 1)
         raise UserError(f'--cfg-options: unknown key {top!r}' + (f'; did you mean {close[0]!r}?' if close else ''))
     # mmengine's Runner reads data_preprocessor only where the model has none.
-    is_variable = top not in TOP_LEVEL or (top == 'data_preprocessor' and top in (config.get('model') or {}))
-    readers = [reader + dot + rest for reader in _readers(config, top)] if is_variable else []
-    if isinstance(value, str) and DICT.search(value):
-        target = readers[0] if readers else key
-        raise UserError(
-            f'--cfg-options {key}: dicts cannot be written on the command line; set its entries, such as '
-            f"{target}.KEY=VALUE, or write {target} in a config that begins with _base_ = '{path}'"
-        )
-    if is_variable:
+    if top not in TOP_LEVEL or (top == 'data_preprocessor' and top in (config.get('model') or {})):
+        readers = [reader + dot + rest for reader in _readers(config, top)]
         shown = ', '.join(readers[:3]) + (f' and {len(readers) - 3} more' if len(readers) > 3 else '')
-        hint = f'set {shown}' if readers else 'set the keys that were made from it'
-        raise UserError(f'--cfg-options {key}: {top!r} is a variable of {path} that nothing reads; {hint}')
-
-
-def _check_arguments(key: str, node: dict[str, Any], scope: str, path: str) -> None:
-    """Find misspelled arguments of the class that a dict names.
-
-    mmengine refuses those of most classes when it builds them. A class with ``**kwargs``, such as ``CheckpointHook``,
-    takes any: it fails hours later, or never.
-    """
-    known = _arguments(node['type'], node.get('_scope_', scope))
-    for name in node:
-        if name not in known and name != 'type' and (close := difflib.get_close_matches(str(name), known, 1, _CLOSE)):
-            raise UserError(f'config {path}: {key}: unknown key {name!r}; did you mean {close[0]!r}?')
+        hint = shown or 'the keys that were made from it'
+        raise UserError(f'--cfg-options {key}: {top!r} is a variable of {path} that nothing reads; set {hint}')
 
 
 @cache
 def _class(kind: str, scope: str) -> Any:
     """Return what a name means in one of the registries of a scope; None if it is in none of them."""
-    try:
-        module = importlib.import_module(f'{scope}.registry')
-    except ImportError:
-        return None
-    registries = [value for value in vars(module).values() if isinstance(value, Registry)]
-    return next(filter(None, (registry.get(kind) for registry in registries)), None)
+    with contextlib.suppress(ImportError):
+        registries = vars(importlib.import_module(f'{scope}.registry')).values()
+        return next(filter(None, (r.get(kind) for r in registries if isinstance(r, Registry))), None)
+    return None
 
 
 def _arguments(kind: Any, scope: str) -> set[str]:
@@ -110,8 +88,8 @@ def _arguments(kind: Any, scope: str) -> set[str]:
     found = _class(kind, scope) if isinstance(kind, str) else kind
     if not inspect.isclass(found):
         return set()
-    owners = [cls for cls in inspect.getmro(found) if '__init__' in vars(cls) and cls not in (nn.Module, object)]
     with contextlib.suppress(ValueError):  # a class of C without a signature
+        owners = [cls for cls in inspect.getmro(found) if '__init__' in vars(cls) and cls not in (nn.Module, object)]
         constructors = [vars(cls)['__init__'] for cls in owners]
         signatures = [inspect.signature(constructor).parameters for constructor in constructors]
         # Where **kwargs goes to no base class it goes elsewhere; of hooks only CheckpointHook has such.
@@ -123,18 +101,10 @@ def _arguments(kind: Any, scope: str) -> set[str]:
 
 
 def _readers(config: Config, name: str) -> list[str]:
-    """Return the keys with the value of the variable ``name``, those with its name first."""
+    """Return the keys that may have been made from the variable ``name``, by name and, if any, by value."""
     if name not in config:  # a setting of the model, written without `model.`
         return [f'model.{name}']
-    value = config[name]
-    keys = [(key, other) for top in config if top in TOP_LEVEL - {name} for key, other in walk(config[top], top)]
+    keys = [(key, value) for top in config if top in TOP_LEVEL - {name} for key, value in walk(config[top], top)]
     # A variable such as train_pipeline is named like the last part of a key, pipeline.
-    alike = [key for key, _ in keys if name == (last := key.rpartition('.')[2]) or name.endswith(f'_{last}')]
-    equal = [key for key, other in keys if other == value]
-    split = name.partition('_')[0] + '_'  # train_pipeline: what begins with train_
-    return (
-        [key for key in equal if key in alike]
-        or (equal if isinstance(value, (dict, list, tuple)) and value else [])
-        or [key for key in alike if key.startswith(split)]
-        or alike
-    )
+    alike = [(k, v) for k, v in keys if name == (last := k.rpartition('.')[2]) or name.endswith(f'_{last}')]
+    return [key for key, value in alike if value == config[name]] or [key for key, _ in alike]

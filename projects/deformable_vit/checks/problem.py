@@ -4,10 +4,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-Level = Literal['error', 'warning']
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Problem:
     """A problem of a dataset.
 
@@ -20,7 +18,7 @@ class Problem:
         detail: The values, and how to mend them.
     """
 
-    level: Level
+    level: Literal['error', 'warning']
     loader: str
     kind: str
     file: str = ''
@@ -33,11 +31,7 @@ class Problem:
 
 
 class Report(list[Problem]):
-    """The problems that were found, errors first, and what has been checked.
-
-    Attributes:
-        checked: Numbers of files by what they are.
-    """
+    """The problems that were found, errors first, and ``checked``: how many files, by what they are."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +39,6 @@ class Report(list[Problem]):
 
     @property
     def errors(self) -> list[Problem]:
-        """The problems that stop or spoil training."""
         return [problem for problem in self if problem.level == 'error']
 
     def summary(self) -> str:
