@@ -15,7 +15,7 @@ class Problem:
         kind: The same text for all problems of a kind, without values.
         file: Path of the image, mask, annotation file or directory; empty for a setting of the config.
         record: A part of the file, such as ``annotation 17``; empty for all of it.
-        detail: The values, and how to mend them.
+        detail: The values, and how to fix them.
     """
 
     level: Literal['error', 'warning']
