@@ -82,6 +82,7 @@ def test_attention_and_the_backbones_of_configs_run() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_benchmark_writes_a_table_and_json(tool, tmp_path: Path) -> None:
     args = ['--shape', '64x96', '--mode', 'forward', '--repeats', '2', '--json', 'all.json']
     done = tool('benchmark.py', 'mmdet-pvt-t', *args)
