@@ -162,13 +162,3 @@ def test_classes_of_voc_files(data: Path) -> None:
     assert "classes that never occur ('Tyre'; found {'roof': " in found[0]
     found = problems(config(data, 'voc', ('dog',)))
     assert 'no annotation is of one of the classes' in found[0]
-
-
-def test_types_may_be_classes(data: Path) -> None:
-    from mmdet.datasets import CocoDataset
-
-    mine = config(data, 'detection', CLASSES)
-    for loader in ('train', 'val', 'test'):
-        mine[f'{loader}_dataloader'].dataset.type = CocoDataset
-    report = check(mine)
-    assert (list(report), report.checked['images']) == ([], 12)

@@ -5,21 +5,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from own_data import CLASSES, SEG_CLASSES, fill_in, write_coco, write_masks
-from PIL import Image
+from own_data import CLASSES, fill_in, write_coco
 
 from deformable_vit.apis.config import load_config
 from deformable_vit.checks import check
 
 
-@pytest.mark.parametrize('demo', ['mask-rcnn_pvt_shapes.py', 'fpn_pvt_shapes.py', 'pvt_shapes.py'])
-def test_built_in_data_has_no_problems(config: Callable[..., Path], demo: str) -> None:
-    loaded = load_config(str(config(demo)), {})
-    seen: list[tuple[int, int]] = []
-    report = check(loaded, progress=lambda done, total: seen.append((done, total)))
-    assert list(report) == list(check(loaded, quick=True)) == []
-    assert seen[-1] == (report.checked['images'], report.checked['images'])
-    assert report.checked['images'] >= 10
+def test_built_in_data_has_no_problems(config: Callable[..., Path]) -> None:
+    for demo in ('mask-rcnn_pvt_shapes.py', 'fpn_pvt_shapes.py', 'pvt_shapes.py'):
+        loaded = load_config(str(config(demo)), {})
+        seen: list[tuple[int, int]] = []
+        report = check(loaded, progress=lambda done, total, seen=seen: seen.append((done, total)))
+        assert list(report) == list(check(loaded, quick=True)) == []
+        assert seen[-1] == (report.checked['images'], report.checked['images'])
 
 
 @pytest.mark.slow
@@ -27,8 +25,7 @@ def test_bad_annotations_and_images_are_named(tool, shapes: Path, tmp_path: Path
     root = tmp_path / 'coco'
     write_coco(shapes, root)
     path = fill_in(tmp_path / 'detection.py', 'detection', root, classes=CLASSES)
-    done = tool('check_data.py', path, '--workers', 1)
-    assert done.stdout.splitlines()[-1] == 'checked 2 annotation files, 12 images: 0 errors, 0 warnings'
+    assert check(load_config(str(path), {})).summary().endswith('2 annotation files, 12 images: 0 errors, 0 warnings')
     content = json.loads((root / 'train.json').read_text())
     content['annotations'][0]['bbox'][2] = 'wide'
     content['images'][1]['width'] = 300
@@ -52,23 +49,3 @@ def test_bad_annotations_and_images_are_named(tool, shapes: Path, tmp_path: Path
     assert 'Traceback' not in done.stderr
     assert 'train.py: error: train_dataloader: ' in done.stderr
     assert 'a box is not four finite numbers' in done.stderr
-
-
-@pytest.mark.slow
-def test_bad_label_maps_and_directories_stop_training(
-    tool, config: Callable[..., Path], shapes: Path, tmp_path: Path
-) -> None:
-    root = tmp_path / 'masks'
-    write_masks(shapes, root)
-    path = fill_in(tmp_path / 'segmentation.py', 'segmentation', root, classes=SEG_CLASSES)
-    first, second, *_ = sorted((root / 'annotations' / 'training').glob('*.png'))
-    Image.open(first).resize((20, 30)).save(first)
-    second.unlink()
-    done = tool('check_data.py', path, '--only', 'train', ok=False)
-    assert done.returncode == 1
-    assert f'{first}: 20 x 30, the image is' in done.stdout
-    assert f'{second}\n' in done.stdout
-    assert 'the mask' in tool('train.py', path, ok=False).stderr
-    options = ['--cfg-options', 'model.head.num_classes=4']
-    line = tool('train.py', config('pvt_shapes.py'), *options, ok=False).stderr.splitlines()[-1]
-    assert 'train.py: error: train_dataloader: model.head.num_classes is 4 (train_dataloader has 5 classes' in line

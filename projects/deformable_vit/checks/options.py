@@ -70,8 +70,7 @@ def _check_option(key: str, config: Config, path: str) -> None:
     if top not in TOP_LEVEL or (top == 'data_preprocessor' and top in (config.get('model') or {})):
         readers = [reader + dot + rest for reader in _readers(config, top)]
         shown = ', '.join(readers[:3]) + (f' and {len(readers) - 3} more' if len(readers) > 3 else '')
-        hint = shown or 'the keys that were made from it'
-        raise UserError(f'--cfg-options {key}: {top!r} is a variable of {path} that nothing reads; set {hint}')
+        raise UserError(f'--cfg-options {key}: {top!r} is a variable of {path} that nothing reads; set {shown}')
 
 
 @cache
