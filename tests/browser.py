@@ -1,6 +1,5 @@
 """A headless Chromium for tests, driven over the DevTools protocol through two pipes."""
 
-import base64
 import itertools
 import json
 import os
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
-KEYS = {'ArrowLeft': 37, 'ArrowUp': 38, 'ArrowRight': 39, 'ArrowDown': 40}
 
 
 class Browser:
@@ -97,19 +95,6 @@ class Browser:
         """Click at a position of the window."""
         for kind in ('mousePressed', 'mouseReleased'):
             self('Input.dispatchMouseEvent', type=kind, x=x, y=y, button='left', clickCount=1)
-
-    def press(self, key: str) -> None:
-        """Press and release a key."""
-        text = {} if key in KEYS else {'text': key}
-        code = KEYS.get(key, ord(key[0].upper()))
-        self('Input.dispatchKeyEvent', type='keyDown', key=key, windowsVirtualKeyCode=code, **text)
-        self('Input.dispatchKeyEvent', type='keyUp', key=key, windowsVirtualKeyCode=code)
-
-    def screenshot(self, file: Path, whole: bool = True) -> None:
-        """Save what the page looks like, also below the window."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        data = self('Page.captureScreenshot', format='png', captureBeyondViewport=whole)['data']
-        file.write_bytes(base64.b64decode(data))
 
     def close(self) -> None:
         """End the browser."""

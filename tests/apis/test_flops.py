@@ -55,30 +55,22 @@ def classifier(backbone: dict, size: int = 224) -> tuple[float, float]:
     return (count_parameters(model) + head) / 1e6, flops / 1e9
 
 
-# The largest ones take seconds.
-SLOW = ('medium', 'large', 'base', 'small++', 'base++')
-
-
-@pytest.mark.parametrize('slow', [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_published_models_have_the_numbers_of_their_papers(slow: bool) -> None:
+@pytest.mark.parametrize('others', [False, pytest.param(True, marks=pytest.mark.nightly)])
+def test_published_models_have_the_numbers_of_their_papers(others: bool) -> None:
     for kind, arch in PUBLISHED:
-        if (arch in SLOW) == slow:
+        if (arch not in ('b2', 'tiny', 'tiny++')) == others:  # of each family the smallest
             parameters, flops = classifier(dict(type=kind, arch=arch))
             assert parameters == pytest.approx(PUBLISHED[kind, arch][0], rel=0.01), arch
             assert flops == pytest.approx(PUBLISHED[kind, arch][1], rel=0.03), arch
 
 
-@pytest.mark.slow
-def test_published_models_at_384_have_the_numbers_of_their_papers() -> None:
+@pytest.mark.nightly
+def test_published_models_at_384_and_the_ablation_of_dat() -> None:
     parameters, flops = classifier(dict(type='DAT', arch='base', pretrain_img_size=384, window_size=12), 384)
     assert (round(parameters, 1), flops) == (88.2, pytest.approx(49.8, rel=0.03))
     parameters, flops = classifier(dict(type='DAT', arch='base++'), 384)
     assert (round(parameters), flops) == (94, pytest.approx(49.7, rel=0.03))
-
-
-@pytest.mark.slow
-def test_ablation_of_dat_matches_to_the_last_digit() -> None:
-    for name, expected in ABLATION.items():
+    for name, expected in ABLATION.items():  # to the last digit
         backbone = Config.fromfile(ROOT / 'configs' / 'dat' / f'{name}.py').model.backbone
         parameters, flops = classifier(backbone)
         assert (round(parameters, 2), round(flops, 2)) == expected

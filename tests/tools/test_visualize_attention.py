@@ -3,10 +3,9 @@
 import json
 import os
 import re
-import runpy
 import shutil
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,20 +21,11 @@ Visualize = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def visualize(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Visualize:
-    """Run the tool in a directory with ``image.png``; return its exit status and what it prints."""
+def visualize(call: Visualize, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Visualize:
+    """Run the tool in a directory with ``image.png``."""
     monkeypatch.chdir(tmp_path)
     Image.effect_noise((90, 60), 80).convert('RGB').save('image.png')
-
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, 'argv', ['visualize_attention.py', *map(str, args)])
-        try:
-            runpy.run_path(str(ROOT / 'tools' / 'visualize_attention.py'), run_name='__main__')
-        except SystemExit as exit_:
-            return int(exit_.code or 0), *capsys.readouterr()
-        return 0, *capsys.readouterr()
-
-    return run
+    return partial(call, 'visualize_attention.py')
 
 
 def state_dict_of(path: Path) -> dict[str, torch.Tensor]:

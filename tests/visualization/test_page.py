@@ -1,5 +1,6 @@
 """The page in a headless Chromium: what it computes, shows and changes. Skipped where there is no Chromium."""
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -134,6 +135,12 @@ def test_page_fits_the_window(show: Open, width: int) -> None:
       return b.right > innerWidth + 1 || b.width < 10;
     }).map((e) => e.id)"""
     assert browser.js(hidden) == []
+
+
+def test_page_is_one_file_without_network(recording: Recording) -> None:
+    text = build_page(recording, View.of(recording), 'one file', names=['cat', 'dog'])
+    assert re.findall(r'(?:src|href)="([^"]*)"', text) == ['data:,']
+    assert not re.search(r'\bfetch\(|XMLHttpRequest|import\(|https?://', text)
 
 
 def test_blocks_that_do_not_fit_are_left_out(recording: Recording, show: Open) -> None:

@@ -18,7 +18,6 @@ from deformable_vit.backbones import dpt
 from deformable_vit.backbones.dat import dat, local_attention
 from deformable_vit.layers import attention
 from deformable_vit.visualization import AttentionLayer, PatchLayer, record
-from deformable_vit.visualization.detr_hooks import level_extent
 
 TOLERANCE = dict(rtol=1e-5, atol=1e-5)
 # Odd sizes, so that rows and columns cannot be confused; patches are padded and windows are cut.
@@ -150,18 +149,6 @@ def test_stage_without_stride_is_recorded_in_four_parts() -> None:
     assert [layer.part for layer in layers] == [(0, 0), (1, 0), (0, 1), (1, 1)]
     corners = [layer.query_position(0).tolist() for layer in layers]
     assert corners == [[15.5, 15.5], [31.5, 15.5], [15.5, 31.5], [31.5, 31.5]]
-
-
-def test_extents_of_levels() -> None:
-    for level, size, extent in (
-        ((7, 9), (104, 140), (144, 112)),  # stride 16
-        ((4, 5), (104, 140), (160, 128)),
-        ((1, 1), (33, 60), (64, 64)),
-        ((1, 3), (32, 96), (96, 32)),
-        ((2, 2), (100, 65), (128, 128)),  # of stride 64: more than half of it is beyond the input
-        ((10, 10), (104, 140), (140, 104)),  # of no stride
-    ):
-        assert level_extent(level, size) == extent
 
 
 @pytest.mark.parametrize('boxes', [False, True])
