@@ -13,21 +13,15 @@ CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shuti
 
 
 class Browser:
-    """One page in headless Chromium.
+    """One page in headless Chromium, with a directory for its profile."""
 
-    Args:
-        profile: Directory for the browser's profile.
-        width: Width of the window in CSS pixels.
-        height: Height of the window in CSS pixels.
-    """
-
-    def __init__(self, profile: Path, width: int = 1280, height: int = 900) -> None:
+    def __init__(self, profile: Path) -> None:
         assert CHROMIUM is not None
         read_in, self._write = os.pipe()
         self._read, write_out = os.pipe()
         options = (
             '--headless=new --no-sandbox --disable-gpu --no-first-run --disable-extensions --disable-dev-shm-usage '
-            f'--hide-scrollbars --user-data-dir={profile} --window-size={width},{height} --remote-debugging-pipe'
+            f'--hide-scrollbars --user-data-dir={profile} --remote-debugging-pipe'
         )
         # Chromium reads commands from file descriptor 3 and answers on 4.
         command = f'exec "$0" {options} about:blank 3<&{read_in} 4>&{write_out}'
@@ -45,7 +39,6 @@ class Browser:
         self._session = self('Target.attachToTarget', targetId=target, flatten=True)['sessionId']
         for domain in ('Page', 'Runtime', 'Log'):
             self(f'{domain}.enable')
-        self.resize(width, height)
 
     def __call__(self, method: str, **params: Any) -> dict[str, Any]:
         """Call a method of the protocol and return its result."""

@@ -114,15 +114,12 @@ def test_errors_are_one_line(visualize: Visualize, checkpoint: Path, tmp_path: P
 
 
 @pytest.mark.slow
-def test_official_checkpoints_give_the_same_view(visualize: Visualize) -> None:
-    """Parameters with the names of the official implementations are loaded as they are."""
-    for family in ('pvt', 'dpt', 'datpp'):
-        config = ROOT / 'configs' / 'demo' / f'retinanet_{family.replace("pp", "-pp")}_shapes.py'
-        own, views = state_dict_of(config), []
-        for file, state_dict in (('own.pth', own), ('official.pth', official_names(own, family))):
-            torch.save(dict(state_dict=state_dict), file)
-            status, _, err = visualize(config, file, 'image.png', '--json', f'{file}.json', '--overwrite')
-            assert status == 0, err
-            views.append(json.loads(Path(f'{file}.json').read_text()))
-        assert set(torch.load('official.pth')['state_dict']) != set(own)
-        assert views[0]['layers'] == views[1]['layers']
+def test_an_official_checkpoint_gives_the_same_view(visualize: Visualize) -> None:
+    """Parameters with the names of the official implementation are loaded as they are."""
+    config = ROOT / 'configs' / 'demo' / 'retinanet_dpt_shapes.py'
+    own = state_dict_of(config)
+    for name, state_dict in (('own', own), ('official', official_names(own, 'dpt'))):
+        torch.save(dict(state_dict=state_dict), f'{name}.pth')
+        assert visualize(config, f'{name}.pth', 'image.png', '--json', f'{name}.json')[0] == 0
+    assert set(torch.load('official.pth')['state_dict']) != set(own)
+    assert Path('own.json').read_text() == Path('official.json').read_text()
