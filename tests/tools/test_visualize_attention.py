@@ -43,13 +43,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def page_of(file: Path) -> dict:
-    """Return the JSON of a page."""
-    text = re.search(r'<script type="application/json" id="page">(.*?)</script>', file.read_text(encoding='utf-8'))
-    assert text is not None
-    return json.loads(text[1])
-
-
 def error_of(done: tuple[int, str, str]) -> str:
     """Return the one line that the tool printed when it failed."""
     assert done[0] == 2
@@ -74,7 +67,8 @@ def test_page_and_files(visualize: Visualize, checkpoint: Path) -> None:
     decoder = found['layers'][-1]
     assert len(decoder['boxes'][0]) == 4
     assert 0 < decoder['score'] < 1
-    page = page_of(Path('page.html'))
+    data = Path('page.html').read_text().split('<script type="application/json" id="page">')[1]
+    page, _ = json.JSONDecoder().raw_decode(data)
     initial = page['initial']
     assert (initial['head'], initial['query']) == (1, [20, 30])
     assert page['layers'][initial['layer']]['stage'] == 3

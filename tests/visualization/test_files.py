@@ -81,8 +81,12 @@ def test_figures_of_all_kinds_are_drawn(recording: Recording, tmp_path: Path) ->
     assert (tmp_path / 'figure.svg').read_text().count('<path') > 5
 
 
-def test_layers_that_are_not_finite_are_named() -> None:
+def test_record_takes_one_image_and_names_layers_that_are_not_finite() -> None:
     model = build_small('DAT').eval()
+    with pytest.raises(ValueError, match=r'one image .* got a tensor of shape \(2, 3, 64, 64\)'):
+        record(model, torch.zeros(2, 3, 64, 64))
+    with pytest.raises(ValueError, match='model.cfg'):
+        record(model, 'image.jpg')
     torch.nn.init.constant_(model.stages[0].blocks[0].attn.qkv.weight, torch.nan)
     with pytest.raises(ValueError, match=r'layer stages.0.blocks.0.attn is not finite: q has NaN'):
         record(model, torch.randn(1, 3, *SIZE))
@@ -127,14 +131,6 @@ def test_pixels_of_the_network_input_map_to_the_image(tmp_path: Path) -> None:
     Image.fromarray(gray).save(tmp_path / 'gray.png')
     pipeline[:] = [dict(type='LoadImageFromFile', color_type='grayscale'), dict(type='PackInputs')]
     np.testing.assert_array_equal(prepare(config, tmp_path / 'gray.png').image, np.stack([gray] * 3, axis=-1))
-
-
-def test_record_takes_one_image() -> None:
-    model = build_small('PVT').eval()
-    with pytest.raises(ValueError, match=r'one image .* got a tensor of shape \(2, 3, 64, 64\)'):
-        record(model, torch.zeros(2, 3, 64, 64))
-    with pytest.raises(ValueError, match='model.cfg'):
-        record(model, 'image.jpg')
 
 
 @pytest.mark.slow
