@@ -64,11 +64,6 @@ def points_layer(encoder: bool) -> PointsLayer:
     )
 
 
-def index_of(recording: Recording, kind: str, last: bool = True) -> int:
-    found = [i for i, layer in enumerate(recording.layers) if layer.kind == kind]
-    return found[-1 if last else 0]
-
-
 def click(browser: Browser, x: float, y: float) -> None:
     """Click a pixel of the image."""
     left, top, scale, tx, ty = browser.js(

@@ -1,6 +1,5 @@
 """A headless Chromium for tests, driven over the DevTools protocol through two pipes."""
 
-import base64
 import itertools
 import json
 import os
@@ -11,25 +10,18 @@ from pathlib import Path
 from typing import Any
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
-KEYS = {'ArrowLeft': 37, 'ArrowUp': 38, 'ArrowRight': 39, 'ArrowDown': 40}
 
 
 class Browser:
-    """One page in headless Chromium.
+    """One page in headless Chromium, with a directory for its profile."""
 
-    Args:
-        profile: Directory for the browser's profile.
-        width: Width of the window in CSS pixels.
-        height: Height of the window in CSS pixels.
-    """
-
-    def __init__(self, profile: Path, width: int = 1280, height: int = 900) -> None:
+    def __init__(self, profile: Path) -> None:
         assert CHROMIUM is not None
         read_in, self._write = os.pipe()
         self._read, write_out = os.pipe()
         options = (
             '--headless=new --no-sandbox --disable-gpu --no-first-run --disable-extensions --disable-dev-shm-usage '
-            f'--hide-scrollbars --user-data-dir={profile} --window-size={width},{height} --remote-debugging-pipe'
+            f'--hide-scrollbars --user-data-dir={profile} --remote-debugging-pipe'
         )
         # Chromium reads commands from file descriptor 3 and answers on 4.
         command = f'exec "$0" {options} about:blank 3<&{read_in} 4>&{write_out}'
@@ -47,7 +39,6 @@ class Browser:
         self._session = self('Target.attachToTarget', targetId=target, flatten=True)['sessionId']
         for domain in ('Page', 'Runtime', 'Log'):
             self(f'{domain}.enable')
-        self.resize(width, height)
 
     def __call__(self, method: str, **params: Any) -> dict[str, Any]:
         """Call a method of the protocol and return its result."""
@@ -97,19 +88,6 @@ class Browser:
         """Click at a position of the window."""
         for kind in ('mousePressed', 'mouseReleased'):
             self('Input.dispatchMouseEvent', type=kind, x=x, y=y, button='left', clickCount=1)
-
-    def press(self, key: str) -> None:
-        """Press and release a key."""
-        text = {} if key in KEYS else {'text': key}
-        code = KEYS.get(key, ord(key[0].upper()))
-        self('Input.dispatchKeyEvent', type='keyDown', key=key, windowsVirtualKeyCode=code, **text)
-        self('Input.dispatchKeyEvent', type='keyUp', key=key, windowsVirtualKeyCode=code)
-
-    def screenshot(self, file: Path, whole: bool = True) -> None:
-        """Save what the page looks like, also below the window."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        data = self('Page.captureScreenshot', format='png', captureBeyondViewport=whole)['data']
-        file.write_bytes(base64.b64decode(data))
 
     def close(self) -> None:
         """End the browser."""

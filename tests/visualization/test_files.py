@@ -81,15 +81,12 @@ def test_figures_of_all_kinds_are_drawn(recording: Recording, tmp_path: Path) ->
     assert (tmp_path / 'figure.svg').read_text().count('<path') > 5
 
 
-def test_default_query_is_the_center_of_the_most_confident_object() -> None:
-    recording = Recording(SIZE)
-    assert recording.default_query() == (79.5, 47.5)
-    recording.layers += [points_layer(True), points_layer(False)]
-    assert recording.default_query() == (100, 60)
-
-
-def test_layers_that_are_not_finite_are_named() -> None:
+def test_record_takes_one_image_and_names_layers_that_are_not_finite() -> None:
     model = build_small('DAT').eval()
+    with pytest.raises(ValueError, match=r'one image .* got a tensor of shape \(2, 3, 64, 64\)'):
+        record(model, torch.zeros(2, 3, 64, 64))
+    with pytest.raises(ValueError, match='model.cfg'):
+        record(model, 'image.jpg')
     torch.nn.init.constant_(model.stages[0].blocks[0].attn.qkv.weight, torch.nan)
     with pytest.raises(ValueError, match=r'layer stages.0.blocks.0.attn is not finite: q has NaN'):
         record(model, torch.randn(1, 3, *SIZE))
@@ -105,14 +102,6 @@ def test_token_at_its_center_depends_on_the_pixels_around_it() -> None:
         y, x_ = np.nonzero(gradient[0].abs().sum(0).numpy())
         middle = ((x_.min() + x_.max()) / 2, (y.min() + y.max()) / 2)
         assert middle == tuple(Affine.of_patches(model.stages[0].patch_embed)(np.array([5, 7])))
-
-
-def test_affine_maps_compose() -> None:
-    resize = Affine.of_resize((100, 200), (50, 50))
-    np.testing.assert_allclose(resize(np.array([(-0.5, -0.5), (49.5, 49.5)])), [(-0.5, -0.5), (199.5, 99.5)])
-    both = resize.after(Affine(shift=(3, 5)))
-    np.testing.assert_allclose(both(np.array([1.0, 2.0])), resize(np.array([4.0, 7.0])))
-    np.testing.assert_allclose(both.inverse(both(np.array([1.0, 2.0]))), [1, 2], rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -142,14 +131,6 @@ def test_pixels_of_the_network_input_map_to_the_image(tmp_path: Path) -> None:
     Image.fromarray(gray).save(tmp_path / 'gray.png')
     pipeline[:] = [dict(type='LoadImageFromFile', color_type='grayscale'), dict(type='PackInputs')]
     np.testing.assert_array_equal(prepare(config, tmp_path / 'gray.png').image, np.stack([gray] * 3, axis=-1))
-
-
-def test_record_takes_one_image() -> None:
-    model = build_small('PVT').eval()
-    with pytest.raises(ValueError, match=r'one image .* got a tensor of shape \(2, 3, 64, 64\)'):
-        record(model, torch.zeros(2, 3, 64, 64))
-    with pytest.raises(ValueError, match='model.cfg'):
-        record(model, 'image.jpg')
 
 
 @pytest.mark.slow

@@ -18,7 +18,6 @@ from deformable_vit.backbones import dpt
 from deformable_vit.backbones.dat import dat, local_attention
 from deformable_vit.layers import attention
 from deformable_vit.visualization import AttentionLayer, PatchLayer, record
-from deformable_vit.visualization.detr_hooks import level_extent
 
 TOLERANCE = dict(rtol=1e-5, atol=1e-5)
 # Odd sizes, so that rows and columns cannot be confused; patches are padded and windows are cut.
@@ -74,9 +73,11 @@ def inputs_of(model: torch.nn.Module, name: str, run: Callable[[], Any]) -> tupl
     return kept[0], kept[1]
 
 
-@pytest.mark.parametrize('name', SMALL_BACKBONES)
+@pytest.mark.parametrize('name', [*SMALL_BACKBONES, 'PVT with a class token'])
 def test_recorded_attention_gives_the_output_of_the_block(name: str) -> None:
-    model, x = move_offsets(build_small(name)), torch.randn(1, 3, *SIZE)
+    options = dict(out_type='cls_token', out_indices=(3,)) if 'token' in name else {}
+    model = move_offsets(build_small(name.removesuffix(' with a class token'), **options))
+    x = torch.randn(1, 3, *SIZE)
     recording = record(model, x)
     layers = [layer for layer in recording.layers if isinstance(layer, AttentionLayer)]
     assert [layer.name for layer in layers] == [n for n, _ in model.named_modules() if n.endswith('.attn')]
@@ -92,6 +93,8 @@ def test_recorded_attention_gives_the_output_of_the_block(name: str) -> None:
         torch.testing.assert_close(found, expected, **TOLERANCE, msg=lambda m, layer=layer: f'{layer.name}: {m}')
         weights = weights_of(layer)
         torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
+    assert layers[-1].extra == len(options) // 2
+    assert len(layers[-1].reference) == weights.shape[-1] - layers[-1].extra
 
 
 def test_recorded_points_give_the_tokens_of_deformable_patches() -> None:
@@ -130,38 +133,12 @@ def test_recording_leaves_the_model_as_it_was() -> None:
     assert len(recorded.layers) == count  # no hook is left
 
 
-def test_class_token_is_a_query_and_a_key_without_position() -> None:
-    model = build_small('PVT', out_type='cls_token', out_indices=(3,)).eval()
-    x = torch.randn(1, 3, *SIZE)
-    layer = record(model, x).layers[-1]
-    assert isinstance(layer, AttentionLayer)
-    assert (layer.extra, layer.query_grid) == (1, (4, 5))
-    args, expected = inputs_of(model, layer.name, lambda: model(x))
-    with mock.patch.object(attention, 'dense_attention', lambda _q, _k, v: weights_of(layer) @ v), torch.no_grad():
-        torch.testing.assert_close(model.get_submodule(layer.name)(*args), expected, **TOLERANCE)
-    assert layer.attention(0).shape == (5, 1, 21)
-    assert layer.boxes is not None
-    assert len(layer.boxes) == 20
-
-
 def test_stage_without_stride_is_recorded_in_four_parts() -> None:
     model, x = move_offsets(build_small('DAT', output_stride=16)), torch.randn(1, 3, 128, 128)
     layers = [layer for layer in record(model, x).layers if layer.stage == 4]
     assert [layer.part for layer in layers] == [(0, 0), (1, 0), (0, 1), (1, 1)]
     corners = [layer.query_position(0).tolist() for layer in layers]
     assert corners == [[15.5, 15.5], [31.5, 15.5], [15.5, 31.5], [31.5, 31.5]]
-
-
-def test_extents_of_levels() -> None:
-    for level, size, extent in (
-        ((7, 9), (104, 140), (144, 112)),  # stride 16
-        ((4, 5), (104, 140), (160, 128)),
-        ((1, 1), (33, 60), (64, 64)),
-        ((1, 3), (32, 96), (96, 32)),
-        ((2, 2), (100, 65), (128, 128)),  # of stride 64: more than half of it is beyond the input
-        ((10, 10), (104, 140), (140, 104)),  # of no stride
-    ):
-        assert level_extent(level, size) == extent
 
 
 @pytest.mark.parametrize('boxes', [False, True])

@@ -25,7 +25,7 @@
       ctx.fillStyle = color(weight);
       ctx.globalAlpha = 0.2 + 0.5 * Math.sqrt(weight / max);
       if (box) ctx.fillRect(box[0], box[1], box[2] - box[0], box[3] - box[1]);
-      else line(from, at);
+      else if (from) line(from, at);
     }
     ctx.strokeStyle = '#000';
     for (const {weight, at} of marks.filter((mark) => mark.at)) {
@@ -89,7 +89,7 @@
     $('ramp').hidden = l.kind === 'deformable_patch';
   }
 
-  const percent = (v) => `${(100 * v).toPrecision(2)} %`;
+  const percent = (v) => `${v >= 0.1 ? (100 * v).toFixed(0) : (100 * v).toPrecision(2)} %`;
 
   function caption(l, index, at, marks, all) {
     const position = `(${at.map((v) => v.toFixed(1)).join(', ')})`, sum = (list) => list.reduce((total, m) => total + m.weight, 0);

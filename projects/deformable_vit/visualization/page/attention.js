@@ -90,7 +90,8 @@
    * or {weight, at, from} with a sampling location and the point from which its offset starts.
    */
   viewer.marks = (layer, index, {head, group}) => {
-    const {heads, groups, queries, boxes, locations, reference, q} = layer, {keys, weights} = viewer.attention(layer, index);
+    const {heads, groups, queries, boxes, locations, reference, q} = layer;
+    const {keys, weights} = viewer.attention(layer, index);
     const marks = [], point = (values, i) => values.subarray(2 * i, 2 * i + 2), n = keys.length;
     for (const g of range(0, groups - 1)) {
       const shown = range((g * heads) / groups, ((g + 1) * heads) / groups - 1).filter((h) => head === null || h === head);
@@ -98,8 +99,13 @@
       keys.forEach((key, i) => {
         const mark = {weight: shown.reduce((sum, h) => sum + weights[h * n + i], 0) / shown.length};
         if (!locations) mark.box = boxes.subarray(4 * key, 4 * key + 4);
-        else if (q) Object.assign(mark, {at: point(locations, (g * locations.length) / groups / 2 + key), from: point(reference, key)});
-        else Object.assign(mark, {at: point(locations, (index * groups + g) * n + i), from: point(queries, index)});
+        else if (q) {
+          mark.at = point(locations, (g * locations.length) / groups / 2 + key);
+          mark.from = point(reference, key);
+        } else {
+          mark.at = point(locations, (index * groups + g) * n + i);
+          mark.from = layer.weights && point(queries, index);  // patches have no such lines
+        }
         marks.push(mark);
       });
     }
