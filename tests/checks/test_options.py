@@ -115,14 +115,6 @@ def test_options_of_users_are_accepted() -> None:
             check_options(parsed(option), before, config)
 
 
-@pytest.mark.slow
-@pytest.mark.nightly
-def test_all_configs_are_accepted() -> None:
-    for path in sorted((ROOT / 'configs').rglob('*.py')):
-        if not {'_base_', 'own_data'} & {*path.parts}:
-            check_options({}, Config.fromfile(path), str(path))
-
-
 def test_what_a_class_takes_in_other_ways_is_accepted(tmp_path: Path) -> None:
     # A new type brings its keys; a decorated constructor takes older names; types may be classes.
     step = 'train_dataloader.dataset.pipeline.2'
