@@ -17,9 +17,11 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from small_models import SMALL_BACKBONES, build_small
 
+from deformable_vit.apis.config import find_bases
 from deformable_vit.backbones import PyramidBackbone
 
 torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
+find_bases()  # of the maintained forks, for tests that read configs themselves
 
 # Timing says nothing while other tests run beside these; the examples are the same on every machine.
 settings.register_profile('suite', deadline=None, derandomize=True, database=None, print_blob=True)

@@ -84,7 +84,11 @@ def test_options() -> None:
     ) == dict(zip('cdefghi', (True, (256, 64), [0, 1], 'epoch_{}.pth', None, 'x=y', 'run(1).pth'), strict=True)) | {
         'a.b': 3
     }
-    assert parsed('hooks=[dict(type="EMAHook",momentum=0.1)]') == {'hooks': '[dict(type="EMAHook",momentum=0.1)]'}
-    for option, words in (('model', 'is not KEY=VALUE'), ('=3', 'is not KEY=VALUE'), ('a=(4', 'unbalanced brackets')):
+    for option, words in (
+        ('hooks=[dict(type="EMAHook",momentum=0.1)]', 'dicts cannot be written on the command line'),
+        ('model', 'is not KEY=VALUE'),
+        ('=3', 'is not KEY=VALUE'),
+        ('a=(4', 'unbalanced brackets'),
+    ):
         with pytest.raises(UserError, match=words):
             parsed(option)

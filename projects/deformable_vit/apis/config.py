@@ -26,7 +26,7 @@ def load_config(path: str, options: dict[str, Any]) -> Config:
         close = difflib.get_close_matches(Path(path).name, [f.name for f in directory.glob('*.py')], 1, 0.6)
         hint = f'; did you mean {directory / close[0]}?' if close else ''
         raise UserError(f'config {path} {"is a directory" if Path(path).is_dir() else "does not exist"}{hint}')
-    _find_bases()
+    find_bases()
     try:
         config = Config.fromfile(path)
         for key in config:
@@ -54,7 +54,7 @@ def set_work_dir(config: Config, path: str, work_dir: str | None) -> None:
     config.work_dir = work_dir or config.get('work_dir') or str(Path('work_dirs') / Path(path).stem)
 
 
-def _find_bases() -> None:
+def find_bases() -> None:
     """Let ``_base_ = 'mmseg::...'`` find mmseg under the name of its maintained fork, and ``'deformable_vit::...'``.
 
     mmengine translates the import name to a distribution, ``mmsegmentation``, which the fork ``onedl-mmsegmentation``

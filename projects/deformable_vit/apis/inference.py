@@ -92,6 +92,8 @@ def select(sample: Any, score_thr: float) -> Any:
         sample.pred_instances = sample.pred_instances[sample.pred_instances.scores >= score_thr]
     if 'pred_score' in sample:
         sample.pred_label = sample.pred_score.topk(min(5, len(sample.pred_score))).indices
+    if 'pred_sem_seg' in sample:  # floating point from one output channel with a threshold
+        sample.pred_sem_seg.data = sample.pred_sem_seg.data.long()
     return sample
 
 
