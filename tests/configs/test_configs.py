@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 from running import ROOT
 
-ON_FORKS = MODULE2PACKAGE['mmseg'] == 'mmseg'  # importing deformable_vit says so
+ON_FORKS = MODULE2PACKAGE['mmseg'] == 'mmseg'  # as tests/conftest.py finds out
 HEADS = {
     'retinanet': 'RetinaNet',
     'mask-rcnn': 'MaskRCNN',

