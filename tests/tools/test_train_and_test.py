@@ -59,7 +59,7 @@ def test_detection_from_config_to_images(tool, config, tmp_path: Path) -> None:
 @pytest.mark.parametrize('family', [pytest.param('pvtv2', marks=pytest.mark.nightly), 'dat-pp'])
 def test_official_detectors_are_tested_and_trained_as_they_are(tool, config, tmp_path: Path, family: str) -> None:
     """A detector with official names behind `backbone.` gives the results of one with this project's names."""
-    cfg = config(f'retinanet_{family.replace("pp", "-pp")}_shapes.py')
+    cfg = config(f'retinanet_{family}_shapes.py')
     # A low threshold, so that an untrained detector has predictions.
     options = ['--cfg-options', 'model.test_cfg.score_thr=0.0']
     tool('train.py', cfg, '--work-dir', 'run', '--cfg-options', 'train_cfg.max_epochs=1')
@@ -126,6 +126,7 @@ def test_classification(tool, config, tmp_path: Path) -> None:
     assert 0 <= read_metrics(tmp_path / 'tta')['accuracy/top1'] <= 100
 
 
+@pytest.mark.nightly
 def test_two_processes_train_one_model_and_test_it_like_one(tool, config, tmp_path: Path) -> None:
     cfg = config(
         'fpn_pvtv2_shapes.py',

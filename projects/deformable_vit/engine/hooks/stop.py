@@ -76,10 +76,10 @@ class StopHook(Hook):
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
     ) -> None:
-        if self.runner is None:
-            return
         # Several processes stop at an iteration of training, which they begin together.
-        if self.received and get_world_size() == 1:
+        if self.runner is None or get_world_size() > 1:
+            return
+        if self.received:
             self._stop(runner, runner.iter)
         if self.before and batch_idx + 1 == len(runner.val_dataloader):
             # Metrics may fork processes and end them with SIGTERM, as mmdet's VOC evaluation does. Python discards a
