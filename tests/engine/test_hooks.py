@@ -48,12 +48,15 @@ class ReadNumber:
 
 @MODELS.register_module()
 class LineWithNorm(BaseModel):
-    def __init__(self) -> None:
+    def __init__(self, nan_gradient: bool = False) -> None:
         super().__init__()
+        self.nan_gradient = nan_gradient
         self.norm = nn.BatchNorm1d(2)
         self.linear = nn.Linear(2, 1)
 
     def forward(self, inputs: list[Tensor] | Tensor, mode: str = 'loss') -> dict[str, Tensor]:
+        if self.nan_gradient:
+            return dict(loss=(0 * self.linear.weight.nan_to_num()).sum().sqrt())
         out = self.linear(self.norm(torch.stack(list(inputs)) if isinstance(inputs, list) else inputs))
         return dict(loss_fit=(out - 1).square().mean(), loss_size=[out.abs().mean()], accuracy=out.mean())
 
@@ -111,6 +114,15 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(tmp_path: Pat
     with pytest.raises(UserError, match=r'iteration 4: the loss is not finite \(loss_\w+=nan, loss_\w+=nan\); lower'):
         runner.train()
     assert all(bool(parameter.isfinite().all()) for parameter in runner.model.parameters())
+    assert not list(tmp_path.glob('*.pth'))
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    """A finite loss may have gradients that are not."""
+    runner = build(tmp_path, [FiniteLossHook()])
+    runner.model.nan_gradient = True
+    with pytest.raises(UserError, match='iteration 6: no checkpoint is saved, because it is refused: state_dict'):
+        runner.train()
     assert not list(tmp_path.glob('*.pth'))
 
 

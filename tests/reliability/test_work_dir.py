@@ -127,6 +127,18 @@ def test_resuming_elsewhere_keeps_the_checkpoints_there(tmp_path: Path) -> None:
     assert {file.name: file.read_bytes() for file in previous.glob('*.pth')} == kept
 
 
+@pytest.mark.slow
+def test_a_training_that_continues_from_an_older_checkpoint_stays_on_its_branch(tmp_path: Path) -> None:
+    run, log = tmp_path / 'run', tmp_path / 'log'
+    assert wait(start(partial(train, toy_config(run, keep=-1)), log)) == 0
+    model = dict(stop_at=(2, signal.SIGTERM))
+    config = toy_config(run, keep=-1, model=model, load_from=str(run / 'epoch_2.pth'))
+    assert wait(start(partial(train, config), log)) == 143, log.read_text()[-2000:]
+    names = ['interrupted_epoch_2_iter_14', 'epoch_2', 'epoch_1']
+    assert [file.stem for file in resumable_checkpoints(run)] == names
+    assert {file.name for file in run.glob('previous_*/*')} == {'epoch_3.pth', 'epoch_4.pth'}
+
+
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """Mount a file system of 2 MB, in another mount namespace, and return its path."""

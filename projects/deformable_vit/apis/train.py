@@ -4,11 +4,11 @@ import errno
 import logging
 import os
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
@@ -162,16 +162,12 @@ def _name(kind: Any) -> str | None:
     return kind.rpartition('.')[2] if isinstance(kind, str) else getattr(kind, '__name__', None)
 
 
-def _hooks_of(runner: Any, kind: type) -> Iterable[Any]:
-    return (hook for hook in runner.hooks if isinstance(hook, kind))
-
-
 def _bad_sample(runner: Any, error: SampleError) -> str:
     """Save a checkpoint of the iterations before a bad sample, and return the line about it."""
     # An error of a worker process has its traceback in the message.
     line = (re.findall(r'SampleError: (.*)', str(error)) or [' '.join(str(error).split())])[-1]
-    for hook in _hooks_of(runner, StopHook):
-        if runner.iter:
+    for hook in runner.hooks:
+        if isinstance(hook, StopHook) and runner.iter and is_main_process():  # others do not save
             hook.save(runner, runner.iter)
             line += f'; a checkpoint has the {runner.iter} iterations before, --resume continues from there'
     return line

@@ -6,7 +6,7 @@ combines them for the load hook of the backbones. State dicts go in and out; no 
 """
 
 from .atomic_writing import AtomicBackend, enable_atomic_writing, remove_partial_files, write_atomically
-from .compare import check_dtypes, compare
+from .compare import check_dtypes, check_finite, compare
 from .convert import adapt_to_backbone, convert_classifier, convert_state_dict
 from .load import load_backbone_weights
 from .safe_loading import enable_safe_loading, read_checkpoint, read_state_dict
@@ -15,6 +15,7 @@ __all__ = [
     'AtomicBackend',
     'adapt_to_backbone',
     'check_dtypes',
+    'check_finite',
     'compare',
     'convert_classifier',
     'convert_state_dict',

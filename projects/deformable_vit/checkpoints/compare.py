@@ -1,8 +1,10 @@
-"""Comparison of the names and shapes of a state dict with those of a model."""
+"""Comparison of the names and shapes of a state dict with those of a model, and a check of its values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, shown
@@ -65,3 +67,27 @@ def check_dtypes(state_dict: Mapping[str, Tensor], model: Mapping[str, Tensor], 
                 f'checkpoint {shown(checkpoint)} does not fit: {shown(name)} is {state_dict[name].dtype} in it and '
                 f'{own.dtype} in the model'
             )
+
+
+def check_finite(content: dict[str, Any]) -> None:
+    """Check that the tensors in nested dicts and lists are finite.
+
+    Raises:
+        CheckpointError: One is not; the message names it, and follows the name of a checkpoint.
+    """
+    todo: list[tuple[str, Any]] = [*content.items()]
+    seen = set()  # a container may hold itself
+    while todo:
+        name, value = todo.pop()
+        if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all():
+            # Attention masks hold -inf where nothing is attended to.
+            wrong = ~value.isfinite() & ((value != -torch.inf) | (not name.endswith('mask')))
+            if wrong.any():
+                raise CheckpointError(
+                    f'is refused: {shown(name)} has {int(wrong.sum())} of {value.numel()} values that are NaN or '
+                    'infinite, because the training diverged or the file is damaged'
+                )
+        elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            todo += [(f'{name}.{key}', item) for key, item in items]

@@ -34,6 +34,7 @@ from torch import Tensor
 from torch.hub import download_url_to_file, get_dir
 
 from ..errors import CheckpointError, first_line, shown
+from .compare import check_finite
 
 
 def enable_safe_loading() -> None:
@@ -180,27 +181,8 @@ def _checked(checkpoint: Any) -> Any:
             part.pop('config', None)
             part.pop('cfg', None)
     named = {key: checkpoint[key] for key in ('state_dict', 'ema_state_dict', 'optimizer') if key in checkpoint}
-    _check_finite(named or checkpoint)
+    check_finite(named or checkpoint)
     return checkpoint
-
-
-def _check_finite(content: dict[str, Any]) -> None:
-    todo: list[tuple[str, Any]] = [*content.items()]
-    seen = set()  # a container may hold itself
-    while todo:
-        name, value = todo.pop()
-        if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all():
-            # Attention masks hold -inf where nothing is attended to.
-            wrong = ~value.isfinite() & ((value != -torch.inf) | (not name.endswith('mask')))
-            if wrong.any():
-                raise CheckpointError(
-                    f'is refused: {shown(name)} has {int(wrong.sum())} of {value.numel()} values that are NaN or '
-                    'infinite, because the training diverged or the file is damaged'
-                )
-        elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:
-            seen.add(id(value))
-            items = value.items() if isinstance(value, dict) else enumerate(value)
-            todo += [(f'{name}.{key}', item) for key, item in items]
 
 
 # mmengine's checkpoints hold log histories and numbers of numpy. numpy trusts a pickle: the state of a dtype can make

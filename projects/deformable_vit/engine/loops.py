@@ -106,7 +106,9 @@ class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
         """Launch training."""
         _start(self, 0, self.iter)
         self.dataloader: DataLoader[Any] = without_workers(self.dataloader)  # hooks may still change it
-        self.dataloader_iterator = EndlessBatches(self, self.iter)
+        # The fork asks for no batches to skip with this setting.
+        skipped = 0 if getattr(self, 'fast_forward_on_resume', False) else self.iter
+        self.dataloader_iterator = EndlessBatches(self, skipped)
         return super().run()
 
 

@@ -29,7 +29,7 @@ def resumable_checkpoints(work_dir: str | Path) -> list[Path]:
     }
     whole = []
     for file in sorted(numbers, key=lambda file: numbers[file], reverse=True):
-        if zipfile.is_zipfile(file):
+        if file.is_dir() or zipfile.is_zipfile(file):  # DeepSpeed writes directories
             whole.append(file)
         else:
             print_log(f'--resume: checkpoint {file} is truncated or not a checkpoint', 'current')

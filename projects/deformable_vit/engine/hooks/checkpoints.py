@@ -30,6 +30,8 @@ class CheckpointMatchHook(Hook):
         strict: Whether the weights of ``load_from`` must match all, as in a test, or only some.
     """
 
+    priority = 'VERY_HIGH'  # before mmengine's EMAHook takes the weights
+
     def __init__(self, strict: bool = False) -> None:
         self.strict = strict
 

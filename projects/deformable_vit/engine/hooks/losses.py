@@ -10,15 +10,16 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from ...errors import TrainingError
+from ...checkpoints import check_finite
+from ...errors import CheckpointError, TrainingError
 
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Raise an error when a term of the loss is NaN or infinite.
+    """Raise an error when a term of the loss is NaN or infinite, and before weights are saved that are.
 
-    The terms are checked as the model returns them, before the backward pass, so that no checkpoint can hold what they
-    would do to the weights.
+    The terms are checked as the model returns them, before the backward pass. A finite loss may have gradients that are
+    not: they are found when the next checkpoint is saved, which then does not replace an earlier one.
     """
 
     priority = 'VERY_HIGH'
@@ -31,6 +32,15 @@ class FiniteLossHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         self.handle.remove()
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        try:
+            check_finite({key: checkpoint[key] for key in ('state_dict', 'optimizer') if key in checkpoint})
+        except CheckpointError as error:
+            raise TrainingError(
+                f'iteration {runner.iter + 1}: no checkpoint is saved, because it {error}; lower the learning rate or '
+                'check the data, and continue from an earlier checkpoint'
+            ) from error
 
     def _check(self, model: nn.Module, _inputs: Any, output: Any) -> None:
         if not model.training or not isinstance(output, dict):

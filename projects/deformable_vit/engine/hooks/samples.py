@@ -67,12 +67,14 @@ def _leaves(dataset: Any) -> Iterator[Any]:
 class SampleErrorHook(Hook):
     """Name a sample that cannot be read by its file and record, or leave it out.
 
-    Like mmdet's ``PipelineSwitchHook``, it replaces the pipelines of the datasets.
+    Like mmdet's ``PipelineSwitchHook``, and after it, the hook replaces the pipelines of the datasets.
 
     Args:
         on_error: ``raise`` stops the training; ``skip`` logs the sample and takes another one, in training only:
             metrics need every sample.
     """
+
+    priority = 'LOW'
 
     def __init__(self, on_error: Literal['raise', 'skip'] = 'raise') -> None:
         if on_error not in ('raise', 'skip'):
@@ -82,6 +84,9 @@ class SampleErrorHook(Hook):
     def before_train(self, runner: Runner) -> None:
         self._name(runner.train_dataloader.dataset, self.skip)
         restart_workers(runner.train_loop)  # they have copies of the dataset
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        self._name(runner.train_dataloader.dataset, self.skip)
 
     def before_val(self, runner: Runner) -> None:
         self._name(runner.val_dataloader.dataset)

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import torch
 from mmengine.dist import all_reduce, barrier, get_comm_device, get_world_size, is_main_process
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop, Runner
@@ -48,7 +48,9 @@ class StopHook(Hook):
         self.received_at = 0.0
         self.agreed = 0
         self.asked: torch.Tensor | None = None
-        self.saved = 0  # iterations of the last checkpoint that this process has saved
+        self.progress: dict[str, int] = {}  # of the checkpoint that `save` is saving
+        self.regular = 0  # iterations of the last regular checkpoint of this process
+        self.cleaned = 0  # the same, when checkpoints of earlier stops were removed
 
     def before_train(self, runner: Runner) -> None:
         self.runner, self.process = runner, os.getpid()
@@ -79,7 +81,10 @@ class StopHook(Hook):
         # Several processes stop at an iteration of training, which they begin together.
         if self.runner is None or get_world_size() > 1:
             return
-        if self.received:
+        if self.received and _weights_are_updated(runner.optim_wrapper):
+            for hook in runner.hooks:
+                if isinstance(hook, EMAHook):  # which evaluates its average in place of the weights
+                    hook.after_val_epoch(runner)
             self._stop(runner, runner.iter)
         if self.before and batch_idx + 1 == len(runner.val_dataloader):
             # Metrics may fork processes and end them with SIGTERM, as mmdet's VOC evaluation does. Python discards a
@@ -91,8 +96,10 @@ class StopHook(Hook):
             signal.signal(signal.SIGTERM, self._receive)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        if 'optimizer' in checkpoint:  # a best checkpoint has weights only
-            self.saved = checkpoint['meta']['iter']
+        if self.progress:  # FlexibleRunner replaces what `save` passes
+            checkpoint['meta'].update(self.progress)
+        elif 'optimizer' in checkpoint:  # a best checkpoint has weights only
+            self.regular = checkpoint['meta']['iter']
 
     def save(self, runner: Runner, iteration: int) -> None:
         """Save a checkpoint between two regular ones, unless the last one has this iteration.
@@ -101,29 +108,31 @@ class StopHook(Hook):
             runner: In training.
             iteration: Iterations of training that are complete.
         """
-        if self.saved == iteration:
+        if self.regular == iteration:
             return
-        by_epoch = not isinstance(runner.train_loop, IterBasedTrainLoop)
+        self.progress = dict(epoch=runner.epoch, iter=iteration)
+        regular = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
+        by_epoch = not isinstance(runner.train_loop, IterBasedTrainLoop) and all(hook.by_epoch for hook in regular)
         epoch = f'epoch_{runner.epoch}_' if by_epoch else ''
         path = Path(runner.work_dir, f'{INTERRUPTED}{epoch}iter_{iteration}.pth')
-        runner.save_checkpoint(
-            runner.work_dir, path.name, meta=dict(epoch=runner.epoch, iter=iteration), by_epoch=False
-        )
+        runner.save_checkpoint(runner.work_dir, path.name, meta=dict(self.progress), by_epoch=False)
+        self.progress = {}
         if is_main_process():
             write_atomically(Path(runner.work_dir, 'last_checkpoint'), str(path).encode())
 
     def _remove_interrupted(self, runner: Runner) -> None:
         """Remove the checkpoints of earlier stops when a regular one was saved."""
-        if self.saved and is_main_process():
+        if self.regular > self.cleaned and is_main_process():
+            self.cleaned = self.regular
             for file in Path(runner.work_dir).glob(f'{INTERRUPTED}*.pth'):
-                file.unlink()
+                file.unlink(missing_ok=True)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self.process:  # a forked process; the training decides when to end
             if number == signal.SIGTERM:
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
-        elif self.runner is None:  # an error has ended the training
+        elif self.runner is None:  # in another training, which has its own hook
             signal.signal(number, self.before[number])
             os.kill(self.process, number)
         elif self.received:
@@ -144,7 +153,7 @@ class StopHook(Hook):
     def _agreed(self) -> int:
         """Return the signal that one of the processes had received an iteration ago.
 
-        The answer of the last iteration has arrived by now, so that no process waits for it.
+        All processes read the same answer, that of the last iteration, and stop at the same one.
         """
         if get_world_size() == 1:
             return self.received

@@ -1,5 +1,6 @@
 """Protect the checkpoints in a work directory from a kill, a full disk, a second training and the next one."""
 
+import errno
 import json
 import os
 import socket
@@ -9,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -28,7 +29,7 @@ class WorkDirHook(Hook):
 
     - A second training in the same directory stops with an error that names the first one.
     - Checkpoints are written atomically, and outdated ones are removed after that; nothing outside the directory is.
-    - The checkpoints of an earlier training move to ``previous_TIME``, unless this one resumes.
+    - The checkpoints of an earlier training move to ``previous_TIME``; when this one resumes, only newer ones.
     - ``last_checkpoint`` names the newest whole checkpoint when a training resumes, also after a crash of the machine.
     """
 
@@ -53,8 +54,9 @@ class WorkDirHook(Hook):
             raise UserError(problem[0])
         enable_atomic_writing(runner.work_dir)
         barrier()  # all processes have read the checkpoint that they start from
-        if is_main_process() and not _resumes_here(runner):
-            _keep_previous_run(Path(runner.work_dir), runner.timestamp)
+        if is_main_process():
+            for directory in _directories(runner):
+                _keep(_other_checkpoints(runner, directory), directory / f'previous_{runner.timestamp}')
 
     def after_train(self, runner: Runner) -> None:
         if is_main_process():
@@ -67,7 +69,8 @@ class WorkDirHook(Hook):
         Raises:
             UserError: Another training has it.
         """
-        self.lock, self.holder = FileLock(directory / '.lock'), directory / '.lock.json'
+        # Without the fallback to a file that nobody removes when a machine fails.
+        self.lock, self.holder = FileLock(directory / '.lock', fallback_to_soft=False), directory / '.lock.json'
         try:
             holder = json.loads(self.holder.read_text())
         except (OSError, ValueError):
@@ -79,7 +82,9 @@ class WorkDirHook(Hook):
                 f'another training runs in {directory}: process {holder.get("pid")} on {holder.get("machine")}, since '
                 f'{holder.get("since")}; wait for it, stop it, or choose another --work-dir'
             ) from error
-        except NotImplementedError:
+        except (NotImplementedError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP):
+                raise
             print_log(
                 f'{directory}: its file system has no locks; do not train in it twice at the same time', 'current'
             )
@@ -102,22 +107,31 @@ def _has_ended(holder: dict[str, Any]) -> bool:
     return False
 
 
-def _resumes_here(runner: Runner) -> bool:
-    """Return whether a training continues that of its work directory, and not one of another directory or none."""
-    file, last = runner.cfg.get('load_from'), Path(runner.work_dir, 'last_checkpoint')
-    if not runner.iter or not file:  # mmengine resumes from what last_checkpoint names
-        return runner.iter > 0
-    here = Path(file).resolve().parent == Path(runner.work_dir).resolve()
-    return here or (last.exists() and last.read_text().strip() == str(file))  # as with an `out_dir` elsewhere
+def _directories(runner: Runner) -> set[Path]:
+    """Return the work directory, and that of a CheckpointHook with an ``out_dir``, before it has its final value."""
+    hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.out_dir]
+    return {Path(runner.work_dir), *(Path(hook.out_dir, Path(runner.work_dir).name) for hook in hooks)}
 
 
-def _keep_previous_run(directory: Path, timestamp: str) -> None:
-    """Move the checkpoints of an earlier training to a subdirectory, so that a new one does not overwrite them."""
-    if not (checkpoints := sorted(directory.glob('*.pth'))):
+def _other_checkpoints(runner: Runner, directory: Path) -> list[Path]:
+    """Return the checkpoints that a training does not continue from: all of an earlier one, or those after its own."""
+    file = runner.cfg.get('load_from')
+    if runner.iter and not file:  # mmengine resumes from what last_checkpoint names
+        return []
+    resumable = resumable_checkpoints(runner.work_dir)
+    if runner.iter and Path(file).resolve() in (own := [one.resolve() for one in resumable]):
+        newer = resumable[: own.index(Path(file).resolve())]
+        return [one for one in newer if one.parent == directory]
+    others = sorted(directory.glob('*.pth'))
+    last = directory / 'last_checkpoint'
+    return [*others, last] if others and last.exists() else others
+
+
+def _keep(checkpoints: list[Path], previous: Path) -> None:
+    """Move checkpoints to a subdirectory, so that a training does not overwrite them or resume from them."""
+    if not checkpoints:
         return
-    previous = directory / f'previous_{timestamp}'
-    previous.mkdir()
-    for file in (*checkpoints, directory / 'last_checkpoint'):
-        if file.exists():
-            file.rename(previous / file.name)
-    print_log(f'the checkpoints of an earlier training in {directory} were moved to {previous}', 'current')
+    previous.mkdir(exist_ok=True)
+    for file in checkpoints:
+        file.rename(previous / file.name)
+    print_log(f'checkpoints of another training in {previous.parent} were moved to {previous}', 'current')
