@@ -26,6 +26,7 @@ def test_bases_are_found_without_a_distribution_of_the_expected_name(
     assert MODULE2PACKAGE['mmdet'] != 'no-such-distribution'
 
 
+@pytest.mark.slow
 def test_configs_of_this_package_are_bases_in_any_directory(tmp_path: Path) -> None:
     path = tmp_path / 'own.py'
     for name in ('demo/fpn_dpt_shapes.py', 'dat/retinanet_dat-t_fpn_ms-crop-1x_coco.py', 'pvt/pvt-tiny_8xb128_in1k.py'):

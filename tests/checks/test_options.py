@@ -33,6 +33,7 @@ def message(config: str, *options: str) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_unknown_keys_are_named(tmp_path: Path) -> None:
     assert message(SEGMENTOR, 'modle.backbone.with_cp=True') == (
         "--cfg-options: unknown key 'modle'; did you mean 'model'?"
@@ -58,6 +59,7 @@ def test_unknown_keys_are_named(tmp_path: Path) -> None:
     assert "mine.py: unknown key 'optim_wraper'; did you mean 'optim_wrapper'" in message(str(file), 'resume=False')
 
 
+@pytest.mark.slow
 def test_variables_that_nothing_reads_name_the_keys_made_from_them() -> None:
     for config, option, hint in (
         (SEGMENTOR, 'train_pipeline.2.scale=(256,64)', 'set train_dataloader.dataset.pipeline.2.scale'),

@@ -131,6 +131,7 @@ def resolved(path: Path) -> dict[str, object]:
     )
 
 
+@pytest.mark.slow
 def test_configs_equal_the_official_ones() -> None:
     differences = {}
     for name, texts in ROWS.items():
@@ -141,6 +142,7 @@ def test_configs_equal_the_official_ones() -> None:
     assert differences == {}
 
 
+@pytest.mark.slow
 def test_metafiles_state_the_recipe() -> None:
     """The pages show it."""
     for name, path in PATHS.items():

@@ -56,6 +56,7 @@ def test_norms_and_position_tables_have_no_weight_decay() -> None:
                 assert decay == expected, f'{path.stem}: {name}'
 
 
+@pytest.mark.slow
 def test_detr_and_its_variants_follow_their_papers_on_coco() -> None:
     for path in COCO:
         kind, config = head(path), load(path)

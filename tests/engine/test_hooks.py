@@ -89,7 +89,14 @@ def build(
 
 
 @pytest.mark.parametrize(
-    ('workers', 'by_epoch', 'resumable'), [(0, True, False), (1, True, False), (1, False, False), (1, False, True)]
+    ('workers', 'by_epoch', 'resumable'),
+    [
+        (0, True, False),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((1, True, False), (1, False, False), (1, False, True))
+        ),
+    ],
 )
 def test_a_bad_sample_is_named(tmp_path: Path, workers: int, by_epoch: bool, resumable: bool) -> None:
     runner = build(tmp_path, [SampleErrorHook()], workers, by_epoch, resumable, bad=(7,))
@@ -99,6 +106,7 @@ def test_a_bad_sample_is_named(tmp_path: Path, workers: int, by_epoch: bool, res
     assert expected in str(error.value).splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_bad_samples_are_replaced_by_others(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     runner = build(tmp_path, [SampleErrorHook('skip')], bad=(3, 7))
     runner.train()
