@@ -197,7 +197,7 @@ class PyramidBackbone(BaseModule):
         last = sum(depths) + 1
         if not param_name.startswith(start):
             return last, last + 1
-        i, part, index, *_ = param_name.removeprefix(start).split('.') + ['']
+        i, part, index = f'{param_name.removeprefix(start)}.'.split('.')[:3]
         depth = sum(depths[: int(i)])
         if part == 'blocks':
             depth += int(index) + 1
