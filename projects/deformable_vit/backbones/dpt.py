@@ -64,12 +64,13 @@ class DeformablePatchEmbed(nn.Module):
         """Return tokens (B, H' * W', dim) and (H', W'), with H' = ceil(H / stride), for (B, in_channels, H, W)."""
         x = pad_to_multiple(x, self.patch_embed.stride)
         boxes = self.boxes(x)
-        if is_plain(self.output_proj):  # one op, which need not keep the samples for backward
+        layer = self.output_proj
+        if is_plain(layer) and layer.bias is not None:  # one op, which need not keep the samples for backward
             # Official weights are ordered by location, x-major, then channel; the op takes (dim, channel, y, x).
-            weight = self.output_proj.weight.unflatten(1, (self.points, self.points, -1)).permute(0, 3, 2, 1)
-            tokens = map_to_tokens(deformable_patch_projection(x, boxes, weight, self.output_proj.bias))
+            weight = layer.weight.unflatten(1, (self.points, self.points, -1)).permute(0, 3, 2, 1)
+            tokens = map_to_tokens(deformable_patch_projection(x, boxes, weight, layer.bias))
         else:
-            tokens = self.output_proj(deformable_patch_samples(x, boxes, self.points))
+            tokens = layer(deformable_patch_samples(x, boxes, self.points))
         return self.norm(tokens), (boxes.shape[-2], boxes.shape[-1])
 
 

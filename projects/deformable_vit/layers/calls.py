@@ -3,6 +3,7 @@
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -20,15 +21,17 @@ def is_plain(layer: nn.Module) -> bool:
     """
     if type(layer) is not nn.Linear or 'forward' in vars(layer) or any(getattr(layer, hooks) for hooks in _HOOKS):
         return False
-    return type(layer.weight) is nn.Parameter and type(layer.bias) is nn.Parameter
+    return type(layer.weight) is nn.Parameter and type(layer.bias) in (nn.Parameter, type(None))
 
 
 def call_in_float(layer: nn.Module, x: Tensor) -> Tensor:
     """Call a layer in float32 or float64 whatever the dtype of autocast and of its parameters is."""
     dtype = coordinate_dtype(x)
-    parameters = {
-        name: p.to(dtype) for name, p in layer.named_parameters() if p.is_floating_point() and p.dtype != dtype
-    }
+    x = x.to(dtype)
+    other = {name: p.to(dtype) for name, p in layer.named_parameters() if p.is_floating_point() and p.dtype != dtype}
     with torch.autocast(x.device.type, enabled=False):
-        x = x.to(dtype)
-        return cast(Tensor, functional_call(layer, parameters, (x,)) if parameters else layer(x))
+        if not other:
+            return cast(Tensor, layer(x))
+        if is_plain(layer):  # as torch.jit.trace, which does not know functional_call, needs it
+            return F.linear(x, other.get('weight', layer.weight), other.get('bias', layer.bias))
+        return functional_call(layer, other, (x,))

@@ -120,7 +120,7 @@ def deformable_sampling(x: Tensor, locations: Tensor, backend: str | None = None
         backend: ``auto``, ``reference`` or ``grid_sample``; see :mod:`.backends`.
 
     Returns:
-        (B, H' * W', C).
+        (B, H' * W', C) in the dtype of ``x``, or in that of autocast where it is enabled.
     """
     backend = select_backend('deformable_sampling', backend, ('reference', 'grid_sample'))
     if backend == 'reference':
