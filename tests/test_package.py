@@ -57,7 +57,7 @@ for build, arch in ((PVT, 'test'), (PVTv2, 'test'), (DPT, 'test'), (DAT, 'test')
 with warnings.catch_warnings(record=True) as caught:
     print([default_backend(d) for d in ('cpu', 'cuda', 'cuda')], [str(w.message)[:12] for w in caught])
 with use_backend('mmcv'):
-    model(torch.randn(1, 3, 64, 64))
+    DPT('test')(torch.randn(1, 3, 64, 64))
 """
     done = python(code)
     assert done.stdout.strip() == f"""{['grid_sample'] * 3} ["mmcv's compi"]""", done.stderr

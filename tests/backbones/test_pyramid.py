@@ -187,3 +187,37 @@ def test_compiled_backbones_compute_the_same(name: str, with_cp: bool) -> None:
         results.append((*outs, *(p.grad for p in backbone.parameters())))
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_layers_are_counted_as_in_mmpretrain() -> None:
+    """The small backbones have 1, 2, 2 and 1 blocks."""
+    pvt, pvt_v2, dat = (build_small(name) for name in ('PVT', 'PVTv2', 'DAT'))
+    pvt.get_submodule('stages.3').register_parameter('cls_token', nn.Parameter(torch.zeros(1)))
+    expected = {
+        pvt: {
+            'stages.0.patch_embed.proj.weight': 0,
+            'stages.0.pos_embed': 0,
+            'stages.0.blocks.0.attn.q.weight': 1,
+            'stages.1.patch_embed.norm.bias': 1,
+            'stages.1.pos_embed': 1,
+            'stages.1.blocks.0.mlp.fc1.bias': 2,
+            'stages.2.blocks.1.norm1.weight': 5,
+            'stages.3.cls_token': 5,
+            'stages.3.blocks.0.attn.proj.base_layer.weight': 6,
+        },
+        pvt_v2: {'stages.0.norm.weight': 1, 'stages.2.norm.bias': 5, 'stages.3.norm.bias': 7},
+        dat: {'norms.0.weight': 7, 'norms.3.bias': 7, 'stages.3.blocks.0.attn.rpe_table': 6},
+    }
+    for backbone, depths in expected.items():
+        for name, depth in depths.items():
+            assert backbone.get_layer_depth(name) == (depth, 8), name
+            assert backbone.get_layer_depth(f'backbone.{name}', 'backbone.') == (depth, 8), name
+        assert backbone.get_layer_depth('head.fc.weight', 'backbone.') == (7, 8)
+        assert backbone.get_layer_depth('neck.stages.0.weight', 'backbone.') == (7, 8)
+
+
+def test_depth_never_decreases_with_the_layers(small_backbone: Build) -> None:
+    backbone = small_backbone()
+    depths = [backbone.get_layer_depth(name)[0] for name, _ in backbone.named_parameters() if '.pos_embed' not in name]
+    assert depths == sorted(depths)
+    assert set(depths) >= set(range(7))

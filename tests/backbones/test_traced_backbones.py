@@ -71,6 +71,15 @@ def test_traced_variants() -> None:
             assert_same_outputs(traced, model, torch.randn(batch, 3, h, w))
 
 
+def test_models_in_half_precision_can_be_traced(small_backbone: Build) -> None:
+    model = small_backbone().eval().to(torch.bfloat16)
+    with torch.no_grad():
+        traced = torch.jit.trace(model, torch.randn(1, 3, 64, 64).bfloat16(), check_trace=False)
+        x = torch.randn(2, 3, 75, 107).bfloat16()
+        for got, expected in zip(traced(x), model(x), strict=True):
+            assert (got - expected).float().norm() < 0.05 * expected.float().norm()
+
+
 def test_images_that_are_too_small_are_refused_while_tracing() -> None:
     with pytest.raises(ValueError, match='at least 32 x 32 pixels, got height x width 31 x 64'):
         torch.jit.trace(build_small('DAT'), torch.randn(1, 3, 31, 64), check_trace=False)

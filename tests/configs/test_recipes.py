@@ -143,6 +143,23 @@ def test_mask2former_trains_the_backbone_as_a_swin_transformer() -> None:
             assert decay == (0.0 if any(part in name for part in exempt) else 0.05), f'{path.stem}: {name}'
 
 
+def test_learning_rate_decays_with_depth() -> None:
+    """DAT-T has 2, 2, 6 and 2 blocks; the depths are 0 to 13."""
+    config = load(ROOT / 'configs' / 'own_data' / 'classification_dat_layer-decay.py')
+    settings, lr = optimizer_settings(config), config.optim_wrapper.optimizer.lr
+    for name, depth in (
+        ('backbone.stages.0.patch_embed.proj.weight', 0),
+        ('backbone.stages.0.blocks.0.attn.qkv.weight', 1),
+        ('backbone.stages.1.patch_embed.proj.weight', 2),
+        ('backbone.stages.2.blocks.5.attn.rpe_table', 10),
+        ('backbone.stages.3.blocks.1.mlp.fc2.bias', 12),
+        ('backbone.norms.3.weight', 13),
+        ('head.fc.weight', 13),
+    ):
+        decay = 0.0 if name.endswith(('bias', 'table', 'norms.3.weight')) else 0.05
+        assert settings[name] == (pytest.approx(lr * 0.8 ** (13 - depth)), decay), name
+
+
 def test_learning_rate_after_warm_up_is_that_of_timm() -> None:
     """The cosine of timm covers all 300 epochs, also those of the warm-up."""
     for name in ('pvt/pvt-tiny', 'dat/dat-tiny', 'dat/dat-base'):

@@ -22,9 +22,7 @@ CALLS: dict[str, Callable[..., torch.Tensor]] = {
         ops.deformable_attention,
         *(q, q, q, torch.zeros(2, 3, 3), torch.zeros(1, 1, 4, 2), torch.zeros(2), torch.zeros(2)),
     ),
-    'deformable_key_value': partial(
-        ops.deformable_key_value, features, torch.zeros(1, 2, 2, 2, 2), torch.zeros(4, 8), torch.zeros(4)
-    ),
+    'deformable_sampling': partial(ops.deformable_sampling, features, torch.zeros(1, 2, 2, 2, 2)),
     'deformable_patch_projection': partial(
         ops.deformable_patch_projection, features, torch.zeros(1, 4, 2, 2), torch.zeros(4, 8, 3, 3), torch.zeros(4)
     ),
@@ -36,7 +34,7 @@ MARKS = {
     ('dense_attention', 'auto'): 'scaled_dot_product',
     ('deformable_attention', 'chunked'): 'scaled_dot_product',
     ('deformable_attention', 'separable'): 'deformable_vit::separable_attention',
-    ('deformable_key_value', 'mmcv'): 'deformable_vit::deform_conv',
+    ('deformable_sampling', 'grid_sample'): 'grid_sampler_2d',
     ('deformable_patch_projection', 'grid_sample'): 'grid_sampler_2d',
     ('deformable_patch_projection', 'mmcv'): 'deformable_vit::deform_conv',
     ('window_attention', 'auto'): 'deformable_vit::tiles',
@@ -65,10 +63,10 @@ def test_argument_and_context_manager_select_the_backend() -> None:
 def test_a_backend_that_an_op_lacks() -> None:
     """As an argument it is an error, as the default it stands for auto."""
     for op, call in CALLS.items():
-        for backend in ('mmcv' if op.endswith('attention') else 'separable', 'fastest'):
+        for backend in ('separable' if op == 'deformable_patch_projection' else 'mmcv', 'fastest'):
             with pytest.raises(ValueError, match=f"{op} has the backends auto, reference.*, got '{backend}'"):
                 call(backend=backend)
-        with use_backend('mmcv' if op.endswith('attention') else 'separable'):
+        with use_backend('separable' if op == 'deformable_patch_projection' else 'mmcv'):
             assert called_ops(call) == called_ops(call, backend='auto')
 
 
@@ -110,7 +108,7 @@ def test_environment_variable_sets_the_default(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.filterwarnings('ignore:.*torch.jit.trace:DeprecationWarning')
 def test_backends_with_constant_sizes_cannot_be_traced() -> None:
     for op, backend in (
-        ('deformable_key_value', 'mmcv'),
+        ('deformable_patch_projection', 'mmcv'),
         ('deformable_attention', 'chunked'),
         ('deformable_attention', 'separable'),
     ):

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from deformable_vit.ops import (
     decode_boxes,
-    deformable_key_value,
     deformable_patch_projection,
+    deformable_patch_samples,
+    deformable_sampling,
     key_coordinates,
     key_grid,
     key_spacing,
@@ -40,40 +41,46 @@ def patch_inputs() -> list[Tensor]:
 
 
 def key_inputs(groups: int = 2) -> list[Tensor]:
-    """Locations up to a pixel outside the feature map of 5 x 9; 8 channels to 6."""
+    """Locations up to a pixel outside the feature map of 5 x 9."""
     index = torch.stack([within_cells(n, (2, groups, 3, 4)) - 1 for n in (5, 9)], dim=-1)
-    return [torch.randn(2, 8, 5, 9), index / torch.tensor([2, 4]) - 1, torch.randn(6, 8), torch.randn(6)]
+    return [torch.randn(2, 8, 5, 9), index / torch.tensor([2, 4]) - 1]
 
 
-OPS: dict[str, tuple[Callable[..., Tensor], Callable[[], list[Tensor]]]] = {
-    'deformable_patch_projection': (deformable_patch_projection, patch_inputs),
-    'deformable_key_value': (deformable_key_value, key_inputs),
+OPS: dict[str, tuple[Callable[..., Tensor], Callable[[], list[Tensor]], tuple[str, ...]]] = {
+    'deformable_patch_projection': (deformable_patch_projection, patch_inputs, BACKENDS),
+    'deformable_sampling': (deformable_sampling, key_inputs, ('grid_sample',)),
 }
 
 
 @pytest.mark.parametrize('device', DEVICES)
 @pytest.mark.parametrize('name', OPS)
 def test_lower_precision_is_close_to_reference(name: str, device: str) -> None:
-    op, inputs = OPS[name]
+    op, inputs, backends = OPS[name]
     for precision in LOWER_PRECISIONS:
-        for backend in BACKENDS:
+        for backend in backends:
             function = partial(op, backend=backend)
             assert_same_function(function, getattr(reference, name), inputs(), precision, device, exact=(1,))
 
 
 @settings(max_examples=30)
-@given(seeds, st.sampled_from(BACKENDS), sizes, small_sizes, st.sampled_from([1, 2, 4]))
-@example(0, 'grid_sample', (1, 1), (1, 1), 2)
-@example(0, 'mmcv', (6, 1), (3, 1), 2)
-@example(0, 'mmcv', (2, 3), (4, 4), 2)
-def test_key_value_equals_reference(
-    seed: int, backend: str, size: tuple[int, int], keys: tuple[int, int], groups: int
-) -> None:
+@given(seeds, sizes, small_sizes, st.sampled_from([1, 2, 4]))
+@example(0, (1, 1), (1, 1), 2)
+@example(0, (6, 1), (3, 1), 2)
+@example(0, (2, 3), (4, 4), 2)
+def test_sampling_equals_reference(seed: int, size: tuple[int, int], keys: tuple[int, int], groups: int) -> None:
     """Locations up to a quarter outside the feature map."""
     torch.manual_seed(seed)
-    locations = torch.rand(2, groups, *keys, 2) * 2.5 - 1.25
-    inputs = [torch.randn(2, 8, *size), locations, torch.randn(6, 8), torch.randn(6)]
-    assert_same_function(partial(deformable_key_value, backend=backend), reference.deformable_key_value, inputs)
+    inputs = [torch.randn(2, 8, *size), torch.rand(2, groups, *keys, 2) * 2.5 - 1.25]
+    assert_same_function(partial(deformable_sampling, backend='grid_sample'), reference.deformable_sampling, inputs)
+
+
+def test_samples_by_hand() -> None:
+    """Two groups of one channel on a map of 2 x 3 pixels: between pixels, and half a pixel outside."""
+    x = torch.tensor([[[0.0, 1, 2], [3, 4, 5]], [[0, 10, 20], [30, 40, 50]]])[None]
+    locations = torch.tensor([[[-1.0, 0.5], [0.0, -1.0]], [[1.0, 1.0], [1.0, 1.5]]])[None, :, None]
+    for backend in ('reference', 'grid_sample'):
+        samples = deformable_sampling(x, locations, backend)
+        torch.testing.assert_close(samples, torch.tensor([[[1.5, 50.0], [1.5, 25.0]]]))
 
 
 @settings(max_examples=30)
@@ -91,18 +98,27 @@ def test_patch_projection_equals_reference(
     assert_same_function(function, reference.deformable_patch_projection, inputs)
 
 
+def test_patch_samples_are_what_the_projection_reads() -> None:
+    x, boxes, weight, bias = (t.double() for t in patch_inputs())
+    samples = deformable_patch_samples(x, boxes, 3)
+    # By location, x-major, then by channel.
+    projected = samples @ weight.permute(3, 2, 1, 0).flatten(0, 2) + bias
+    expected = deformable_patch_projection(x, boxes, weight, bias, 'reference')
+    torch.testing.assert_close(projected.transpose(1, 2), expected.flatten(2))
+
+
 @pytest.mark.parametrize('name', OPS)
 def test_gradients_are_numerically_right(name: str) -> None:
-    op, inputs = OPS[name]
+    op, inputs, backends = OPS[name]
     args = [t.double().requires_grad_() for t in inputs()]
-    for backend in BACKENDS:
+    for backend in backends:
         assert torch.autograd.gradcheck(partial(op, backend=backend), args, fast_mode=True)
 
 
 def test_mmcv_op_works_with_autograd_and_compile() -> None:
-    x, locations, weight = torch.randn(2, 4, 5, 6), torch.rand(2, 2, 1, 2, 3, 3) * 5, torch.randn(3, 4, 1, 1)
-    args = [t.requires_grad_() for t in (x, (locations - 2).flatten(1, 3).detach(), weight)]
-    torch.library.opcheck(torch.ops.deformable_vit.deform_conv.default, (*args, [2, 2], 2))
+    x, locations, weight = torch.randn(2, 4, 5, 6), torch.rand(2, 1, 2, 3, 3) * 5, torch.randn(3, 4, 1, 1)
+    args = [t.requires_grad_() for t in (x, (locations - 2).flatten(1, 2).detach(), weight)]
+    torch.library.opcheck(torch.ops.deformable_vit.deform_conv.default, (*args, [2, 2]))
     torch._dynamo.reset()
     compiled = torch.compile(deform_conv_at, backend='aot_eager', fullgraph=True)
     expected = deform_conv_at(x, locations, weight, 'grid_sample')
@@ -151,10 +167,9 @@ def test_locations_stay_float32_under_autocast() -> None:
     """bfloat16 locations would miss half the pixels of a wide feature map."""
     x = torch.arange(1024.0)[None, None, None].expand(1, 2, 1, -1)
     locations = torch.stack([torch.zeros(512), torch.linspace(-1, 1, 512)], dim=-1)[None, None, None]
-    weight, bias = torch.eye(2), torch.zeros(2)
-    for backend in BACKENDS:
-        exact = deformable_key_value(x, locations, weight, bias, backend)
+    for backend in ('reference', 'grid_sample'):
+        exact = deformable_sampling(x, locations, backend)
         with torch.autocast('cpu', torch.bfloat16):
-            half = deformable_key_value(x, locations, weight, bias, backend)
+            half = deformable_sampling(x, locations, backend)
         assert half.dtype == torch.bfloat16
         torch.testing.assert_close(half, exact.bfloat16())

@@ -48,12 +48,12 @@ def replacements(layer: AttentionLayer) -> list[Any]:
     def attend_map(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Tensor:
         return (weights_of(layer) @ v.flatten(2, 3)).unflatten(2, v.shape[2:4])
 
-    def read(x: Tensor, _locations: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return F.linear(pixel_reads(layer, x), weight, bias)
+    def read(x: Tensor, _locations: Tensor) -> Tensor:
+        return pixel_reads(layer, x)
 
     if layer.kind == 'deformable':
         return [
-            mock.patch.object(dat, 'deformable_key_value', read),
+            mock.patch.object(dat, 'deformable_sampling', read),
             mock.patch.object(dat, 'deformable_attention', attend),
             mock.patch.object(dat, 'dense_attention', attend),
         ]

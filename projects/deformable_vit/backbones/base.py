@@ -182,6 +182,29 @@ class PyramidBackbone(BaseModule):
                 module.eval()
         return self
 
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Return the depth of a parameter and the number of depths, for a learning rate that decays with depth.
+
+        As for mmpretrain's backbones, whose optimizer constructor calls this method: blocks count from 1 through all
+        stages. The first patch embedding is 0; a later one, with position embedding and class token, has the depth of
+        the block before it. The last depth is that of the output norms and of all that follows the backbone.
+
+        Args:
+            param_name: Name of a parameter, also of a wrapped layer.
+            prefix: What the names of this backbone's parameters start with in the whole model, ``backbone.``.
+        """
+        depths, start = self.arch['depths'], f'{prefix}stages.'
+        last = sum(depths) + 1
+        if not param_name.startswith(start):
+            return last, last + 1
+        i, part, index = f'{param_name.removeprefix(start)}.'.split('.')[:3]
+        depth = sum(depths[: int(i)])
+        if part == 'blocks':
+            depth += int(index) + 1
+        elif part == 'norm':  # after the blocks of a stage
+            depth = last if int(i) == self.num_stages - 1 else depth + depths[int(i)]
+        return depth, last + 1
+
     def num_extra_tokens(self) -> dict[str, int]:
         """Return by name how many leading entries of each position embedding have no position on the grid."""
         return {}

@@ -13,23 +13,17 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..layers import PatchEmbed
+from ..layers import PatchEmbed, call_in_float, is_plain
 from ..ops import (
     coordinate_dtype,
     decode_boxes,
     deformable_patch_projection,
+    deformable_patch_samples,
     map_to_tokens,
     pad_to_multiple,
     tokens_to_map,
 )
 from .pvt import PVT
-
-
-class PatchOffsets(nn.Linear):
-    """Predict the offsets of a patch's box from its token, zero at first: training starts from undeformed patches."""
-
-    def reset_parameters(self) -> None:
-        nn.init.zeros_(self.weight)
 
 
 class DeformablePatchEmbed(nn.Module):
@@ -48,32 +42,36 @@ class DeformablePatchEmbed(nn.Module):
         super().__init__()
         self.points = points
         self.patch_embed = PatchEmbed(in_channels, dim, stride)
-        self.offset_predictor = PatchOffsets(dim, 4, bias=False)
+        self.offset_predictor = nn.Linear(dim, 4, bias=False)
+        self.init_offsets()
         # Initial boxes extend by tanh(log(sqrt(5 / 3))) = 1 / 4 of a patch to each side (official implementation).
         self.wh_bias = nn.Parameter(torch.full((2,), math.log(math.sqrt(5 / 3))))
         self.output_proj = nn.Linear(in_channels * points**2, dim)
         self.norm = nn.LayerNorm(dim)
 
+    def init_offsets(self) -> None:
+        """Set the weight of the offsets to zero: training starts from undeformed patches."""
+        nn.init.zeros_(self.offset_predictor.weight)
+
     def boxes(self, x: Tensor) -> Tensor:
         """Return boxes (B, 4, H', W'), corners x0, y0, x1, y1 in [0, 1], for (B, in_channels, H, W)."""
         x, hw = self.patch_embed(x)
-        dtype = coordinate_dtype(x)
-        with torch.autocast(x.device.type, enabled=False):  # half-precision offsets lose pixels
-            offsets = F.linear(F.gelu(x.to(dtype)), self.offset_predictor.weight.to(dtype))
-            return decode_boxes(tokens_to_map(offsets, hw), self.wh_bias)
+        # Half-precision offsets lose pixels.
+        offsets = call_in_float(self.offset_predictor, F.gelu(x.to(coordinate_dtype(x))))
+        return decode_boxes(tokens_to_map(offsets, hw), self.wh_bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Return tokens (B, H' * W', dim) and (H', W'), with H' = ceil(H / stride), for (B, in_channels, H, W)."""
-        x = pad_to_multiple(x, self.patch_embed.proj.stride[0])
+        x = pad_to_multiple(x, self.patch_embed.stride)
         boxes = self.boxes(x)
-        # Official checkpoints order the inputs by location, x-major, then channel; the op takes (dim, channel, y, x).
-        weight = self.output_proj.weight.unflatten(1, (self.points, self.points, -1)).permute(0, 3, 2, 1)
-        x = deformable_patch_projection(x, boxes, weight, self.output_proj.bias)
-        return self.norm(map_to_tokens(x)), (x.shape[-2], x.shape[-1])
-
-    def extra_flops(self, args: tuple[Any, ...], out: tuple[Tensor, tuple[int, int]]) -> int:
-        """Return the FLOPs of the bias of the projection, which the shapes of ops do not show."""
-        return out[0].numel()
+        layer = self.output_proj
+        if is_plain(layer) and layer.bias is not None:  # one op, which need not keep the samples for backward
+            # Official weights are ordered by location, x-major, then channel; the op takes (dim, channel, y, x).
+            weight = layer.weight.unflatten(1, (self.points, self.points, -1)).permute(0, 3, 2, 1)
+            tokens = map_to_tokens(deformable_patch_projection(x, boxes, weight, layer.bias))
+        else:
+            tokens = layer(deformable_patch_samples(x, boxes, self.points))
+        return self.norm(tokens), (boxes.shape[-2], boxes.shape[-1])
 
 
 _POINTS = dict(points=(0, 3, 3, 3))
@@ -101,5 +99,6 @@ class DPT(PVT):
         return DeformablePatchEmbed(in_channels, dim, stride, points)
 
     def _init_layer(self, module: nn.Module) -> None:
-        if not isinstance(module, PatchOffsets):  # it initializes itself
-            super()._init_layer(module)
+        super()._init_layer(module)
+        if isinstance(module, DeformablePatchEmbed):  # after its layers
+            module.init_offsets()

@@ -5,6 +5,7 @@ also works in the tools of mmdet, mmseg and mmpretrain. ``configs/_base_/reliabl
 """
 
 from .hooks import CheckpointMatchHook, FiniteLossHook, SampleErrorHook, SeedHook, StopHook, WorkDirHook
+from .layer_decay import LayerDecayOptimWrapperConstructor
 from .loops import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop
 from .resuming import resumable_checkpoints
 from .samples import SeededBatchSampler
@@ -12,6 +13,7 @@ from .samples import SeededBatchSampler
 __all__ = [
     'CheckpointMatchHook',
     'FiniteLossHook',
+    'LayerDecayOptimWrapperConstructor',
     'ResumableEpochBasedTrainLoop',
     'ResumableIterBasedTrainLoop',
     'SampleErrorHook',

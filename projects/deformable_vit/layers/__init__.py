@@ -2,6 +2,7 @@
 
 from .attention import SpatialReductionAttention
 from .block import DropPath, LayerScale, TransformerBlock
+from .calls import call_in_float, is_plain
 from .mlp import MLP, ConvMLP
 from .patch_embed import OverlapPatchEmbed, PatchEmbed
 
@@ -14,4 +15,6 @@ __all__ = [
     'PatchEmbed',
     'SpatialReductionAttention',
     'TransformerBlock',
+    'call_in_float',
+    'is_plain',
 ]

@@ -21,6 +21,7 @@ class PatchEmbed(nn.Module):
     def __init__(self, in_channels: int, dim: int, stride: int, bias: bool = True) -> None:
         super().__init__()
         self.proj = self._build_projection(in_channels, dim, stride, bias)
+        self.stride = stride
         self.norm = nn.LayerNorm(dim)
 
     @staticmethod
@@ -29,7 +30,7 @@ class PatchEmbed(nn.Module):
 
     def project(self, x: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, dim, ceil(H / stride), ceil(W / stride))."""
-        return self.proj(pad_to_multiple(x, self.proj.stride[0]))
+        return self.proj(pad_to_multiple(x, self.stride))
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Return tokens (B, H' * W', dim) and (H', W'), with H' = ceil(H / stride), for (B, in_channels, H, W)."""

@@ -5,7 +5,13 @@ from .attention import deformable_attention, dense_attention
 from .backends import BACKENDS, current_backend, recompute_with_backend, use_backend
 from .coordinates import CONVENTIONS, coordinate_dtype, key_coordinates, key_grid, key_spacing, query_coordinates
 from .local_attention import neighborhood_attention, surplus_pairs, window_attention
-from .sampling import box_locations, decode_boxes, deformable_key_value, deformable_patch_projection
+from .sampling import (
+    box_locations,
+    decode_boxes,
+    deformable_patch_projection,
+    deformable_patch_samples,
+    deformable_sampling,
+)
 from .tokens import interleave, map_to_tokens, pad_to_multiple, resize_position_embedding, tokens_to_map
 from .tracing import adaptive_avg_pool2d, at_least, constant_size, is_tracing, unflatten
 
@@ -25,8 +31,9 @@ __all__ = [
     'current_backend',
     'decode_boxes',
     'deformable_attention',
-    'deformable_key_value',
     'deformable_patch_projection',
+    'deformable_patch_samples',
+    'deformable_sampling',
     'dense_attention',
     'interleave',
     'is_tracing',

@@ -8,8 +8,8 @@ Every op takes ``backend=None``, which stands for the default. The default is ``
 - ``reference``: plain PyTorch that follows the formulas step by step, see :mod:`.reference`.
 - ``chunked``: deformable attention by ``scaled_dot_product_attention``, a chunk of query rows at a time.
 - ``separable``: deformable attention with the relative position bias as matrix products, for large inputs on a CPU.
-- ``grid_sample``: deformable sampling by ``grid_sample`` and a matrix product.
-- ``mmcv``: deformable sampling and projection by mmcv's compiled deformable convolution.
+- ``grid_sample``: deformable sampling by ``grid_sample``, and patches projected by a matrix product.
+- ``mmcv``: deformable patches sampled and projected by mmcv's compiled deformable convolution.
 """
 
 import os

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .coordinates import autocast_dtype
-from .tracing import constant_size, unflatten
+from .tracing import constant_size, sizes_tensor, unflatten
 
 
 def sample(x: Tensor, locations: Tensor) -> Tensor:
@@ -63,12 +63,13 @@ def deformable_patch_projection(x: Tensor, boxes: Tensor, weight: Tensor, bias: 
 
 
 @_in_coordinate_dtype
-def deformable_key_value(x: Tensor, locations: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """See :func:`deformable_vit.ops.deformable_key_value`."""
+def deformable_sampling(x: Tensor, locations: Tensor) -> Tensor:
+    """See :func:`deformable_vit.ops.deformable_sampling`."""
     b, g, h, w, _ = locations.shape
     groups = x.reshape(b * g, -1, *x.shape[-2:])
-    samples = F.grid_sample(groups, locations.flip(-1).reshape(b * g, h, w, 2), align_corners=True)
-    return F.linear(samples.reshape(b, -1, h * w).transpose(1, 2), weight, bias)
+    extent = sizes_tensor([x.shape[-2] - 1, x.shape[-1] - 1], locations)
+    samples = sample(groups, (locations.reshape(b * g, h, w, 2) + 1) / 2 * extent)
+    return samples.reshape(b, -1, h * w).transpose(1, 2)
 
 
 @_in_coordinate_dtype

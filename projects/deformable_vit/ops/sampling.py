@@ -1,14 +1,14 @@
-"""Deformable sampling: a feature map is read at sampling locations, bilinearly, and the samples are projected.
+"""Deformable sampling: a feature map is read at sampling locations, bilinearly.
 
-Two ops of the models, deformable patches (DPT) and the keys and values of deformable attention (DAT), are convolutions
-that read at given sampling locations, :func:`deform_conv_at`, with a backend for CUDA and one for the CPU:
+The keys and values of deformable attention (DAT) are samples that layers project. A deformable patch (DPT) has k x k
+samples; reading them and projecting them is a convolution at given sampling locations, :func:`deform_conv_at`, with a
+backend for CUDA and one for the CPU:
 
 - ``mmcv``, the default on CUDA, is mmcv's compiled deformable convolution, wrapped as a custom op so that
-  ``torch.compile`` sees one operation. mmcv's kernels support float64, float32 and float16 but not bfloat16, and
-  float16 locations would lose pixels: the kernels always run in float32 or better.
+  ``torch.compile`` sees one operation. It keeps no samples for backward. mmcv's kernels support float64, float32 and
+  float16 but not bfloat16, and float16 locations would lose pixels: the kernels always run in float32 or better.
 - ``grid_sample`` is the default on the CPU, where mmcv's kernels use one core, and without mmcv's ops. Forward and
-  backward of stage 2 of DPT-T at 800 x 1344, on two cores, take 1.0 s instead of 2.3 s; of stage 3 of DAT-T 0.09 s
-  instead of 0.39 s.
+  backward of stage 2 of DPT-T at 800 x 1344, on two cores, take 1.0 s instead of 2.3 s.
 
 Chen et al., DPT, ACM MM 2021, https://arxiv.org/abs/2107.14467, sections 3.2 and 3.3; official implementation:
 https://github.com/CASIA-IVA-Lab/DPT. DAT: see :mod:`.attention`.
@@ -78,8 +78,18 @@ def deformable_patch_projection(
     if backend == 'reference':
         return reference.deformable_patch_projection(x, boxes, weight, bias)
     locations = box_locations(boxes, constant_size(weight, -1), (x.shape[-2], x.shape[-1]))
-    projected = deform_conv_at(x, locations[:, None], weight, backend)
+    projected = deform_conv_at(x, locations, weight, backend)
     return projected + bias.to(projected.dtype)[:, None, None]
+
+
+def deformable_patch_samples(x: Tensor, boxes: Tensor, k: int) -> Tensor:
+    """Read the k x k locations of each box as :func:`deformable_patch_projection` does, without projecting them.
+
+    Returns:
+        (B, H' * W', k * k * C), by location, x-major, then by channel.
+    """
+    samples = sample_at(x, box_locations(boxes, k, (x.shape[-2], x.shape[-1])))
+    return unflatten(samples, 2, (k, k)).permute(0, 4, 3, 2, 1).flatten(2).to(autocast_dtype(x))
 
 
 def box_locations(boxes: Tensor, k: int, size: tuple[int, int]) -> Tensor:
@@ -100,29 +110,26 @@ def box_locations(boxes: Tensor, k: int, size: tuple[int, int]) -> Tensor:
     return torch.stack(locations, dim=3).flatten(1, 2) - 0.5
 
 
-def deformable_key_value(
-    x: Tensor, locations: Tensor, weight: Tensor, bias: Tensor, backend: str | None = None
-) -> Tensor:
-    """Sample a feature map at given locations, in groups of channels, and project the samples to keys and values.
+def deformable_sampling(x: Tensor, locations: Tensor, backend: str | None = None) -> Tensor:
+    """Sample a feature map at given locations, in groups of channels.
 
     Args:
         x: (B, C, H, W).
         locations: (B, G, H', W', 2), for each of G groups of channels normalized (y, x), where -1 and 1 are the centers
             of the corner pixels. Reads are bilinear, and zero outside the feature map.
-        weight: (D, C), the projections to keys and values side by side.
-        bias: (D,).
-        backend: ``auto``, ``reference``, ``grid_sample`` or ``mmcv``; see :mod:`.backends`.
+        backend: ``auto``, ``reference`` or ``grid_sample``; see :mod:`.backends`.
 
     Returns:
-        (B, H' * W', D).
+        (B, H' * W', C) in the dtype of ``x``, or in that of autocast where it is enabled.
     """
-    backend = select_backend('deformable_key_value', backend, ('reference', 'grid_sample', 'mmcv'))
+    backend = select_backend('deformable_sampling', backend, ('reference', 'grid_sample'))
     if backend == 'reference':
-        return reference.deformable_key_value(x, locations, weight, bias)
-    extent = sizes_tensor([x.shape[-2] - 1, x.shape[-1] - 1], locations)
-    pixels = ((locations + 1) / 2 * extent).permute(0, 1, 4, 2, 3)
-    projected = deform_conv_at(x, pixels.unsqueeze(2), weight[..., None, None], backend)
-    return projected.flatten(2).transpose(1, 2) + bias.to(projected.dtype)
+        return reference.deformable_sampling(x, locations)
+    b, groups = locations.shape[:2]
+    dtype = coordinate_dtype(x)
+    features = unflatten(x.to(dtype), 1, (groups, -1)).flatten(0, 1)
+    samples = F.grid_sample(features, locations.to(dtype).flip(-1).flatten(0, 1), align_corners=True)
+    return samples.view(b, x.shape[1], -1).transpose(1, 2).contiguous().to(autocast_dtype(x))
 
 
 # Without importing mmcv, and a constant, on which torch.compile guards.
@@ -139,8 +146,8 @@ def deform_conv_at(x: Tensor, locations: Tensor, weight: Tensor, backend: str = 
 
     Args:
         x: (B, C, H, W).
-        locations: (B, G, kh * kw, 2, H', W'), for each group of C / G channels, kernel element and output pixel the
-            (y, x) in pixels of ``x``; whole numbers are pixel centers.
+        locations: (B, kh * kw, 2, H', W'), for each kernel element and output pixel the (y, x) in pixels of ``x``;
+            whole numbers are pixel centers.
         weight: (D, C, kh, kw).
         backend: ``auto``, ``grid_sample`` or ``mmcv``.
 
@@ -162,16 +169,19 @@ def default_backend(device: str) -> str:
     return 'mmcv' if HAS_MMCV_OPS else 'grid_sample'
 
 
-def _by_grid_sample(x: Tensor, locations: Tensor, weight: Tensor) -> Tensor:
-    b, groups, points, _, *out = locations.shape
-    c, h, w = x.shape[1:]
+def sample_at(x: Tensor, locations: Tensor) -> Tensor:
+    """Read (B, C, H, W) at locations as of :func:`deform_conv_at`: (B, C, kh * kw, H' * W'), at least float32."""
+    h, w = x.shape[-2:]
     dtype = coordinate_dtype(x)
-    y, x_ = locations.to(dtype).flatten(0, 1).unbind(2)  # (B * G, kh * kw, H', W') each
+    y, x_ = locations.to(dtype).flatten(3).unbind(2)  # (B, kh * kw, H' * W') each
     # From pixels to -1 and 1 at the outer borders of the map: with align_corners, an axis of one pixel divides by zero.
-    grid = torch.stack([(x_ + 0.5) / w * 2 - 1, (y + 0.5) / h * 2 - 1], dim=-1).flatten(1, 2)
-    sampled = F.grid_sample(x.to(dtype).reshape(b * groups, c // groups, h, w), grid, align_corners=False)
-    sampled = sampled.view(b, c * points, -1)  # channels, then kernel elements, as in a kernel
-    return unflatten(weight.to(dtype).flatten(1) @ sampled, 2, out)
+    grid = torch.stack([(x_ + 0.5) / w * 2 - 1, (y + 0.5) / h * 2 - 1], dim=-1)
+    return F.grid_sample(x.to(dtype), grid, align_corners=False)
+
+
+def _by_grid_sample(x: Tensor, locations: Tensor, weight: Tensor) -> Tensor:
+    sampled = sample_at(x, locations).flatten(1, 2)  # channels, then kernel elements, as in a kernel
+    return unflatten(weight.to(sampled.dtype).flatten(1) @ sampled, 2, locations.shape[-2:])
 
 
 def _by_mmcv(x: Tensor, locations: Tensor, weight: Tensor) -> Tensor:
@@ -190,7 +200,7 @@ def _by_mmcv(x: Tensor, locations: Tensor, weight: Tensor) -> Tensor:
     ky, kx = (torch.arange(k, dtype=dtype, device=x.device) for k in kernel)
     grid = torch.broadcast_tensors(ky[:, None, None, None] + y, kx[:, None, None] + x_)  # (kh, kw, H', W') each
     offset = locations - torch.stack(grid, dim=2).flatten(0, 1)
-    return _deform_conv(x, offset.flatten(1, 3), weight, stride, locations.shape[1])
+    return _deform_conv(x, offset.flatten(1, 2), weight, stride)
 
 
 def _grid_sample_flops(_x: torch.Size, _grid: torch.Size, *_args: Any, out_shape: torch.Size, **_kwargs: Any) -> int:
@@ -221,26 +231,26 @@ def _warn_without_mmcv() -> None:
     )
 
 
-def _sizes(weight: Tensor, stride: list[int], groups: int, batch: int) -> dict[str, int]:
+def _sizes(weight: Tensor, stride: list[int], batch: int) -> dict[str, int]:
     # As many images at once as mmcv's default allows; it requires a divisor of the batch size.
     step = next(n for n in range(min(batch, 32), 0, -1) if batch % n == 0)
     return dict(
         kW=weight.shape[3], kH=weight.shape[2], dW=stride[1], dH=stride[0], padW=0, padH=0, dilationW=1, dilationH=1,
-        group=1, deformable_group=groups, im2col_step=step,
+        group=1, deformable_group=1, im2col_step=step,
     )  # fmt: skip
 
 
 @torch.library.custom_op('deformable_vit::deform_conv', mutates_args=())
-def _deform_conv(x: Tensor, offset: Tensor, weight: Tensor, stride: list[int], groups: int) -> Tensor:
+def _deform_conv(x: Tensor, offset: Tensor, weight: Tensor, stride: list[int]) -> Tensor:
     out = x.new_empty(len(x), len(weight), *offset.shape[-2:])
     columns, ones = x.new_empty(0), x.new_empty(0)
     x, offset, weight = x.contiguous(), offset.contiguous(), weight.contiguous()  # mmcv ignores strides
-    _mmcv_ops().deform_conv_forward(x, weight, offset, out, columns, ones, **_sizes(weight, stride, groups, len(x)))
+    _mmcv_ops().deform_conv_forward(x, weight, offset, out, columns, ones, **_sizes(weight, stride, len(x)))
     return out
 
 
 @_deform_conv.register_fake
-def _(x: Tensor, offset: Tensor, weight: Tensor, stride: list[int], groups: int) -> Tensor:
+def _(x: Tensor, offset: Tensor, weight: Tensor, stride: list[int]) -> Tensor:
     return x.new_empty(len(x), len(weight), *offset.shape[-2:])
 
 
@@ -260,30 +270,28 @@ FLOP_FORMULAS = {
 
 @torch.library.custom_op('deformable_vit::deform_conv_backward', mutates_args=())
 def _deform_conv_backward(
-    grad: Tensor, x: Tensor, offset: Tensor, weight: Tensor, stride: list[int], groups: int
+    grad: Tensor, x: Tensor, offset: Tensor, weight: Tensor, stride: list[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     grad, x, offset, weight = (t.contiguous() for t in (grad, x, offset, weight))
     grads = torch.zeros_like(x), torch.zeros_like(offset), torch.zeros_like(weight)
-    columns, ones, sizes = x.new_empty(0), x.new_empty(0), _sizes(weight, stride, groups, len(x))
+    columns, ones, sizes = x.new_empty(0), x.new_empty(0), _sizes(weight, stride, len(x))
     _mmcv_ops().deform_conv_backward_input(x, offset, grad, grads[0], grads[1], weight, columns, **sizes)
     _mmcv_ops().deform_conv_backward_parameters(x, offset, grad, grads[2], columns, ones, scale=1, **sizes)
     return grads
 
 
 @_deform_conv_backward.register_fake
-def _(
-    grad: Tensor, x: Tensor, offset: Tensor, weight: Tensor, stride: list[int], groups: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(grad: Tensor, x: Tensor, offset: Tensor, weight: Tensor, stride: list[int]) -> tuple[Tensor, Tensor, Tensor]:
     return x.new_empty(x.shape), offset.new_empty(offset.shape), weight.new_empty(weight.shape)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.stride, ctx.groups = inputs
+    *tensors, ctx.stride = inputs
     ctx.save_for_backward(*tensors)
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return *_deform_conv_backward(grad, *ctx.saved_tensors, ctx.stride, ctx.groups), None, None
+    return *_deform_conv_backward(grad, *ctx.saved_tensors, ctx.stride), None
 
 
 _deform_conv.register_autograd(_backward, setup_context=_save)

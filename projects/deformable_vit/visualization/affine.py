@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from ..layers import OverlapPatchEmbed, PatchEmbed
+
 Array = NDArray[Any]
 
 
@@ -45,8 +47,8 @@ class Affine(NamedTuple):
     def of_patches(cls, patch_embed: nn.Module) -> 'Affine':
         """Return the map from tokens of a patch embedding to pixels of its input; deformable ones count as plain."""
         result = cls()
-        for conv in (m for m in patch_embed.modules() if isinstance(m, nn.Conv2d)):
-            (ky, kx), (sy, sx) = conv.kernel_size, conv.stride
-            py, px = (int(p) for p in conv.padding)
-            result = result.after(cls((sx, sy), ((kx - 1) / 2 - px, (ky - 1) / 2 - py)))
+        for embed in (m for m in patch_embed.modules() if isinstance(m, PatchEmbed)):
+            # An overlapping patch has a kernel of 2 * stride - 1 and a padding of stride - 1.
+            first = 0 if isinstance(embed, OverlapPatchEmbed) else (embed.stride - 1) / 2
+            result = result.after(cls((embed.stride, embed.stride), (first, first)))
         return result

@@ -16,7 +16,7 @@ from ..backbones.base import PyramidBackbone
 from ..backbones.dat import DeformableAttention, NeighborhoodAttention, WindowAttention
 from ..backbones.dpt import DeformablePatchEmbed
 from ..layers import SpatialReductionAttention
-from ..ops import box_locations, deformable_key_value, key_grid, pad_to_multiple, query_coordinates, tokens_to_map
+from ..ops import box_locations, deformable_sampling, key_grid, pad_to_multiple, query_coordinates, tokens_to_map
 from ..ops.local_attention import window_runs
 from .affine import Affine, Array
 from .layer_data import AttentionLayer, Layer, PatchLayer
@@ -80,7 +80,7 @@ def _deformable(
 ) -> AttentionLayer:
     q = attn.q(x)
     locations = attn.key_locations(q, hw)
-    k = deformable_key_value(tokens_to_map(x, hw), locations, attn.k.weight, attn.k.bias)
+    k = attn.k(deformable_sampling(tokens_to_map(x, hw), locations))
     key_hw = (locations.shape[2], locations.shape[3])
 
     def pixels(normalized: Tensor) -> Array:
@@ -203,7 +203,7 @@ def _reduction(
 
 
 def _patches(embed: DeformablePatchEmbed, x: Tensor, before: Affine, to_image: Affine, **place: Any) -> PatchLayer:
-    x = pad_to_multiple(x, int(embed.patch_embed.proj.stride[0]))
+    x = pad_to_multiple(x, embed.patch_embed.stride)
     boxes = embed.boxes(x)  # corners x0, y0, x1, y1 in [0, 1], from border to border of the feature map
     locations = box_locations(boxes, embed.points, (x.shape[-2], x.shape[-1]))  # (1, k * k, 2, H', W')
     corners = to_numpy(boxes[0].flatten(1).T.unflatten(1, (2, 2))) * [x.shape[-1], x.shape[-2]] - 0.5

@@ -14,12 +14,11 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
 
-from ...layers import MLP, ConvMLP, LayerScale, OverlapPatchEmbed, PatchEmbed, TransformerBlock
+from ...layers import MLP, ConvMLP, LayerScale, OverlapPatchEmbed, PatchEmbed, TransformerBlock, call_in_float
 from ...ops import (
     at_least,
-    coordinate_dtype,
     deformable_attention,
-    deformable_key_value,
+    deformable_sampling,
     dense_attention,
     key_grid,
     key_spacing,
@@ -48,20 +47,19 @@ class KeyOffsets(nn.Module):
     def __init__(self, dim: int, kernel_size: int, stride: int) -> None:
         super().__init__()
         # As in the official implementation, no padding where the kernels tile the feature map.
-        padding = 0 if kernel_size == stride else kernel_size // 2
+        self.tiles = kernel_size == stride
+        self.kernel_size = kernel_size
+        padding = 0 if self.tiles else kernel_size // 2
         self.dwconv = nn.Conv2d(dim, dim, kernel_size, stride, padding, groups=dim)
         self.norm = nn.LayerNorm(dim)
         self.proj = nn.Linear(dim, 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, dim, H, W) to (B, H', W', 2), at least float32: half-precision offsets lose pixels."""
-        if self.dwconv.padding == (0, 0):  # a feature map smaller than the kernel still has one key
-            kernel = self.dwconv.kernel_size[0]
-            x = F.pad(x, (0, at_least(kernel - x.shape[-1], 0), 0, at_least(kernel - x.shape[-2], 0)))
-        x = F.gelu(self.norm(self.dwconv(x).permute(0, 2, 3, 1)))
-        dtype = coordinate_dtype(x)
-        with torch.autocast(x.device.type, enabled=False):
-            return F.linear(x.to(dtype), self.proj.weight.to(dtype))
+        if self.tiles:  # a feature map smaller than the kernel still has one key
+            missing_h, missing_w = (at_least(self.kernel_size - n, 0) for n in x.shape[-2:])
+            x = F.pad(x, (0, missing_w, 0, missing_h))
+        return call_in_float(self.proj, F.gelu(self.norm(self.dwconv(x).permute(0, 2, 3, 1))))
 
 
 class DeformableAttention(nn.Module):
@@ -121,9 +119,8 @@ class DeformableAttention(nn.Module):
         """Map (B, H * W, C) to (B, H * W, C)."""
         q = self.q(x)
         locations = self.key_locations(q, hw)
-        weight, bias = torch.cat([self.k.weight, self.v.weight]), torch.cat([self.k.bias, self.v.bias])
-        kv = deformable_key_value(tokens_to_map(x, hw), locations, weight, bias)
-        qkv = q, *kv.chunk(2, dim=-1)
+        samples = deformable_sampling(tokens_to_map(x, hw), locations)
+        qkv = q, self.k(samples), self.v(samples)
         q, k, v = (unflatten(t, -1, (self.num_heads, -1)).transpose(1, 2) for t in qkv)  # (B, heads, N, d) each
         if self.rpe_table is None:
             out = dense_attention(q, k, v)
@@ -131,13 +128,6 @@ class DeformableAttention(nn.Module):
             query_y, query_x = (query_coordinates(n, self.convention, locations) for n in hw)
             out = deformable_attention(q, k, v, self.rpe_table, locations.flatten(2, 3), query_y, query_x)
         return self.proj(out.transpose(1, 2).flatten(2))
-
-    def extra_flops(self, args: tuple[Tensor, tuple[int, int]], out: Tensor) -> int:
-        """Return the FLOPs of the biases of keys and values, which the shapes of ops do not show."""
-        conv = self.offset.dwconv
-        kernel, stride, padding = conv.kernel_size[0], conv.stride[0], int(conv.padding[0])
-        keys = math.prod(max(n + 2 * padding - kernel, 0) // stride + 1 for n in args[1])
-        return len(out) * keys * 2 * out.shape[-1]
 
 
 class ConvStem(nn.Module):
