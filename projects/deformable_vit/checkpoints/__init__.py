@@ -9,6 +9,7 @@ from .atomic_writing import AtomicBackend, enable_atomic_writing, remove_partial
 from .compare import check_dtypes, check_finite, compare
 from .convert import adapt_to_backbone, convert_classifier, convert_state_dict
 from .load import load_backbone_weights
+from .names import translate_names
 from .safe_loading import enable_safe_loading, read_checkpoint, read_state_dict
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     'read_checkpoint',
     'read_state_dict',
     'remove_partial_files',
+    'translate_names',
     'write_atomically',
 ]

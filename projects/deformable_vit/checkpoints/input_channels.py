@@ -15,8 +15,8 @@ def adapt_input_channels(
 ) -> dict[str, Tensor]:
     """Return a state dict whose RGB weights of the first layer have the input channels of a backbone.
 
-    One channel gets the sum of the three. n others get R, G, B, R, ... times 3 / n, so that an image of equal channels
-    keeps its response.
+    One channel gets the sum of the three, as if an image were gray. n others get R, G, B, R, ... times 3 / n, which
+    keeps the scale of the responses.
 
     Args:
         state_dict: A backbone's, in this project's names.
