@@ -10,7 +10,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from torch import nn
 
-from deformable_vit.checkpoints import compare, convert_state_dict, translate_names
+from deformable_vit.checkpoints import compare, convert_model, convert_state_dict, translate_names
 
 DEPTHS, HEADS, RATIOS = (1, 2, 1, 1), (1, 2, 5, 8), (8, 8, 4, 4)
 ARCH = dict(embed_dims=(16, 32, 80, 128), depths=DEPTHS, num_heads=HEADS, mlp_ratios=RATIOS, sr_ratios=(8, 4, 2, 1))
@@ -82,6 +82,9 @@ def test_whole_detectors_of_the_model_zoo_load_strictly(tmp_path: Path, name: st
     torch.save(dict(meta={}, state_dict=saved), tmp_path / 'retinanet.pth')
     load_checkpoint(ours, str(tmp_path / 'retinanet.pth'), strict=True)
     own = ours.state_dict()
+    written = convert_model(saved)
+    assert written.keys() == own.keys()
+    assert all(torch.equal(written[key], value) for key, value in own.items())
     assert torch.equal(own['bbox_head.retina_cls.bias'], saved['bbox_head.retina_cls.bias'])
     block = f'layers.1.1.{1 + (name == "PVT")}'  # PVT has its position embedding before the blocks
     q, kv = own['backbone.stages.1.blocks.1.attn.q.weight'], own['backbone.stages.1.blocks.1.attn.kv.weight']

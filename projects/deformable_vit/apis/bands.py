@@ -47,13 +47,14 @@ def _say_what_is_drawn(count: int) -> None:
 
 
 def loading_step(config: Config) -> dict[str, Any]:
-    """Return the transform of the test pipeline that loads images.
+    """Return the transform of the test pipeline that loads images, as it is without ``to_float32``.
 
     Raises:
         UserError: There is none.
     """
     pipeline = test_dataset(config)['pipeline']
-    return dict(next(step for step in pipeline if str(step['type']).endswith('LoadImageFromFile')))
+    step = next(step for step in pipeline if str(step['type']).endswith('LoadImageFromFile'))
+    return {key: value for key, value in step.items() if key != 'to_float32'}
 
 
 def is_bgr(step: Mapping[str, Any]) -> bool:

@@ -89,7 +89,7 @@ def add_show(config: Config, show: bool, show_dir: str | None, wait_time: float)
         hook.update(enable=True, out_dir=directory, interval=1)
     else:
         # The hooks read images by themselves; what is not plain color is read as the pipeline does.
-        if set(step := loading_step(config)) - {'type', 'backend_args', 'to_float32'}:
+        if set(step := loading_step(config)) - {'type', 'backend_args'}:
             hook.update(backend_args=dict(backend='deformable_vit.drawn_image', step=step))
         hook.update(draw=True)
         if directory and config.default_scope == 'mmdet':

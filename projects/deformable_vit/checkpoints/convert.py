@@ -72,6 +72,20 @@ def convert_state_dict(
     return converted
 
 
+def convert_model(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return an official classifier, detector or segmentor, or mmdet's detector with PVT, in this project's names.
+
+    Raises:
+        CheckpointError: The names are those of none.
+    """
+    prefix = 'backbone.'
+    part = {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
+    if not is_official(part):
+        return convert_classifier(state_dict)
+    translated = {prefix + name: value.clone() for name, value in translate_names(part).items()}
+    return translated | {name: value.clone() for name, value in state_dict.items() if not name.startswith(prefix)}
+
+
 def convert_classifier(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return an official ImageNet classifier as the state dict of this project's ``ImageClassifier`` config.
 
