@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import print_log
 
-from .._nested import test_dataset
+from .._nested import walk
 
 Array = np.ndarray[Any, Any]
 
@@ -47,14 +47,11 @@ def _say_what_is_drawn(count: int) -> None:
 
 
 def loading_step(config: Config) -> dict[str, Any]:
-    """Return the transform of the test pipeline that loads images, as it is without ``to_float32``.
-
-    Raises:
-        UserError: There is none.
-    """
-    pipeline = test_dataset(config)['pipeline']
-    step = next(step for step in pipeline if str(step['type']).endswith('LoadImageFromFile'))
-    return {key: value for key, value in step.items() if key != 'to_float32'}
+    """Return the first ``LoadImageFromFile`` of the test pipeline, without ``to_float32``; empty if there is none."""
+    for _, step in walk(config.get('test_dataloader'), ''):
+        if isinstance(step, dict) and str(step.get('type')).endswith('LoadImageFromFile'):
+            return {key: value for key, value in step.items() if key != 'to_float32'}
+    return {}
 
 
 def is_bgr(step: Mapping[str, Any]) -> bool:

@@ -103,10 +103,10 @@ class Predictor:
 
     def __init__(self, config: Config, checkpoint: str, device: str = 'cpu', score_thr: float = 0.3) -> None:
         self.scope, self.score_thr = config.default_scope, score_thr
-        self.step = loading_step(config)  # the inferencers change it
         _, inferencer, visualizer = TASKS[self.scope]
         # The inferencers look for the pipeline here, not within wrappers such as ConcatDataset.
         config.test_dataloader.dataset = test_dataset(config)
+        self.step = loading_step(config)  # the inferencers change it
         config.visualizer = dict(type=visualizer)  # the config's may write to TensorBoard or W&B
         # No weights yet, and no colors from the files of the dataset.
         options: Any = dict(mmdet=dict(palette='random'), mmpretrain=dict(pretrained=False)).get(self.scope, {})
