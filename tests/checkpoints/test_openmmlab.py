@@ -43,15 +43,15 @@ def with_official_eps(backbone: nn.Module) -> nn.Module:
 @pytest.mark.parametrize('name', PAIRS)
 def test_feature_maps_are_those_of_mmdet(name: str, size: int) -> None:
     init_default_scope('mmdet')
-    ours, theirs = (MODELS.build(config) for config in backbones(name))
-    with_random_weights(theirs)
-    ours.load_state_dict(theirs.state_dict())  # strict: no name is missing, and none is left
-    ours, theirs = ours.double().eval(), theirs.double().eval()
+    converted, port = (MODELS.build(config) for config in backbones(name))
+    with_random_weights(port)
+    converted.load_state_dict(port.state_dict())  # strict: no name is missing, and none is left
+    converted, port = converted.double().eval(), port.double().eval()
     image = torch.randn(1, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        for found, expected in zip(ours(image), theirs(image), strict=True):
+        for found, expected in zip(converted(image), port(image), strict=True):
             assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
-        for found, expected in zip(ours(image), with_official_eps(theirs)(image), strict=True):
+        for found, expected in zip(converted(image), with_official_eps(port)(image), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
@@ -59,7 +59,7 @@ def test_feature_maps_are_those_of_mmdet(name: str, size: int) -> None:
 def test_whole_detectors_of_the_model_zoo_load_strictly(tmp_path: Path, name: str) -> None:
     init_default_scope('mmdet')
     channels = list(ARCH['embed_dims'])
-    ours, theirs = (
+    converted, port = (
         MODELS.build(
             dict(
                 type='RetinaNet',
@@ -76,12 +76,12 @@ def test_whole_detectors_of_the_model_zoo_load_strictly(tmp_path: Path, name: st
         )
         for backbone in backbones(name)
     )
-    with_random_weights(theirs)
-    saved = theirs.state_dict()
-    assert not compare(convert_state_dict(ours, saved), ours.state_dict())
+    with_random_weights(port)
+    saved = port.state_dict()
+    assert not compare(convert_state_dict(converted, saved), converted.state_dict())
     torch.save(dict(meta={}, state_dict=saved), tmp_path / 'retinanet.pth')
-    load_checkpoint(ours, str(tmp_path / 'retinanet.pth'), strict=True)
-    own = ours.state_dict()
+    load_checkpoint(converted, str(tmp_path / 'retinanet.pth'), strict=True)
+    own = converted.state_dict()
     written = convert_model(saved)
     assert written.keys() == own.keys()
     assert all(torch.equal(written[key], value) for key, value in own.items())
