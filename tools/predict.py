@@ -16,7 +16,7 @@ import cv2
 import mmcv
 import numpy as np
 from mmengine.device import get_device
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from deformable_vit.apis.command_line import add_config_options, config_errors, one_line_errors
@@ -83,8 +83,12 @@ def check_outputs(out: Path, inputs: Iterable[Path], overwrite: bool) -> None:
 def frames_of(path: Path) -> Iterator[tuple[dict[str, Any], str | np.ndarray]]:
     """Yield the path of an image, or the frames of a video in BGR, each with what it is; damaged files are errors."""
     if path.suffix.lower() not in VIDEOS:
-        with Image.open(path) as image:
-            image.load()  # OpenCV fills what a truncated file lacks with gray
+        try:
+            with Image.open(path) as image:
+                image.load()  # OpenCV fills what a truncated file lacks with gray
+        except UnidentifiedImageError:
+            if path.suffix.lower() not in ('.tif', '.tiff'):  # of bands and types that only other readers have
+                raise
         yield dict(image=str(path)), str(path)
         return
     video, count = mmcv.VideoReader(str(path)), 0
@@ -134,8 +138,8 @@ class Run:
             mmcv.imwrite(labels.astype(dtype), f'{self.out}/{record["label_map"]}')
         if self.draw:
             record['drawn'] = f'vis/{self.names[path]}'
-            rgb = np.ascontiguousarray(mmcv.imread(image)[..., ::-1])
-            drawn = np.ascontiguousarray(draw_prediction(self.predictor.model, rgb, sample)[..., ::-1])
+            drawn = draw_prediction(self.predictor.model, self.predictor.rgb(image), sample)
+            drawn = np.ascontiguousarray(drawn[..., ::-1])
             file = f'{self.out}/{record["drawn"]}'
             if 'frame' in what and path not in self.videos:
                 rate, code = mmcv.VideoReader(str(path)).fps or 25, cv2.VideoWriter.fourcc(*'mp4v')

@@ -102,6 +102,7 @@ def test_classifiers_and_detectors_load_into_backbones(tmp_path: Path, log: Log)
     assert all(torch.equal(value, own[name]) for name, value in whole.backbone.state_dict().items())
     pretrained(save(tmp_path / 'x.pth', official_state_dict('dat-tiny_in1k')), type='DAT', arch='tiny')
     assert '207 of 213 parameters match, 6 missing (norms.0.weight, norms.0.bias, norms.1.weight' in log[-1][0]
+    assert log[-1][1] == logging.INFO  # which is expected
 
 
 @pytest.mark.slow

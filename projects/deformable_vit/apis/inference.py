@@ -14,6 +14,7 @@ from mmengine.utils import get_object_from_string
 from .._nested import test_dataset, walk
 from ..checkpoints import check_dtypes, compare, convert_state_dict, read_state_dict
 from ..errors import UserError, shown
+from .bands import loading_step, read_rgb, to_rgb
 
 # Task, inferencer and visualizer.
 TASKS = dict(
@@ -105,6 +106,7 @@ class Predictor:
         _, inferencer, visualizer = TASKS[self.scope]
         # The inferencers look for the pipeline here, not within wrappers such as ConcatDataset.
         config.test_dataloader.dataset = test_dataset(config)
+        self.step = loading_step(config)  # the inferencers change it
         config.visualizer = dict(type=visualizer)  # the config's may write to TensorBoard or W&B
         # No weights yet, and no colors from the files of the dataset.
         options: Any = dict(mmdet=dict(palette='random'), mmpretrain=dict(pretrained=False)).get(self.scope, {})
@@ -123,6 +125,10 @@ class Predictor:
         (data,) = self.inferencer.preprocess(list(images), batch_size=len(images))
         samples = [sample.cpu() for sample in self.inferencer.forward(data[1] if self.scope == 'mmdet' else data)]
         return [select(sample, self.score_thr) for sample in samples]
+
+    def rgb(self, image: str | np.ndarray) -> np.ndarray:
+        """Return an image, a path or a BGR array, as RGB of 8 bits, (H, W, 3), for drawing."""
+        return read_rgb(image, self.step) if isinstance(image, str) else to_rgb(image)
 
     def record(self, sample: Any) -> dict[str, Any]:
         """Return a prediction as plain numbers and names, for JSON."""

@@ -13,6 +13,7 @@ from mmengine.runner import FlexibleRunner, Runner
 
 from ..checks import trains_masks
 from ..errors import UserError
+from .bands import loading_step
 from .command_line import config_errors
 from .console import quiet_log
 
@@ -87,6 +88,9 @@ def add_show(config: Config, show: bool, show_dir: str | None, wait_time: float)
     if config.default_scope == 'mmpretrain':
         hook.update(enable=True, out_dir=directory, interval=1)
     else:
+        # The hooks read images by themselves; what is not plain color is read as the pipeline does.
+        if set(step := loading_step(config)) - {'type', 'backend_args'}:
+            hook.update(backend_args=dict(backend='deformable_vit.drawn_image', step=step))
         hook.update(draw=True)
         if directory and config.default_scope == 'mmdet':
             hook.update(test_out_dir=directory)

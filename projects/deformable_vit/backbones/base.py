@@ -209,10 +209,12 @@ class PyramidBackbone(BaseModule):
         """Return by name how many leading entries of each position embedding have no position on the grid."""
         return {}
 
-    def adapt_state_dict(self, state_dict: Mapping[str, Any], log: bool = True) -> dict[str, Any]:
+    def adapt_state_dict(
+        self, state_dict: Mapping[str, Any], log: bool = True, adapt_channels: bool = True
+    ) -> dict[str, Any]:
         """Return a state dict of this backbone with its names and sizes; see :func:`adapt_to_backbone`."""
         shapes = {key: tuple(value.shape) for key, value in self.state_dict().items()}
-        return adapt_to_backbone(state_dict, shapes, self.num_extra_tokens(), log)
+        return adapt_to_backbone(state_dict, shapes, self.num_extra_tokens(), log, adapt_channels)
 
     def init_weights(self) -> None:
         """Load the checkpoint of ``init_cfg``; without one, keep the initialization of the constructor."""

@@ -7,8 +7,9 @@ combines them for the load hook of the backbones. State dicts go in and out; no 
 
 from .atomic_writing import AtomicBackend, enable_atomic_writing, remove_partial_files, write_atomically
 from .compare import check_dtypes, check_finite, compare
-from .convert import adapt_to_backbone, convert_classifier, convert_state_dict
+from .convert import adapt_to_backbone, convert_classifier, convert_model, convert_state_dict
 from .load import load_backbone_weights
+from .names import translate_names
 from .safe_loading import enable_safe_loading, read_checkpoint, read_state_dict
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     'check_finite',
     'compare',
     'convert_classifier',
+    'convert_model',
     'convert_state_dict',
     'enable_atomic_writing',
     'enable_safe_loading',
@@ -25,5 +27,6 @@ __all__ = [
     'read_checkpoint',
     'read_state_dict',
     'remove_partial_files',
+    'translate_names',
     'write_atomically',
 ]

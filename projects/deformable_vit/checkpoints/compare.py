@@ -1,5 +1,6 @@
 """Comparison of the names and shapes of a state dict with those of a model, and a check of its values."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor
 from ..errors import CheckpointError, shown
 
 _KINDS = ('missing', 'unexpected', 'mismatched')
+_SHOWN_NAMES, _SHOWN_MODULES = 3, 8
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,22 @@ class Difference:
         for kind in _KINDS:
             names = getattr(self, kind)
             if names:
-                rest = f' and {len(names) - 3} more' if len(names) > 3 else ''
-                parts.append(f'{len(names)} {kind} ({", ".join(map(shown, names[:3]))}{rest})')
+                rest = f' and {len(names) - _SHOWN_NAMES} more' if len(names) > _SHOWN_NAMES else ''
+                parts.append(f'{len(names)} {kind} ({", ".join(map(shown, names[:_SHOWN_NAMES]))}{rest})')
         total = self.matched + len(self.missing) + len(self.mismatched)
         return f'{self.matched} of {total} parameters match, ' + (', '.join(parts) or 'none is unexpected')
 
     def report(self) -> str:
-        """Return the summary, and below it each name on its own line, for logs."""
-        return '\n'.join([str(self), *(f'  {kind}: {shown(name)}' for kind in _KINDS for name in getattr(self, kind))])
+        """Return the summary and, for each kind that it shortens, a line with the modules of its names, for logs."""
+        lines = [str(self)]
+        for kind in _KINDS:
+            names = getattr(self, kind)
+            if len(names) > _SHOWN_NAMES:
+                counts = Counter('.'.join(name.split(':')[0].split('.')[:2]) for name in names)
+                modules = [f'{shown(module)} ({count})' for module, count in counts.most_common(_SHOWN_MODULES)]
+                rest = f' and {len(counts) - _SHOWN_MODULES} more' if len(counts) > _SHOWN_MODULES else ''
+                lines.append(f'  {kind}: {", ".join(modules)}{rest}')
+        return '\n'.join(lines)
 
 
 def compare(state_dict: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> Difference:

@@ -1,6 +1,7 @@
 """``init_cfg=dict(type='Pretrained', checkpoint=...)`` of a backbone."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from mmengine.logging import print_log
@@ -45,5 +46,12 @@ def load_backbone_weights(backbone: Any, checkpoint: str, prefix: str | None = N
         raise CheckpointError(f'nothing in checkpoint {shown(checkpoint)} fits this {name}: {difference}')
     fitting = {key: value for key, value in converted.items() if key in own and value.shape == own[key].shape}
     backbone.load_state_dict(fitting, strict=False)
-    level = logging.WARNING if difference else logging.INFO
-    print_log(f'{name} from {shown(checkpoint)}: {difference.report()}', 'current', level)
+    level, expected = logging.WARNING if difference else logging.INFO, ''
+    if difference and not (difference.unexpected or difference.mismatched or _trained(difference.missing)):
+        level, expected = logging.INFO, '; expected: an ImageNet classifier has no norms of earlier outputs'
+    print_log(f'{name} from {shown(checkpoint)}: {difference.report()}{expected}', 'current', level)
+
+
+def _trained(missing: Sequence[str]) -> list[str]:
+    """Return the missing names that a classifier has: all but DAT's norms of outputs."""
+    return [name for name in missing if not name.startswith('norms.')]

@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..errors import first_line
+from .channels import check_channels
 from .coco import check_coco, is_coco
 from .datasets import LOADERS, Data, Job, leaf_datasets, listed
 from .directories import First, check_classification
@@ -47,6 +48,7 @@ def check(
     """
     deadline = time.monotonic() + (_QUICK_SECONDS if quick else math.inf)
     report, first = Report(), First()
+    report += check_channels(config)
     jobs: list[Job] = []
     seen: list[dict[str, Any]] = []
     training: list[Data] = []

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from .._nested import test_dataset
+from ..apis.bands import is_bgr, loading_step, to_rgb
 from .affine import Affine, Array
 
 # Transforms that need annotations, which an image of one's own does not have.
@@ -60,8 +60,7 @@ def prepare(config: Config, image: str | Path | Array) -> ModelInput:
         if before is not None and before.shape[:2] != after:
             to_image = to_image.after(_geometry(step['type'], before.shape[:2], after))
     assert original is not None
-    original = np.atleast_3d(original)[..., :3]
-    rgb = np.ascontiguousarray(np.broadcast_to(original[..., ::-1], (*original.shape[:2], 3)))
+    rgb = to_rgb(original, is_bgr(loading_step(config)))
     size = packed['inputs'].shape[-2:]
     data = dict(inputs=[packed['inputs']], data_samples=[packed['data_samples']])
     return ModelInput(data, rgb, to_image, (int(size[0]), int(size[1])))

@@ -1,5 +1,6 @@
 """Compare a checkpoint with the model before its weights are loaded: mmengine loads what fits and goes on."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, load_state_dict
 from torch import nn
 
 from ...checkpoints import check_dtypes, compare, convert_state_dict
@@ -46,13 +47,17 @@ class CheckpointMatchHook(Hook):
 
 
 def match(model: nn.Module, checkpoint: dict[str, Any], file: str, *, strict: bool) -> None:
-    """Translate the weights of a checkpoint to the names of a model, and log what matches.
+    """Translate the weights of a checkpoint to the names and sizes of a model, and log what matches.
+
+    With ``strict`` off the model loads what fits, and the checkpoint becomes the model's own weights: mmengine, which
+    lists each name that differs, then finds none.
 
     Args:
         model: The whole model, not wrapped.
         checkpoint: As mmengine reads it, or a bare state dict, which moves to ``state_dict``; changed in place.
         file: For messages.
-        strict: Whether all names and shapes must match, or only some.
+        strict: Whether all names and shapes must match, or only some. If only some, RGB weights of the first layer are
+            adapted to other numbers of input channels.
 
     Raises:
         UserError: It belongs to another model.
@@ -62,8 +67,8 @@ def match(model: nn.Module, checkpoint: dict[str, Any], file: str, *, strict: bo
         checkpoint.clear()
         checkpoint['state_dict'] = weights
     weights = checkpoint['state_dict']
-    converted = convert_state_dict(model, {name.removeprefix('module.'): value for name, value in weights.items()})
-    own = model.state_dict()
+    bare = {name.removeprefix('module.'): value for name, value in weights.items()}
+    converted, own = convert_state_dict(model, bare, log=not strict, adapt_channels=not strict), model.state_dict()
     check_dtypes(converted, own, file)
     difference = compare(converted, own)
     if (strict and difference) or not difference.matched:
@@ -71,6 +76,16 @@ def match(model: nn.Module, checkpoint: dict[str, Any], file: str, *, strict: bo
     print_log(f'{shown(file)}: {difference.report()}', 'current')
     weights.clear()  # and not another dict: it has the versions of modules as an attribute
     weights.update(converted)
+    if not strict:
+        load_state_dict(model, weights, logger=_silent_logger())
+        weights.clear()
+        weights.update(model.state_dict())
+
+
+def _silent_logger() -> logging.Logger:
+    logger = logging.Logger('silent')
+    logger.addHandler(logging.NullHandler())
+    return logger
 
 
 def _incomplete(checkpoint: Mapping[str, Any]) -> str | None:

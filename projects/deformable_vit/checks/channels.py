@@ -1,0 +1,32 @@
+"""Channels of images: what the data preprocessor normalizes and what the backbone takes."""
+
+from collections.abc import Iterator
+
+from mmengine.config import Config
+
+from .problem import Problem
+
+_PREPROCESSORS = ('', 'DetDataPreprocessor', 'SegDataPreProcessor', 'ClsDataPreprocessor')
+_LOADING = "LoadImageFromFile reads all channels with color_type='unchanged', one with 'grayscale'"
+
+
+def check_channels(config: Config) -> Iterator[Problem]:
+    """Yield settings of ``data_preprocessor`` that cannot give the backbone its ``in_channels``."""
+    backbone = config.model.get('backbone')
+    preprocessor = config.model.get('data_preprocessor') or config.get('data_preprocessor')
+    if not isinstance(backbone, dict) or not isinstance(preprocessor, dict):
+        return
+    kind = preprocessor.get('type') or ''
+    if (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2] not in _PREPROCESSORS:
+        return
+    channels, is_mmdet = backbone.get('in_channels', 3), config.default_scope == 'mmdet'
+    mean = preprocessor.get('mean')
+    count = 1 if mean is None else len(mean)
+    if count not in ((1, 3) if is_mmdet else (1, channels)) or count not in (1, channels):
+        allowed = 'one value for all channels' if is_mmdet else f'{channels} values, or one for all channels'
+        detail = f'set mean and std to {allowed}' + ("; mmdet's takes 1 or 3" if is_mmdet else '')
+        wrong = f'model.data_preprocessor.mean has {count} values and model.backbone.in_channels is {channels}'
+        yield Problem('error', 'config', wrong, detail=f'{detail}; {_LOADING}')
+    elif is_mmdet and channels != 3 and preprocessor.get('bgr_to_rgb'):
+        wrong = f'model.data_preprocessor.bgr_to_rgb keeps three channels and model.backbone.in_channels is {channels}'
+        yield Problem('error', 'config', wrong, detail=f'set bgr_to_rgb=False; {_LOADING}')
