@@ -10,10 +10,18 @@ from .atomic_writing import AtomicBackend, enable_atomic_writing, remove_partial
 from .compare import check_dtypes, check_finite, compare
 from .convert import adapt_to_backbone, convert_classifier, convert_state_dict
 from .load import load_backbone_weights
-from .official import OfficialWeights, enable_official_weights, find_official, official_file, official_weights
+from .official import (
+    SCHEME,
+    OfficialWeights,
+    enable_official_weights,
+    find_official,
+    official_file,
+    official_weights,
+)
 from .safe_loading import enable_safe_loading, read_checkpoint, read_state_dict
 
 __all__ = [
+    'SCHEME',
     'AtomicBackend',
     'OfficialWeights',
     'adapt_to_backbone',

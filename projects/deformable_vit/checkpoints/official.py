@@ -104,7 +104,8 @@ class OfficialWeights:
         record(path, self.source)
 
 
-def official_weights(directory: Path = _CONFIGS) -> dict[str, OfficialWeights]:
+@cache
+def official_weights(directory: Path = _CONFIGS) -> Mapping[str, OfficialWeights]:
     """Return the table by name, from the metafiles of a directory of configs."""
     return {weights.name: weights for weights in _rows(directory)}
 
@@ -129,18 +130,13 @@ def _rows(directory: Path) -> Iterator[OfficialWeights]:
                 )
 
 
-@cache
-def _table() -> dict[str, OfficialWeights]:
-    return official_weights()
-
-
 def find_official(name: str, table: Mapping[str, OfficialWeights] | None = None) -> OfficialWeights:
     """Return the weights of a name.
 
     Raises:
         CheckpointError: There are none; the message has the closest names.
     """
-    table = table or _table()
+    table = official_weights() if table is None else table
     if name not in table:
         close = difflib.get_close_matches(name, table, 3, 0.5)
         hint = f'did you mean {", ".join(close)}?' if close else 'tools/download_weights.py --list shows the names'
