@@ -17,6 +17,7 @@ from .official import (
     find_official,
     official_file,
     official_weights,
+    recorded_size,
 )
 from .safe_loading import enable_safe_loading, read_checkpoint, read_state_dict
 
@@ -39,6 +40,7 @@ __all__ = [
     'official_weights',
     'read_checkpoint',
     'read_state_dict',
+    'recorded_size',
     'remove_partial_files',
     'write_atomically',
 ]

@@ -23,7 +23,7 @@ _DRIVE = re.compile(r'https://drive\.google\.com/(?:file/d/|open\?id=|uc\?(?:.*&
 _SEAFILE = re.compile(r'https?://[^/]+/f/[0-9a-f]+/?')
 
 
-def download(url: str, path: Path, check: Callable[[Path], None] | None = None) -> None:
+def download(url: str, path: Path, check: Callable[[Path], object] | None = None) -> None:
     """Download a file, unless it exists; one of several processes does, and the others wait.
 
     It grows as ``PATH.part``, from which a later call continues, and gets its name when it is whole.

@@ -8,7 +8,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -88,14 +88,18 @@ class OfficialWeights:
             raise CheckpointError(f'{shown(str(path))} is of another model than {self.name}: {difference}')
         return state_dict
 
-    def download(self, path: Path) -> None:
-        """Download the file to a path, and write its size and checksum to ``PATH`` with the suffix ``.json``.
+    def download(self, path: Path, check: Callable[[Path], object] | None = None) -> None:
+        """Download the file to a path, and write its size and checksum to the path with the suffix ``.json``.
+
+        Args:
+            path: File to write.
+            check: In place of :meth:`check`.
 
         Raises:
             CheckpointError: It cannot be downloaded, or is of another model; the message says how to do it by hand.
         """
         try:
-            download(self.source, path, self.check)
+            download(self.source, path, check or self.check)
         except CheckpointError as error:
             raise CheckpointError(
                 f'official weights {self.name}: {error}; save {direct_url(self.source)} as {_local(self.name)} (links: '
