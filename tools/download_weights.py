@@ -5,7 +5,6 @@ A download that breaks off continues when it is started again. A file gets its n
 
 import argparse
 import sys
-from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -18,15 +17,14 @@ COLUMNS = ('name', 'model', 'data', 'published accuracy', 'size', 'source')
 
 
 @one_line_errors
-def main(table: Mapping[str, OfficialWeights] | None = None) -> None:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('names', nargs='*', metavar='NAME', help="a name of --list, or a pattern such as 'dat-*_in1k'")
     parser.add_argument('--list', action='store_true', help='list the names (all, or those given) and download nothing')
     parser.add_argument('--out', type=Path, default=Path('checkpoints'), help='directory (default: checkpoints)')
     args = parser.parse_args()
 
-    table = official_weights() if table is None else table
-    chosen = select(args.names or (['*'] if args.list else []), table)
+    chosen = select(args.names or (['*'] if args.list else []))
     if args.list:
         print_table(chosen, args.out)
     elif not chosen:
@@ -35,14 +33,14 @@ def main(table: Mapping[str, OfficialWeights] | None = None) -> None:
         sys.exit(1)
 
 
-def select(names: list[str], table: Mapping[str, OfficialWeights]) -> list[OfficialWeights]:
+def select(names: list[str]) -> list[OfficialWeights]:
     """Return the weights of names and patterns, each once."""
     chosen = {}
     for name in names:
         is_pattern = any(character in name for character in '*?[')
-        matches = [known for known in table if fnmatchcase(known, name)] if is_pattern else []
+        matches = [known for known in official_weights() if fnmatchcase(known, name)] if is_pattern else []
         for match in matches or [name]:
-            chosen[match] = find_official(match, table)
+            chosen[match] = find_official(match)
     return list(chosen.values())
 
 
@@ -64,9 +62,7 @@ def print_table(chosen: list[OfficialWeights], directory: Path) -> None:
         path = directory / f'{weights.name}.pth'
         results = ', '.join(f'{metric} {value}' for metric, value in weights.results.items())
         model = f'{weights.backbone} {weights.arch}'
-        rows.append(
-            (weights.name, model, weights.data, results, size(path) if path.is_file() else '', weights.source)
-        )
+        rows.append((weights.name, model, weights.data, results, size(path) if path.is_file() else '', weights.source))
     widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
     for row in rows:
         print('  '.join(f'{cell:{width}}' for cell, width in zip(row, widths, strict=True)).rstrip())

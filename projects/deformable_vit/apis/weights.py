@@ -29,7 +29,7 @@ def download_weights(weights: OfficialWeights, directory: Path) -> str:
     try:
         compare_with_model(weights, path)
     except UserError as error:
-        raise UserError(f'{weights.name}: {error}; the file exists and stays: move it away to download again') from error
+        raise UserError(f'{weights.name}: {error}; move the file away to download it again') from error
     return f'{path}: exists, whole, {size(path)}'
 
 

@@ -205,9 +205,12 @@ class PyramidBackbone(BaseModule):
         return find_pretrained(cls.__name__, cls.family, arch, pretrained)
 
     def load_pretrained(self) -> None:
-        """Load the weights of ``pretrained``, if any; a subclass calls this last."""
+        """Load the weights of ``pretrained``, if any; a subclass calls this last.
+
+        ``init_weights`` of a whole model loads them again: it may initialize all layers before.
+        """
         if self.pretrained:
-            self.init_weights()
+            load_backbone_weights(self, self.pretrained)
 
     def init_weights(self) -> None:
         """Load the checkpoint of ``init_cfg``; without one, keep the initialization of the constructor."""

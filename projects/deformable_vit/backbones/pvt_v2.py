@@ -73,8 +73,8 @@ class PVTv2(PyramidBackbone):
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` loads an official or converted checkpoint.
         output_stride: Stride of the last stage: 32, or 16 as for DC5 in DETR; see
             :meth:`PyramidBackbone.without_stride`.
-        pretrained: True loads the official ImageNet weights of ``arch``, and a string a name of official weights, a path
-            or a URL; at once, and again in ``init_weights``.
+        pretrained: True loads the official ImageNet weights of ``arch``, a string those of a name, path or URL; at once
+            and again in ``init_weights``.
 
     Raises:
         ValueError: ``arch`` is unknown or inconsistent, or another argument is out of range.

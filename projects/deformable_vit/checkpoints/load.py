@@ -16,8 +16,8 @@ def load_backbone_weights(backbone: Any, checkpoint: str, prefix: str | None = N
 
     Args:
         backbone: A ``PyramidBackbone``.
-        checkpoint: Path, URL or ``official://NAME`` of a classifier, a backbone, or a whole detector or segmentor, whose names start with
-            ``backbone.``.
+        checkpoint: Path, URL or ``official://NAME`` of a classifier, a backbone, or a whole detector or segmentor, in
+            which names start with ``backbone.``.
         prefix: Load the names that start with this prefix, without it. ``backbone.`` is detected.
         map_location: As in ``torch.load``.
 
