@@ -13,7 +13,6 @@ from urllib.request import Request, urlopen
 
 from filelock import FileLock
 from mmengine.logging import print_log
-from tqdm import tqdm
 
 from ..errors import CheckpointError, first_line, shown
 
@@ -84,6 +83,8 @@ def _fetch(url: str, partial: Path) -> None:
 
 def _receive(url: str, partial: Path) -> int | None:
     """Append to a partial file what follows it, and return the size of the whole one if the server tells it."""
+    from tqdm import tqdm  # the backbones need it for downloads alone
+
     offset = _size(partial)
     headers = {'User-Agent': 'deformable-vit', 'Accept-Encoding': 'identity'}
     if offset:
