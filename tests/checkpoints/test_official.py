@@ -25,7 +25,7 @@ from deformable_vit.checkpoints import (
     read_state_dict,
     recorded_size,
 )
-from deformable_vit.checkpoints.official import SCHEME, load_official
+from deformable_vit.checkpoints.official import SCHEME, load_from_official
 from deformable_vit.errors import CheckpointError
 
 Table = dict[str, OfficialWeights]
@@ -108,14 +108,14 @@ def test_a_classifier_has_the_names_of_its_config_and_loads_into_a_backbone(
 ) -> None:
     table = served('pvtv2-b0_in1k', classifier)
 
-    def load(filename: str, map_location: str | None = None) -> dict:
-        return load_official(filename, map_location, table)
+    def load_from_test(filename: str, map_location: str | None = None) -> dict:
+        return load_from_official(filename, map_location, table)
 
-    CheckpointLoader.register_scheme(SCHEME, load, force=True)
+    CheckpointLoader.register_scheme(SCHEME, load_from_test, force=True)
     try:
         loaded = read_state_dict('official://pvtv2-b0_in1k')
     finally:
-        CheckpointLoader.register_scheme(SCHEME, load_official, force=True)
+        CheckpointLoader.register_scheme(SCHEME, load_from_official, force=True)
     assert torch.equal(loaded['head.fc.weight'], classifier['head.weight'])
     assert torch.equal(loaded['backbone.stages.0.norm.weight'], classifier['norm1.weight'])
     backbone = PVTv2('b0')
@@ -127,10 +127,10 @@ def test_a_converted_file_in_checkpoints_loads_too(
     served: Callable[..., Table], classifier: dict[str, torch.Tensor]
 ) -> None:
     table = served('pvtv2-b0_in1k', classifier)
-    converted = load_official('official://pvtv2-b0_in1k', table=table)['state_dict']
+    converted = load_from_official('official://pvtv2-b0_in1k', table=table)['state_dict']
     Path('checkpoints').mkdir()
     torch.save(converted, 'checkpoints/pvtv2-b0_in1k.pth')
-    again = load_official('official://pvtv2-b0_in1k', table=table)['state_dict']
+    again = load_from_official('official://pvtv2-b0_in1k', table=table)['state_dict']
     assert all(torch.equal(again[name], value) for name, value in converted.items())
 
 

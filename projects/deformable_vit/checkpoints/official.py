@@ -163,7 +163,7 @@ def official_file(name: str, table: Mapping[str, OfficialWeights] | None = None)
     return cached
 
 
-def load_official(
+def load_from_official(
     filename: str, map_location: Any = None, table: Mapping[str, OfficialWeights] | None = None
 ) -> dict[str, Any]:
     """Return the content of official weights; that of a classifier in the names of its config's model."""
@@ -175,7 +175,7 @@ def load_official(
 
 def enable_official_weights() -> None:
     """Let mmengine load ``official://NAME``; importing ``deformable_vit`` calls it."""
-    CheckpointLoader.register_scheme(SCHEME, load_official, force=True)
+    CheckpointLoader.register_scheme(SCHEME, load_from_official, force=True)
 
 
 def record(path: Path, source: str) -> None:
