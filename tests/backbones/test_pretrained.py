@@ -31,7 +31,7 @@ def equal(model: nn.Module, state_dict: dict[str, torch.Tensor]) -> bool:
 def test_a_file_loads_at_once_and_survives_init_weights(small_backbone: Callable[..., PyramidBackbone]) -> None:
     saved = small_backbone().state_dict()
     torch.save(saved, 'x.pth')
-    backbone = small_backbone(pretrained='x.pth')
+    backbone = small_backbone(pretrained=Path('x.pth'))
     assert equal(backbone, saved)
     assert not equal(small_backbone(pretrained=None), saved)
     fill = dict(type='Constant', layer=['Conv2d', 'Linear', 'LayerNorm'], val=7.0)

@@ -125,7 +125,7 @@ def test_google_drive_is_left_to_gdown(tmp_path: Path, monkeypatch: pytest.Monke
     asked: list[str] = []
     gdown = types.ModuleType('gdown')
 
-    def fetch(id: str, output: str, resume: bool, quiet: bool) -> str:
+    def fetch(id: str, output: str, resume: bool, quiet: bool, timeout: float, retries: int) -> str:
         asked.append(id)
         if len(asked) == 1:
             raise RuntimeError('too many\nusers')

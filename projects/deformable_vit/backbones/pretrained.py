@@ -30,6 +30,7 @@ def find_pretrained(name: str, family: str, arch: Any, pretrained: bool | str | 
                 'or path of weights, or to False'
             )
         return SCHEME + names[arch]
+    pretrained = str(pretrained)  # or a Path
     if '://' in pretrained or Path(pretrained).expanduser().exists():
         return pretrained
     if Path(pretrained).suffix:  # a file name

@@ -151,6 +151,13 @@ def _fetch_from_drive(file_id: str, partial: Path) -> None:
             "cannot be downloaded: Google Drive needs the package gdown: pip install 'deformable-vit[weights]'"
         ) from error
     try:
-        gdown.download(id=file_id, output=str(partial), resume=True, quiet=not sys.stderr.isatty())
+        gdown.download(
+            id=file_id,
+            output=str(partial),
+            resume=True,
+            quiet=not sys.stderr.isatty(),
+            timeout=_TIMEOUT,
+            retries=5,
+        )
     except Exception as error:  # its own, and those of requests
         raise CheckpointError(f'cannot be downloaded: {first_line(error)}') from error

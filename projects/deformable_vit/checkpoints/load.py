@@ -25,7 +25,7 @@ def load_backbone_weights(backbone: Any, checkpoint: str, prefix: str | None = N
         CheckpointError: The file cannot be read, or nothing in it fits.
     """
     try:
-        if checkpoint.startswith(SCHEME):
+        if str(checkpoint).startswith(SCHEME):
             checkpoint = str(official_file(checkpoint))
         state_dict = read_state_dict(checkpoint, map_location)
     except CheckpointError as error:
