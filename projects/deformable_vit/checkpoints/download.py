@@ -157,7 +157,7 @@ def _fetch_from_drive(file_id: str, partial: Path) -> None:
             resume=True,
             quiet=not sys.stderr.isatty(),
             timeout=_TIMEOUT,
-            retries=5,
+            retries=2,
         )
     except Exception as error:  # its own, and those of requests
         raise CheckpointError(f'cannot be downloaded: {first_line(error)}') from error
