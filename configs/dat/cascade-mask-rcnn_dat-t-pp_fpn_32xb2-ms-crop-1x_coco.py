@@ -15,7 +15,7 @@ model = dict(
         arch='tiny++',
         drop_path_rate=0.0,
         # configs/dat/README.md links the official checkpoint
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/dat-tiny-pp_in1k.pth'),
+        init_cfg=dict(type='Pretrained', checkpoint='official://dat-tiny-pp_in1k'),
     ),
     neck=dict(in_channels=[64, 128, 256, 512]),
 )

@@ -19,9 +19,9 @@ model = dict(
     ),
     head=dict(in_channels=1024),
 )
-# 30 epochs of fine-tuning from the weights of 224 pixels: the official checkpoint after tools/convert_checkpoint.py.
+# 30 epochs of fine-tuning from the weights of 224 pixels.
 # The position bias tables are resized to the larger windows on loading.
-load_from = 'checkpoints/dat-base_in1k.pth'
+load_from = 'official://dat-base_in1k'
 # lr 2e-6 x 192 / 512 = 7.5e-7, cosine to 1e-7 x 192 / 512 = 3.75e-8, no warm-up
 optim_wrapper = dict(optimizer=dict(lr=7.5e-7, weight_decay=1e-8))
 param_scheduler = [dict(type='CosineAnnealingLR', eta_min=3.75e-8, by_epoch=True, convert_to_iter_based=True)]

@@ -1,3 +1,3 @@
 _base_ = './deformable-detr-single-scale_dat-t_16xb2-50e_coco.py'
 
-model = dict(backbone=dict(arch='small', init_cfg=dict(checkpoint='checkpoints/dat-small_in1k.pth')))
+model = dict(backbone=dict(arch='small', init_cfg=dict(checkpoint='official://dat-small_in1k')))

@@ -1,6 +1,6 @@
 _base_ = './deformable-detr-single-scale_dat-t_16xb2-50e_coco.py'
 
 model = dict(
-    backbone=dict(arch='tiny++', init_cfg=dict(checkpoint='checkpoints/dat-tiny-pp_in1k.pth')),
+    backbone=dict(arch='tiny++', init_cfg=dict(checkpoint='official://dat-tiny-pp_in1k')),
     neck=dict(in_channels=[512]),
 )

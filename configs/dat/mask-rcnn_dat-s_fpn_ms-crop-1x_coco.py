@@ -1,3 +1,3 @@
 _base_ = './mask-rcnn_dat-t_fpn_ms-crop-1x_coco.py'
 
-model = dict(backbone=dict(arch='small', init_cfg=dict(checkpoint='checkpoints/dat-small_in1k.pth')))
+model = dict(backbone=dict(arch='small', init_cfg=dict(checkpoint='official://dat-small_in1k')))

@@ -13,7 +13,7 @@ model = dict(
         arch='tiny',
         drop_path_rate=0.2,
         # configs/dat/README.md links the official checkpoint
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/dat-tiny_in1k.pth'),
+        init_cfg=dict(type='Pretrained', checkpoint='official://dat-tiny_in1k'),
     ),
     neck=dict(in_channels=[96, 192, 384, 768]),
 )

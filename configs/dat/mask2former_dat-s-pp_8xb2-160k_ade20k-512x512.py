@@ -1,3 +1,3 @@
 _base_ = './mask2former_dat-t_8xb2-160k_ade20k-512x512.py'
 
-model = dict(backbone=dict(arch='small++', init_cfg=dict(checkpoint='checkpoints/dat-small-pp_in1k.pth')))
+model = dict(backbone=dict(arch='small++', init_cfg=dict(checkpoint='official://dat-small-pp_in1k')))

@@ -1,7 +1,7 @@
 _base_ = './upernet_dat-t_8xb2-160k_ade20k-512x512.py'
 
 model = dict(
-    backbone=dict(arch='base++', drop_path_rate=0.7, init_cfg=dict(checkpoint='checkpoints/dat-base-pp_in1k.pth')),
+    backbone=dict(arch='base++', drop_path_rate=0.7, init_cfg=dict(checkpoint='official://dat-base-pp_in1k')),
     decode_head=dict(in_channels=[128, 256, 512, 1024]),
     auxiliary_head=dict(in_channels=512),
 )

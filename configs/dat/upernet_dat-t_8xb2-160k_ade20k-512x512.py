@@ -15,7 +15,7 @@ model = dict(
         arch='tiny',
         drop_path_rate=0.3,
         # configs/dat/README.md links the official checkpoint
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/dat-tiny_in1k.pth'),
+        init_cfg=dict(type='Pretrained', checkpoint='official://dat-tiny_in1k'),
     ),
     decode_head=dict(in_channels=[96, 192, 384, 768], num_classes=150),
     auxiliary_head=dict(in_channels=384, num_classes=150),

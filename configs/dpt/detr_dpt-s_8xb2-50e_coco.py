@@ -9,7 +9,7 @@ model = dict(
         out_indices=(3,),
         drop_path_rate=0.1,
         # configs/dpt/README.md links the official checkpoint
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/dpt-small_in1k.pth'),
+        init_cfg=dict(type='Pretrained', checkpoint='official://dpt-small_in1k'),
     ),
     neck=dict(in_channels=[512]),
     train_cfg=dict(

@@ -1,3 +1,3 @@
 _base_ = './fpn_dpt-t_8xb4-40k_ade20k-512x512.py'
 
-model = dict(backbone=dict(arch='medium', init_cfg=dict(checkpoint='checkpoints/dpt-medium_in1k.pth')))
+model = dict(backbone=dict(arch='medium', init_cfg=dict(checkpoint='official://dpt-medium_in1k')))

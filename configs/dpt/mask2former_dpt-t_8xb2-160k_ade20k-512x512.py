@@ -8,7 +8,7 @@ model = dict(
         arch='tiny',
         drop_path_rate=0.1,
         # configs/dpt/README.md links the official checkpoint
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/dpt-tiny_in1k.pth'),
+        init_cfg=dict(type='Pretrained', checkpoint='official://dpt-tiny_in1k'),
     ),
     decode_head=dict(in_channels=[64, 128, 320, 512]),
 )

@@ -1,3 +1,3 @@
 _base_ = './retinanet_dpt-t_fpn_1x_coco.py'
 
-model = dict(backbone=dict(arch='small', init_cfg=dict(checkpoint='checkpoints/dpt-small_in1k.pth')))
+model = dict(backbone=dict(arch='small', init_cfg=dict(checkpoint='official://dpt-small_in1k')))

@@ -3,6 +3,6 @@ _base_ = './deformable-detr_pvt-t_16xb2-50e_coco.py'
 model = dict(
     backbone=dict(
         arch='small',
-        init_cfg=dict(checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_small.pth'),
+        init_cfg=dict(checkpoint='official://pvt-small_in1k'),
     )
 )

@@ -8,7 +8,7 @@ model = dict(
         arch='tiny',
         out_indices=(1, 2, 3),
         drop_path_rate=0.1,
-        init_cfg=dict(type='Pretrained', checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_tiny.pth'),
+        init_cfg=dict(type='Pretrained', checkpoint='official://pvt-tiny_in1k'),
     ),
     neck=dict(in_channels=[128, 320, 512]),
 )

@@ -4,7 +4,7 @@ model = dict(
     backbone=dict(
         arch='large',
         drop_path_rate=0.0,  # the official M and L have none in detection
-        init_cfg=dict(checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_large.pth'),
+        init_cfg=dict(checkpoint='official://pvt-large_in1k'),
     )
 )
 # 8 GPUs with one image each. The batch of 8, half of that of the smaller sizes, takes 1 / 1.4 of their learning rate.

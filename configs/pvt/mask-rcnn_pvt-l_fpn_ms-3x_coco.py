@@ -3,6 +3,6 @@ _base_ = './mask-rcnn_pvt-t_fpn_ms-3x_coco.py'
 model = dict(
     backbone=dict(
         arch='large',
-        init_cfg=dict(checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_large.pth'),
+        init_cfg=dict(checkpoint='official://pvt-large_in1k'),
     )
 )

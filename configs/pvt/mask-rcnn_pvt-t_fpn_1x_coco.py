@@ -12,7 +12,7 @@ model = dict(
         type='PVT',
         arch='tiny',
         drop_path_rate=0.1,
-        init_cfg=dict(type='Pretrained', checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_tiny.pth'),
+        init_cfg=dict(type='Pretrained', checkpoint='official://pvt-tiny_in1k'),
     ),
     neck=dict(in_channels=[64, 128, 320, 512]),
 )

@@ -4,6 +4,6 @@ model = dict(
     backbone=dict(
         arch='medium',
         drop_path_rate=0.0,  # the official M and L have none in detection
-        init_cfg=dict(checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_medium.pth'),
+        init_cfg=dict(checkpoint='official://pvt-medium_in1k'),
     )
 )

@@ -3,6 +3,6 @@ _base_ = './retinanet_pvt-t_fpn_ms-3x_coco.py'
 model = dict(
     backbone=dict(
         arch='small',
-        init_cfg=dict(checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_small.pth'),
+        init_cfg=dict(checkpoint='official://pvt-small_in1k'),
     )
 )

@@ -3,6 +3,6 @@ _base_ = './mask-rcnn_pvtv2-b1_fpn_ms-crop-3x_coco.py'
 model = dict(
     backbone=dict(
         arch='b2',
-        init_cfg=dict(checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_v2_b2.pth'),
+        init_cfg=dict(checkpoint='official://pvtv2-b2_in1k'),
     )
 )

@@ -3,7 +3,7 @@ _base_ = './mask-rcnn_pvtv2-b1_fpn_1x_coco.py'
 model = dict(
     backbone=dict(
         arch='b4',
-        init_cfg=dict(checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_v2_b4.pth'),
+        init_cfg=dict(checkpoint='official://pvtv2-b4_in1k'),
     )
 )
 # 8 GPUs with one image each. The batch of 8, half of that of the smaller sizes, takes 1 / 1.4 of their learning rate.

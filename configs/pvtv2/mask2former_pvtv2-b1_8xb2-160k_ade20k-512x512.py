@@ -7,9 +7,7 @@ model = dict(
         type='PVTv2',
         arch='b1',
         drop_path_rate=0.1,
-        init_cfg=dict(
-            type='Pretrained', checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_v2_b1.pth'
-        ),
+        init_cfg=dict(type='Pretrained', checkpoint='official://pvtv2-b1_in1k'),
     ),
     decode_head=dict(in_channels=[64, 128, 320, 512]),
 )

@@ -3,6 +3,6 @@ _base_ = './retinanet_pvtv2-b1_fpn_ms-crop-3x_coco.py'
 model = dict(
     backbone=dict(
         arch='b2-li',
-        init_cfg=dict(checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_v2_b2_li.pth'),
+        init_cfg=dict(checkpoint='official://pvtv2-b2-li_in1k'),
     )
 )

@@ -7,9 +7,7 @@ model = dict(
         type='PVTv2',
         arch='b2',
         drop_path_rate=0.1,
-        init_cfg=dict(
-            type='Pretrained', checkpoint='https://github.com/whai362/PVT/releases/download/v2/pvt_v2_b2.pth'
-        ),
+        init_cfg=dict(type='Pretrained', checkpoint='official://pvtv2-b2_in1k'),
     ),
     neck=dict(in_channels=[64, 128, 320, 512]),
 )

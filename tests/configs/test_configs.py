@@ -12,6 +12,8 @@ from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 from running import ROOT
 
+from deformable_vit.checkpoints import find_official
+
 ON_FORKS = MODULE2PACKAGE['mmseg'] == 'mmseg'  # as tests/conftest.py finds out
 HEADS = {
     'retinanet': 'RetinaNet',
@@ -122,15 +124,8 @@ def check_config(path: Path) -> None:
         return
     assert arch == arch_of(path)
     if kind != 'in1k':
-        check_weights(family(path), arch, config.model.backbone.init_cfg.checkpoint)
-
-
-def check_weights(family: str, arch: str, checkpoint: str) -> None:
-    if family.startswith('pvt'):
-        known = f'pvt_{arch}' if family == 'pvt' else f'pvt_v2_{arch.replace("-", "_")}'
-        assert checkpoint == f'https://github.com/whai362/PVT/releases/download/v2/{known}.pth'
-    else:
-        assert checkpoint == f'checkpoints/{family.removesuffix("++")}-{arch.replace("++", "-pp")}_in1k.pth'
+        weights = find_official(config.model.backbone.init_cfg.checkpoint.removeprefix('official://'))
+        assert (weights.backbone, weights.arch, weights.data) == (BACKBONES[family(path)], arch, 'ImageNet-1k')
 
 
 @pytest.mark.slow

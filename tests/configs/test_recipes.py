@@ -114,7 +114,7 @@ def test_classifiers_follow_deit_on_imagenet() -> None:
         sampler = 'DefaultSampler' if path.parent.name == 'dat' else 'RepeatAugSampler'
         assert config.train_dataloader.sampler.type == sampler, path.stem
         if path.stem.endswith('-384px'):
-            assert config.load_from == f'checkpoints/{path.stem.split("_")[0]}_in1k.pth'
+            assert config.load_from == f'official://{path.stem.split("_")[0]}_in1k'
         transforms = {t.type: t for t in config.train_dataloader.dataset.pipeline}
         assert transforms['RandAugment'].magnitude_level == 9, path.stem
         assert transforms['RandAugment'].magnitude_std == 0.5, path.stem

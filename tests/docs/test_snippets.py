@@ -10,7 +10,7 @@ from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
 from running import ROOT
 
-from deformable_vit import PVTv2
+from deformable_vit import DAT
 
 CLASSES = ('wheel', 'roof', 'window', 'decoration', 'tire')
 
@@ -30,10 +30,12 @@ def run(text: str) -> dict:
 
 
 @torch.no_grad()
-def test_first_snippet_loads_weights_and_returns_feature_maps(tmp_path: Path) -> None:
-    text, weights = snippet('README.md', 'load_backbone_weights'), PVTv2('b2').state_dict()
-    torch.save(weights, tmp_path / 'pvt_v2_b2.pth')
-    names = run(re.sub(r"'https://[^']*/pvt_v2_b2.pth'", repr(str(tmp_path / 'pvt_v2_b2.pth')), text))
+def test_first_snippet_loads_weights_and_returns_feature_maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = DAT('tiny').state_dict()
+    monkeypatch.chdir(tmp_path)
+    Path('checkpoints').mkdir()
+    torch.save(weights, 'checkpoints/dat-tiny_in1k.pth')
+    names = run(snippet('README.md', 'pretrained=True'))
     backbone, feature_maps = names['backbone'], names['feature_maps']
     assert all(torch.equal(value, weights[name]) for name, value in backbone.state_dict().items())
     assert [tuple(x.shape) for x in feature_maps] == [
@@ -87,7 +89,12 @@ def test_inferencers(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / 'docs').mkdir()
     Image.new('RGB', (120, 90), (90, 40, 20)).save(tmp_path / 'docs' / 'demo.jpg')
     text = snippet('docs/predictions.md', f'{kind}(')
-    config, checkpoint = re.findall(r"'(configs/\S+\.py)'", text)[0], re.findall(r"'(\S+\.pth)'", text)[0]
+    config, checkpoint = (
+        re.findall(r"'(configs/\S+\.py)'", text)[0],
+        re.findall(r"'(\S+\.pth|official://\S+)'", text)[0],
+    )
+    if checkpoint.startswith('official://'):
+        checkpoint = f'checkpoints/{checkpoint.removeprefix("official://")}.pth'
     classes = ('ground', *CLASSES) if kind == 'MMSegInferencer' else CLASSES
     meta = dict(dataset_meta=dict(classes=classes, palette=[[40 * i, 0, 0] for i in range(len(classes))]))
     # A converted classifier has no names of classes; they are ImageNet's.

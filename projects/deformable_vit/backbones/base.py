@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from mmengine.model import BaseModule
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..checkpoints import adapt_to_backbone, load_backbone_weights
 from ..ops import constant_size, interleave, recompute_with_backend, tokens_to_map
 from .arch import MIN_INPUT_SIZE, NUM_STAGES
+from .pretrained import find_pretrained
 
 
 class TransformerStage(nn.Module):
@@ -66,12 +67,15 @@ class PyramidBackbone(BaseModule):
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` loads an official or converted checkpoint.
         output_stride: Stride of the last stage: 32, or 16, which runs it without its stride
             (:meth:`without_stride`), as DC5 does in DETR.
+        pretrained: Checkpoint that :meth:`load_pretrained` loads at once, as :meth:`init_weights` does later.
 
     Raises:
-        ValueError: ``out_indices``, ``frozen_stages`` or ``output_stride`` is out of range.
+        ValueError: ``out_indices``, ``frozen_stages`` or ``output_stride`` is out of range, or ``pretrained`` is given
+            beside ``init_cfg``.
     """
 
     num_stages = NUM_STAGES
+    family: ClassVar[str] = ''  # begins the names of the official weights
 
     def __init__(
         self,
@@ -80,8 +84,12 @@ class PyramidBackbone(BaseModule):
         frozen_stages: int = -1,
         init_cfg: dict[str, Any] | None = None,
         output_stride: int = 32,
+        pretrained: str | None = None,
     ) -> None:
-        super().__init__(init_cfg)
+        if pretrained and init_cfg:
+            raise ValueError(f'pretrained and init_cfg both name weights, got {pretrained=}, {init_cfg=}; set one')
+        super().__init__(dict(type='Pretrained', checkpoint=pretrained) if pretrained else init_cfg)
+        self.pretrained = pretrained
         if not isinstance(out_indices, Sequence) or not out_indices or set(out_indices) - set(range(NUM_STAGES)):
             raise ValueError(f'out_indices must be a non-empty subset of (0, 1, 2, 3), got {out_indices}')
         if len(set(out_indices)) < len(out_indices):
@@ -215,6 +223,19 @@ class PyramidBackbone(BaseModule):
         """Return a state dict of this backbone with its names and sizes; see :func:`adapt_to_backbone`."""
         shapes = {key: tuple(value.shape) for key, value in self.state_dict().items()}
         return adapt_to_backbone(state_dict, shapes, self.num_extra_tokens(), log, adapt_channels)
+
+    @classmethod
+    def pretrained_checkpoint(cls, arch: Any, pretrained: bool | str | None) -> str | None:
+        """Return the checkpoint that an argument ``pretrained`` stands for; see :func:`find_pretrained`."""
+        return find_pretrained(cls.__name__, cls.family, arch, pretrained)
+
+    def load_pretrained(self) -> None:
+        """Load the weights of ``pretrained``, if any; a subclass calls this last.
+
+        ``init_weights`` of a whole model loads them again: it may initialize all layers before.
+        """
+        if self.pretrained:
+            load_backbone_weights(self, self.pretrained)
 
     def init_weights(self) -> None:
         """Load the checkpoint of ``init_cfg``; without one, keep the initialization of the constructor."""

@@ -86,6 +86,7 @@ class DPT(PVT):
     ``arch_zoo`` is the number of sampling locations along each axis of a patch; 0 is PVT's plain patch embedding.
     """
 
+    family = 'dpt'
     arch_zoo: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         name: {**row, **_POINTS} for name, row in PVT.arch_zoo.items() if name != 'large'
     }

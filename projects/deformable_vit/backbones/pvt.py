@@ -85,11 +85,14 @@ class PVT(PyramidBackbone):
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` loads an official or converted checkpoint.
         output_stride: Stride of the last stage: 32, or 16 as for DC5 in DETR; see
             :meth:`PyramidBackbone.without_stride`.
+        pretrained: True loads the official ImageNet weights of ``arch``, a string those of a name, path or URL; at once
+            and again in ``init_weights``.
 
     Raises:
         ValueError: ``arch`` is unknown or inconsistent, or another argument is out of range.
     """
 
+    family = 'pvt'
     arch_zoo: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         'tiny': dict(_COMMON, depths=(2, 2, 2, 2)),
         'small': dict(_COMMON, depths=(3, 4, 6, 3)),
@@ -111,10 +114,12 @@ class PVT(PyramidBackbone):
         recompute_activation: bool = True,
         init_cfg: dict[str, Any] | None = None,
         output_stride: int = 32,
+        pretrained: bool | str | None = False,
     ) -> None:
+        checkpoint = self.pretrained_checkpoint(arch, pretrained)
         name = type(self).__name__
         arch = check_arch(name, arch, self.arch_zoo)
-        super().__init__(arch, out_indices, frozen_stages, init_cfg, output_stride)
+        super().__init__(arch, out_indices, frozen_stages, init_cfg, output_stride, checkpoint)
         if out_type not in ('featmap', 'cls_token'):
             raise ValueError(f"out_type must be 'featmap' or 'cls_token', got {out_type!r}")
         if out_type == 'cls_token' and arch['sr_ratios'][-1] != 1:
@@ -142,6 +147,7 @@ class PVT(PyramidBackbone):
             channels = dim
         self.apply(self._init_layer)
         self.freeze()
+        self.load_pretrained()
 
     def _build_patch_embed(self, i: int, in_channels: int, dim: int, stride: int) -> nn.Module:
         return PatchEmbed(in_channels, dim, stride)

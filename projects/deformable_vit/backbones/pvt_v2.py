@@ -73,11 +73,14 @@ class PVTv2(PyramidBackbone):
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` loads an official or converted checkpoint.
         output_stride: Stride of the last stage: 32, or 16 as for DC5 in DETR; see
             :meth:`PyramidBackbone.without_stride`.
+        pretrained: True loads the official ImageNet weights of ``arch``, a string those of a name, path or URL; at once
+            and again in ``init_weights``.
 
     Raises:
         ValueError: ``arch`` is unknown or inconsistent, or another argument is out of range.
     """
 
+    family = 'pvtv2'
     arch_zoo: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         'b0': dict(_COMMON, embed_dims=(32, 64, 160, 256), depths=(2, 2, 2, 2)),
         'b1': dict(_COMMON, depths=(2, 2, 2, 2)),
@@ -100,9 +103,11 @@ class PVTv2(PyramidBackbone):
         recompute_activation: bool = True,
         init_cfg: dict[str, Any] | None = None,
         output_stride: int = 32,
+        pretrained: bool | str | None = False,
     ) -> None:
+        checkpoint = self.pretrained_checkpoint(arch, pretrained)
         arch = check_arch(type(self).__name__, arch, self.arch_zoo)
-        super().__init__(arch, out_indices, frozen_stages, init_cfg, output_stride)
+        super().__init__(arch, out_indices, frozen_stages, init_cfg, output_stride, checkpoint)
 
         rates = drop_path_rates(drop_path_rate, arch['depths'])
         channels = in_channels
@@ -118,6 +123,7 @@ class PVTv2(PyramidBackbone):
             channels = dim
         self.apply(_init_layer)
         self.freeze()
+        self.load_pretrained()
 
     def _build_block(self, i: int, dim: int, drop_path: float, recompute_activation: bool) -> nn.Module:
         heads, sr_ratio = self.arch['num_heads'][i], self.arch['sr_ratios'][i]

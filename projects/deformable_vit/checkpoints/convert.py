@@ -89,9 +89,13 @@ def convert_model(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def convert_classifier(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return an official ImageNet classifier as the state dict of this project's ``ImageClassifier`` config.
 
+    A converted one stays as it is.
+
     Raises:
         CheckpointError: The names are not those of an official classifier.
     """
+    if 'head.fc.weight' in state_dict and any(key.startswith('backbone.') for key in state_dict):
+        return dict(state_dict)
     translated = translate_names(state_dict) if is_official(state_dict) else {}
     if 'head.weight' not in translated:
         first = ', '.join(map(shown, list(state_dict)[:4]))

@@ -8,6 +8,7 @@ from mmengine.logging import print_log
 
 from ..errors import CheckpointError, shown
 from .compare import check_dtypes, compare
+from .official import SCHEME, official_file
 from .safe_loading import read_state_dict
 
 
@@ -16,8 +17,8 @@ def load_backbone_weights(backbone: Any, checkpoint: str, prefix: str | None = N
 
     Args:
         backbone: A ``PyramidBackbone``.
-        checkpoint: Path or URL of a classifier, a backbone, or a whole detector or segmentor, whose names start with
-            ``backbone.``.
+        checkpoint: Path, URL or ``official://NAME`` of a classifier, a backbone, or a whole detector or segmentor, in
+            which names start with ``backbone.``.
         prefix: Load the names that start with this prefix, without it. ``backbone.`` is detected.
         map_location: As in ``torch.load``.
 
@@ -25,12 +26,11 @@ def load_backbone_weights(backbone: Any, checkpoint: str, prefix: str | None = N
         CheckpointError: The file cannot be read, or nothing in it fits.
     """
     try:
+        if str(checkpoint).startswith(SCHEME):
+            checkpoint = str(official_file(checkpoint))
         state_dict = read_state_dict(checkpoint, map_location)
     except CheckpointError as error:
-        raise CheckpointError(
-            f"{error}; the README.md of the config's directory links the official checkpoints, "
-            'and init_cfg=None trains from scratch'
-        ) from error
+        raise CheckpointError(f'{error}; init_cfg=None trains from scratch') from error
     if prefix is None:
         prefix = 'backbone.' if any(key.startswith('backbone.') for key in state_dict) else ''
     elif prefix and not prefix.endswith('.'):

@@ -9,6 +9,7 @@ They compare the checksums of the file, call ``torch.load(weights_only=True)``, 
 the state of the optimizer are finite. How much time and memory a hostile file takes is up to torch.
 """
 
+import hashlib
 import io
 import logging
 import pickle
@@ -20,7 +21,6 @@ from urllib.parse import urlparse
 
 import numpy as np
 import torch
-from mmengine.dist import barrier, get_rank
 from mmengine.fileio import get_file_backend
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import (
@@ -31,10 +31,11 @@ from mmengine.runner import (
     get_torchvision_models,
 )
 from torch import Tensor
-from torch.hub import download_url_to_file, get_dir
+from torch.hub import get_dir
 
 from ..errors import CheckpointError, first_line, shown
 from .compare import check_finite
+from .download import download
 
 
 def enable_safe_loading() -> None:
@@ -80,25 +81,15 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
 
 
 def load_from_http(filename: str, map_location: Any = None) -> Any:
-    # torch names the file in its cache after the URL; links to web pages of clouds have no such name.
     path = Path(urlparse(filename).path)
-    if not path.suffix:
-        raise CheckpointError(
-            f'checkpoint {shown(filename)} has no file name, so it is probably a web page: download the file with a '
-            'browser and pass its path'
-        )
-    cached = Path(get_dir(), 'checkpoints', path.name)
-    if get_rank() > 0:  # one process downloads; the others find the file in torch's cache
-        barrier()
+    # As torch names it; a page of a cloud has no file name.
+    name = path.name if path.suffix else f'{hashlib.sha256(filename.encode()).hexdigest()[:16]}.pth'
+    cached = Path(get_dir(), 'checkpoints', name)
     if not cached.exists():
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        print_log(f'downloading {shown(filename)} to {cached}', 'current')
         try:
-            download_url_to_file(filename, str(cached))
-        except OSError as error:  # no network, no such server or page
-            raise CheckpointError(f'checkpoint {shown(filename)} cannot be downloaded: {first_line(error)}') from error
-    if get_rank() == 0:
-        barrier()
+            download(filename, cached)
+        except CheckpointError as error:
+            raise CheckpointError(f'checkpoint {shown(filename)} {error}') from error
     try:
         return load_from_local(str(cached), map_location)
     except CheckpointError as error:

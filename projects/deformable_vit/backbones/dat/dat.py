@@ -214,11 +214,14 @@ class DAT(PyramidBackbone):
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` loads an official or converted checkpoint.
         output_stride: Stride of the last stage: 32, or 16 as for DC5 in DETR; see
             :meth:`PyramidBackbone.without_stride`.
+        pretrained: True loads the official ImageNet weights of ``arch``, a string those of a name, path or URL; at once
+            and again in ``init_weights``.
 
     Raises:
         ValueError: ``arch`` is unknown or inconsistent, or another argument is out of range.
     """
 
+    family = 'dat'
     arch_zoo: ClassVar[Mapping[str, Mapping[str, Any]]] = ARCH_ZOO
 
     def __init__(
@@ -235,9 +238,11 @@ class DAT(PyramidBackbone):
         recompute_activation: bool = True,
         init_cfg: dict[str, Any] | None = None,
         output_stride: int = 32,
+        pretrained: bool | str | None = False,
     ) -> None:
+        checkpoint = self.pretrained_checkpoint(arch, pretrained)
         arch = check_arch(type(self).__name__, arch, self.arch_zoo)
-        super().__init__(arch, out_indices, frozen_stages, init_cfg, output_stride)
+        super().__init__(arch, out_indices, frozen_stages, init_cfg, output_stride, checkpoint)
         check_blocks(arch)
         if window_size < 2:
             raise ValueError(f'DAT: window_size must be at least 2, got {window_size}')
@@ -259,6 +264,7 @@ class DAT(PyramidBackbone):
         # of modules for being linear layers, so it has no effect.
         self.norms = nn.ModuleDict({str(i): nn.LayerNorm(arch['embed_dims'][i], NORM_EPS) for i in self.out_indices})
         self.freeze()
+        self.load_pretrained()
 
     def _build_patch_embed(self, i: int, in_channels: int, dim: int) -> nn.Module:
         if i > 0:
