@@ -5,14 +5,17 @@ from .datasets import LOADERS, trains_masks
 from .model import check_model, warmup_warning
 from .options import check_options
 from .problem import Problem, Report
+from .types import bases, find_type
 
 __all__ = [
     'LOADERS',
     'Problem',
     'Report',
+    'bases',
     'check',
     'check_model',
     'check_options',
+    'find_type',
     'trains_masks',
     'warmup_warning',
 ]

@@ -23,23 +23,32 @@ def check_model(model: nn.Module, scope: str) -> None:
     channels = list(backbone.out_channels)
     source = f'the backbone returns {channels} channels (out_indices={tuple(backbone.out_indices)})'
     wanted = getattr(neck, 'in_channels', None)
-    if isinstance(wanted, Sequence) and list(wanted) != channels:
+    if _is_openmmlab(neck) and isinstance(wanted, Sequence) and list(wanted) != channels:
         key = 'model.neck.in_channels'
         raise UserError(f'{key} is {list(wanted)}, but {source}; set {key}="{channels}"')
     for name in ('decode_head', 'auxiliary_head', 'head', 'rpn_head', 'bbox_head'):
         head: Any = getattr(model, name, None)
+        if not _is_openmmlab(head):
+            continue
         kinds, necks = {kind.__name__ for kind in type(head).__mro__}, type(neck).__name__
         # How many channels the head gets, those of several feature maps together.
         if scope == 'mmseg' and neck is None and 'BaseDecodeHead' in kinds:
             expected = sum(channels[i] for i in _listed(head.in_index))
         elif scope == 'mmpretrain' and 'LinearClsHead' in kinds and necks in ('NoneType', 'GlobalAveragePooling'):
             expected = channels[-1]
-        elif scope == 'mmdet' and necks == 'FPN' and kinds & {'AnchorHead', 'AnchorFreeHead'}:
+        elif (
+            scope == 'mmdet' and necks == 'FPN' and kinds & {'AnchorHead', 'AnchorFreeHead'} and 'SSDHead' not in kinds
+        ):
             expected = neck.out_channels
         else:
             continue
         if (found := sum(_listed(head.in_channels))) != expected:
             raise UserError(f'model.{name}.in_channels is {found}, but gets {expected}: {source}')
+
+
+def _is_openmmlab(module: Any) -> bool:
+    """Return whether a module has ``in_channels`` in OpenMMLab's meaning; others may read some feature maps only."""
+    return type(module).__module__.partition('.')[0] in ('mmdet', 'mmseg', 'mmpretrain')
 
 
 def _listed(value: int | Sequence[int]) -> Sequence[int]:

@@ -1,0 +1,67 @@
+"""Epochs and iterations of a training that do not fit each other."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config
+
+from .._nested import type_name
+from .problem import Problem
+from .types import bases
+
+# Samplers whose indices never end, and so never end an epoch.
+_ENDLESS = {'InfiniteSampler', 'MultiSourceSampler'}
+
+
+def check_schedule(config: Config) -> Iterator[Problem]:
+    """Yield what does not fit the loop of a training, by epochs or by iterations."""
+    scope = config.get('default_scope') or 'mmengine'
+    for name in ('val_dataloader', 'test_dataloader'):
+        if endless := _endless_sampler(config.get(name), scope):
+            kind = f'{name}.sampler is {endless}, which never ends: neither would the evaluation'
+            yield Problem('error', 'config', kind, detail="set its type='DefaultSampler', shuffle=False")
+    loop, loader = config.get('train_cfg'), config.get('train_dataloader')
+    if not isinstance(loop, dict) or not isinstance(loader, dict):
+        return
+    kind = loop.get('type') or ('EpochBasedTrainLoop' if loop.get('by_epoch') else 'IterBasedTrainLoop')
+    found = bases(kind, scope)
+    name = type_name(kind)
+    endless = _endless_sampler(loader, scope)
+    if 'EpochBasedTrainLoop' in found and endless:
+        kind = f'train_cfg trains epochs ({name}), and an epoch of {endless} never ends: nothing is saved or evaluated'
+        fix = (
+            "set train_dataloader.sampler.type='DefaultSampler', or train iterations: "
+            "train_cfg=dict(_delete_=True, type='IterBasedTrainLoop', max_iters=..., val_interval=...)"
+        )
+        yield Problem('error', 'config', kind, detail=fix)
+    elif 'IterBasedTrainLoop' in found:
+        yield from _epochs_in_iterations(name, config, scope)
+
+
+def _endless_sampler(loader: Any, scope: str) -> str | None:
+    """Return the name of a dataloader's sampler if it is one without an end."""
+    sampler = loader.get('sampler') if isinstance(loader, dict) else None
+    found = bases(sampler.get('type'), scope) & _ENDLESS if isinstance(sampler, dict) else None
+    return type_name(sampler.get('type')) if found else None
+
+
+def _epochs_in_iterations(loop: str, config: Config, scope: str) -> Iterator[Problem]:
+    """Yield what waits for the end of an epoch, which comes with the end of the training."""
+    schedulers = config.get('param_scheduler') or ()
+    for i, settings in enumerate([schedulers] if isinstance(schedulers, dict) else schedulers):
+        counts = isinstance(settings, dict) and settings.get('by_epoch', True)
+        if not counts or settings.get('convert_to_iter_based') or _is_constant(settings, scope):
+            continue
+        kind = f'param_scheduler.{i} counts epochs and {loop} has none: it would never change the learning rate'
+        yield Problem(
+            'warning', 'config', kind, detail='set its by_epoch=False, and begin, end or milestones in iterations'
+        )
+    saving = (config.get('default_hooks') or {}).get('checkpoint')
+    if isinstance(saving, dict) and saving.get('by_epoch', True) and saving.get('interval', -1) > 0:
+        kind = f'default_hooks.checkpoint counts epochs and {loop} has none: it would save at the end only'
+        yield Problem('warning', 'config', kind, detail='set its by_epoch=False and interval in iterations')
+
+
+def _is_constant(settings: dict[str, Any], scope: str) -> bool:
+    """Return whether a scheduler would leave the learning rate as it is."""
+    return settings.get('factor') == 1 and bool(bases(settings.get('type'), scope) & {'ConstantParamScheduler'})
