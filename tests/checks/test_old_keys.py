@@ -72,6 +72,21 @@ def test_variables_that_the_config_reads_are_accepted(tmp_path: Path) -> None:
     assert not found(own, 'optim_wrapper = dict(optimizer=dict(lr=1.0))', str(base))
 
 
+def test_configs_of_work_directories_are_accepted(tmp_path: Path) -> None:
+    """They have the variables of all files, and the values that were made from them or replaced them."""
+    own, dump = tmp_path / 'own.py', tmp_path / 'dump.py'
+    own.write_text(
+        f"_base_ = {SEGMENTOR!r}\noptimizer = dict(type='AdamW', lr=1.0)\noptim_wrapper = dict(optimizer=optimizer)\n"
+        'custom_hook = []\ncustom_hooks = [*custom_hook]\ntotal_epochs = 3\nmax_epochs = total_epochs\n'
+    )
+    load_config(str(own), {'optim_wrapper.optimizer.lr': 2.0}).dump(dump)
+    assert 'total_epochs' in dump.read_text()
+    loaded = load_config(str(dump), {})
+    assert [(p.level, p.kind) for p in check_old_keys(loaded)] == [('warning', "nothing reads 'total_epochs'")]
+    own.write_text(f'_base_ = {str(dump)!r}\noptimizer = dict(lr=3.0)\n')
+    assert 'error' in [p.level for p in check_old_keys(load_config(str(own), {}))]
+
+
 def test_classes_in_capitals_and_a_second_normalization_are_reported(tmp_path: Path) -> None:
     path = tmp_path / 'own.py'
     path.write_text(

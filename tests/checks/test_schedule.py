@@ -124,7 +124,7 @@ STEPS = dict(type='MultiStepLR', milestones=[2], gamma=0.1)
         (STEPS, False),
         (dict(STEPS, by_epoch=True), False),
         (dict(STEPS, by_epoch=False), True),
-        (dict(STEPS, milestones=[1], by_epoch=True, convert_to_iter_based=True), True),
+        (dict(STEPS, milestones=[1], end=3, by_epoch=True, convert_to_iter_based=True), True),
     ],
 )
 def test_schedulers_that_iterations_never_step_are_reported(tmp_path: Path, schedule: dict, changes: bool) -> None:

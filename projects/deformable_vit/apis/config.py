@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 
 from .. import errors
 from .._nested import walk
-from ..checks import bases, check_options, find_type
+from ..checks import bases, check_options, registered_name
 from ..errors import UserError, first_line
 
 
@@ -72,8 +72,8 @@ def _name_types(config: Config) -> None:
     for key in config:
         for _, node in walk(config[key], key):
             kind = node.get('type') if isinstance(node, dict) else None
-            if isinstance(kind, type) and find_type(kind.__name__, config.default_scope) is kind:
-                node['type'] = kind.__name__
+            if isinstance(kind, type) and (name := registered_name(kind, config.default_scope)):
+                node['type'] = name
 
 
 def _adapt_windows(config: Config) -> None:

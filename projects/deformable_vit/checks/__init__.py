@@ -5,7 +5,7 @@ from .datasets import LOADERS, trains_masks
 from .model import check_model, warmup_warning
 from .options import check_options
 from .problem import Problem, Report
-from .types import bases, find_type
+from .types import bases, find_type, registered_name
 
 __all__ = [
     'LOADERS',
@@ -16,6 +16,7 @@ __all__ = [
     'check_model',
     'check_options',
     'find_type',
+    'registered_name',
     'trains_masks',
     'warmup_warning',
 ]

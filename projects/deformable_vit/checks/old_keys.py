@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from typing import Literal
 
 from mmengine.config import Config
 
@@ -13,9 +14,9 @@ from .problem import Problem
 # What a key at the top level is called today.
 _TRAINING = {
     'checkpoint_config': 'default_hooks.checkpoint',
-    'data': 'train_dataloader, val_dataloader and test_dataloader',
-    'evaluation': 'val_evaluator and train_cfg.val_interval',
-    'fp16': "optim_wrapper=dict(type='AmpOptimWrapper'), or tools/train.py --amp",
+    'data': 'train_dataloader.dataset, and those of val_dataloader and test_dataloader',
+    'evaluation': 'val_evaluator.type, and train_cfg.val_interval',
+    'fp16': "optim_wrapper.type='AmpOptimWrapper', or tools/train.py --amp",
     'log_config': 'default_hooks.logger, and visualizer.vis_backends',
     'lr_config': 'param_scheduler',
     'momentum_config': 'param_scheduler',
@@ -27,7 +28,7 @@ _TRAINING = {
     'seed': 'randomness.seed',
     'total_epochs': 'train_cfg.max_epochs',
     'total_iters': 'train_cfg.max_iters',
-    'workflow': 'train_cfg, and val_cfg for validation',
+    'workflow': 'train_cfg.val_interval for validation',
 }
 # Without effect on what is trained.
 _ENVIRONMENT = {
@@ -67,11 +68,15 @@ RENAMED = {
 
 def check_old_keys(config: Config) -> Iterator[Problem]:
     """Yield keys that trained something before mmengine, and that nothing reads today."""
-    for key in unread_variables(config):
-        if new := _TRAINING.get(key):
-            yield Problem('error', 'config', f'nothing reads {key!r}', detail=f'today it is {new}')
-        elif new := _ENVIRONMENT.get(key):
-            yield Problem('warning', 'config', f'nothing reads {key!r}', detail=f'today it is {new}')
+    for key, beside in unread_variables(config).items():
+        new = _TRAINING.get(key) or _ENVIRONMENT.get(key)
+        if new is None or not config[key]:  # also settings that were off
+            continue
+        # The config of a work directory has all keys and the variables that they were made from, in one file.
+        is_whole = '_base_' not in beside and new.partition('.')[0] in beside
+        if not (is_whole and key == 'optimizer'):  # a variable of mmseg's schedules
+            level: Literal['error', 'warning'] = 'error' if key in _TRAINING and not is_whole else 'warning'
+            yield Problem(level, 'config', f'nothing reads {key!r}', detail=f'today it is {new}')
     for loop in ('train_cfg', 'test_cfg'):
         for key in sorted(_OF_MODEL & set(config.get(loop) or ())):
             yield Problem('error', 'config', f'{loop} is of a loop, and has {key!r}', detail=f'set model.{loop}.{key}')
@@ -93,21 +98,28 @@ def _normalizes(config: Config) -> bool:
     return any(preprocessor.get('mean') or ())
 
 
-def unread_variables(config: Config) -> list[str]:
+def unread_variables(config: Config) -> dict[str, set[str]]:
     """Return the variables that a file of a config sets, and that neither it nor another of its files reads.
 
     A variable that its own file does not read may still be for the files that inherit from it, which read
     ``_base_.NAME`` or ``{{_base_.NAME}}``.
+
+    Returns:
+        Each variable with all that its file sets.
     """
     inherited = set(re.findall(r'_base_\.(\w+)', config.text))
-    found: set[str] = set()
-    # Config.text has the files one after the other, each below its absolute path.
-    for text in re.split(r'^(?:/|[A-Za-z]:).*\.(?:py|json|ya?ml)$', config.text, flags=re.MULTILINE):
+    found: dict[str, set[str]] = {}
+    # Config.text has the files one after the other, each below its absolute path; that of pure Python has one file.
+    whole, *parts = re.split(r'^((?:/|[A-Za-z]:).*\.(?:py|json|ya?ml))$', config.text, flags=re.MULTILINE)
+    for name, text in [('', whole), *zip(parts[::2], parts[1::2], strict=True)]:
+        if '/.mim/configs/' in name:  # of OpenMMLab's packages, which have leftovers of their own
+            continue
         try:
             tree = ast.parse(text)
         except SyntaxError:  # a file of YAML, which has no variables
             continue
         read = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
         targets = [target for line in tree.body if isinstance(line, ast.Assign) for target in line.targets]
-        found |= {target.id for target in targets if isinstance(target, ast.Name)} - read
-    return sorted(found - inherited)
+        assigned = {target.id for target in targets if isinstance(target, ast.Name)}
+        found |= dict.fromkeys((assigned - read - inherited) & set(config), assigned)
+    return found

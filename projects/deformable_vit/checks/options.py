@@ -41,10 +41,10 @@ def check_options(options: dict[str, Any], config: Config, path: str) -> None:
     """
     for key in options:
         _check_option(key, config, path)
-    for key in unread_variables(config):
+    for key, beside in unread_variables(config).items():
         # A name such as train_dataloader_old is one of the user's own, optim_wraper is a typing error.
         close = [] if key in TOP_LEVEL else difflib.get_close_matches(key, TOP_LEVEL, 1, 0.9)
-        if close and close[0] not in key:
+        if close and close[0] not in key and close[0] not in beside:
             raise UserError(f'config {path}: unknown key {key!r}; did you mean {close[0]!r}?')
     merged = copy.deepcopy(config)
     with contextlib.suppress(Exception):  # options that do not fit the config, which the caller merges as well

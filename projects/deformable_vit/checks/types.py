@@ -13,12 +13,28 @@ def find_type(kind: Any, scope: str) -> Any:
     return _named(kind, scope) if isinstance(kind, str) else kind
 
 
+def registered_name(kind: type, scope: str) -> str | None:
+    """Return a name that means a class in a scope, its own if that is one; None if there is none."""
+    names = [
+        name
+        for r in (*_registries(scope), *_registries('mmengine'))
+        for name, cls in r.module_dict.items()
+        if cls is kind
+    ]
+    names.sort(key=lambda name: name != kind.__name__)
+    return next((name for name in names if find_type(name, scope) is kind), None)
+
+
 @cache
 def _named(kind: str, scope: str) -> Any:
+    return next(filter(None, (registry.get(kind) for registry in _registries(scope))), None)
+
+
+def _registries(scope: str) -> list[Registry]:
     with contextlib.suppress(ImportError):
-        registries = vars(importlib.import_module(f'{scope}.registry')).values()
-        return next(filter(None, (r.get(kind) for r in registries if isinstance(r, Registry))), None)
-    return None
+        members = vars(importlib.import_module(f'{scope}.registry')).values()
+        return [member for member in members if isinstance(member, Registry)]
+    return []
 
 
 def bases(kind: Any, scope: str) -> set[str]:
