@@ -61,7 +61,8 @@ def check_options(options: dict[str, Any], config: Config, path: str) -> None:
             else:
                 continue
             for name in map(str, node.keys() - known - {'type'} if known else ()):
-                if new := RENAMED.get(name):
+                # A part of a model may take its `pretrained` out of the dict before it builds that.
+                if (new := RENAMED.get(name)) and ('_dataloader' in key or key == 'model'):
                     raise UserError(f'config {path}: {key}: unknown key {name!r}; today it is {new}')
                 if close := difflib.get_close_matches(name, known, 1, 0.85):
                     raise UserError(f'config {path}: {key}: unknown key {name!r}; did you mean {close[0]!r}?')
