@@ -149,8 +149,14 @@ def test_checkpoints_by_epoch_of_iterations_come_at_the_end(tmp_path: Path) -> N
     assert not list(check_schedule(Config(dict(settings, train_dataloader=dict()))))
 
 
-def test_a_constant_learning_rate_needs_no_steps() -> None:
-    schedule = [dict(type='ConstantLR', factor=1.0)]
-    assert not list(
-        check_schedule(Config(dict(train_cfg=dict(by_epoch=False), train_dataloader=dict(), param_scheduler=schedule)))
-    )
+def test_schedulers_that_need_no_steps_are_accepted() -> None:
+    for schedule in (
+        [dict(type='ConstantLR', factor=1.0)],
+        [dict(type='ReduceOnPlateauLR', monitor='x/acc')],
+        dict(generator=[dict(STEPS, by_epoch=False)]),
+    ):
+        config = dict(train_cfg=dict(by_epoch=False), train_dataloader=dict(), param_scheduler=schedule)
+        assert not list(check_schedule(Config(config)))
+    config['param_scheduler'] = dict(generator=[STEPS])  # one of several optimizers
+    (problem,) = check_schedule(Config(config))
+    assert problem.kind.startswith('param_scheduler.generator.0 ')
