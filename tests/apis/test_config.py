@@ -102,9 +102,9 @@ def test_a_dict_over_a_string_says_delete(tmp_path: Path) -> None:
     assert load_config(str(path), {}).model.backbone.arch.like == 'tiny'
 
 
-@pytest.mark.parametrize('demo', ['retinanet_pvtv2', 'mask2former-semantic_dat-pp', 'pvt'])
+@pytest.mark.parametrize('demo', ['retinanet_pvtv2', 'fpn_dat-pp', 'pvt'])
 def test_classes_as_types_become_the_names_that_they_are_registered_by(tmp_path: Path, demo: str) -> None:
-    """As OpenMMLab's inferencers, and its Mask2Former for segmentation, expect them."""
+    """As OpenMMLab's inferencers expect them."""
     named = load_config(str(DEMO / f'{demo}_shapes.py'), {})
     path = write_pure_python(tmp_path / 'pure.py', named)
     raw = Config.fromfile(path)

@@ -30,7 +30,7 @@ def found(path: Path, text: str, base: str = DETECTOR) -> dict[str, str]:
         ("runner = dict(type='EpochBasedRunner', max_epochs=12)", 'train_cfg.max_epochs'),
         ('total_epochs = 12', 'train_cfg.max_epochs'),
         ('data = dict(samples_per_gpu=2)', 'train_dataloader'),
-        ("workflow = [('train', 1), ('val', 1)]", 'val_cfg'),
+        ("workflow = [('train', 1), ('val', 1)]", 'train_cfg.val_interval'),
         ('checkpoint_config = dict(interval=1)', 'default_hooks.checkpoint'),
         ("log_config = dict(interval=50, hooks=[dict(type='TextLoggerHook')])", 'default_hooks.logger'),
         ('fp16 = dict(loss_scale=512.0)', 'AmpOptimWrapper'),
@@ -51,6 +51,10 @@ def test_keys_without_effect_on_the_training_are_warnings(tmp_path: Path) -> Non
     assert {key: text.split(':')[0] for key, text in problems.items()} == dict.fromkeys(
         ('dist_params', 'cudnn_benchmark', 'gpu_ids'), 'warning'
     )
+
+
+def test_settings_that_were_off_are_accepted(tmp_path: Path) -> None:
+    assert not found(tmp_path / 'own.py', 'fp16 = None\nresume_from = None\nauto_resume = False')
 
 
 def test_variables_that_the_config_reads_are_accepted(tmp_path: Path) -> None:

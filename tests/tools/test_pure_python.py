@@ -18,7 +18,7 @@ TASKS = {
 @pytest.mark.slow
 @pytest.mark.parametrize('demo', TASKS)
 def test_tools_take_classes_as_types(
-    call, config, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo: str
+    tool, call, config, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     checkpoint, images, out, metric = TASKS[demo]
@@ -28,6 +28,8 @@ def test_tools_take_classes_as_types(
     checkpoint = str(tmp_path / 'w' / checkpoint)
 
     def run(name: str, *args: object) -> str:
+        if name in ('train.py', 'test.py'):  # OpenMMLab keeps one visualizer in a process
+            return tool(name, path, *args).stdout
         status, printed, error = call(name, path, *args)
         assert status == 0, f'{name}: {error or printed}'
         return printed + error

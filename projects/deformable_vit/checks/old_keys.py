@@ -70,7 +70,7 @@ def check_old_keys(config: Config) -> Iterator[Problem]:
     """Yield keys that trained something before mmengine, and that nothing reads today."""
     for key, beside in unread_variables(config).items():
         new = _TRAINING.get(key) or _ENVIRONMENT.get(key)
-        if new is None or not config[key]:  # also settings that were off
+        if new is None or config[key] is None or config[key] is False:  # a setting that was off
             continue
         # The config of a work directory has all keys and the variables that they were made from, in one file.
         is_whole = '_base_' not in beside and new.partition('.')[0] in beside

@@ -42,8 +42,8 @@ def check_schedule(config: Config, loaders: Sequence[str] = LOADERS) -> Iterator
 def _endless_sampler(loader: Any, scope: str) -> str | None:
     """Return the name of a dataloader's sampler if it is one without an end."""
     sampler = loader.get('sampler') if isinstance(loader, dict) else None
-    found = bases(sampler.get('type'), scope) & _ENDLESS if isinstance(sampler, dict) else None
-    return type_name(sampler.get('type')) if found else None
+    kind = sampler.get('type') if isinstance(sampler, dict) else None
+    return type_name(kind) if bases(kind, scope) & _ENDLESS else None
 
 
 def _epochs_in_iterations(loop: str, config: Config, scope: str) -> Iterator[Problem]:
