@@ -66,6 +66,7 @@ def test_wrong_configs_are_one_line(tmp_path: Path) -> None:
         ('own_backbone_missing', None, "No module named 'own_backbone_missing'"),
         ('own_backbone_needs', 'import package_that_is_missing', "No module named 'package_that_is_missing'"),
         ('own_backbone_name', 'from torch import no_such_name', 'cannot import name'),
+        ('own_backbone_broken', '\nno_such_variable', 'own_backbone_broken.py, line 2'),
     ],
 )
 def test_failed_custom_imports_say_why(

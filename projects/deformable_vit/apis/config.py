@@ -1,6 +1,8 @@
 """Read configs, and check what can be checked before anything is built."""
 
 import difflib
+import sysconfig
+import traceback
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,7 +38,7 @@ def load_config(path: str, options: dict[str, Any]) -> Config:
                 if isinstance(node, dict) and node.get('_scope_') == 'deformable_vit':
                     del node['_scope_']
     except Exception as error:  # a config is a program: it can raise anything
-        raise UserError(f'config {path} cannot be read: {_failed_import(error, path) or first_line(error)}') from error
+        raise UserError(f'config {path} cannot be read: {_reason(error, path)}') from error
     check_options(options, config, path)
     try:
         config.merge_from_dict(options)
@@ -52,12 +54,14 @@ def load_config(path: str, options: dict[str, Any]) -> Config:
     return config
 
 
-def _failed_import(error: Exception, path: str) -> str | None:
-    """Return why a module of ``custom_imports`` failed, which mmengine hides; None for another error."""
-    cause = error.__cause__
-    reason = cause.__context__ if isinstance(error, ImportError) and isinstance(cause, ImportError) else None
+def _reason(error: Exception, path: str) -> str:
+    """Return why a config cannot be read, for ``custom_imports`` the error in the module, which mmengine hides."""
+    cause = error.__cause__ if isinstance(error, ImportError) else None
+    reason = cause.__context__ if isinstance(cause, ImportError) else None
     if reason is None:
-        return None
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        is_library = last.filename.startswith((sysconfig.get_path('stdlib'), sysconfig.get_path('purelib'), '<'))
+        return first_line(error) + ('' if is_library else f' ({last.filename}, line {last.lineno})')
     name = str(getattr(reason, 'name', None)).partition('.')[0]
     directories = [d for d in (Path(path).parent, Path()) if (d / f'{name}.py').is_file() or (d / name).is_dir()]
     hint = f'; set PYTHONPATH={directories[0]}' if directories and isinstance(reason, ModuleNotFoundError) else ''
