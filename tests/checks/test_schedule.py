@@ -77,6 +77,13 @@ def test_evaluation_of_an_infinite_sampler_is_an_error() -> None:
         assert (problem.level, problem.kind.split('.')[0]) == ('error', f'{name}_dataloader')
 
 
+def test_a_loop_with_the_length_of_the_other_is_an_error() -> None:
+    for loop in (dict(type='EpochBasedTrainLoop', max_iters=9), dict(by_epoch=False, max_iters=9, max_epochs=3)):
+        (line,) = found('DefaultSampler', **loop)
+        assert line.startswith('error: ')
+        assert '_delete_=True' in line
+
+
 def test_samplers_with_an_end_are_accepted() -> None:
     for scope, names in (
         ('mmdet', ('DefaultSampler', 'ClassAwareSampler', 'TrackImgSampler')),

@@ -16,7 +16,7 @@ from mmengine.runner import EpochBasedTrainLoop, FlexibleRunner, Runner
 from torch import nn
 
 from .._nested import type_name
-from ..checks import Problem, check, check_model, warmup_warning
+from ..checks import Problem, check, check_model, decay_warning, warmup_warning
 from ..engine import StopHook, resumable_checkpoints
 from ..engine.hooks.checkpoints import bare_model
 from ..engine.hooks.samples import SampleError
@@ -37,7 +37,7 @@ class _StartHook(Hook):
     has_started = False
 
     def before_train(self, runner: Runner) -> None:
-        if warning := warmup_warning(runner):
+        for warning in filter(None, (warmup_warning(runner), decay_warning(runner))):
             print_log(warning, 'current', logging.WARNING)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:

@@ -28,6 +28,12 @@ def check_schedule(config: Config, loaders: Sequence[str] = LOADERS) -> Iterator
     found = bases(kind, scope)
     name = type_name(kind)
     endless = _endless_sampler(data, scope)
+    for loop_kind, foreign in (('EpochBasedTrainLoop', 'max_iters'), ('IterBasedTrainLoop', 'max_epochs')):
+        if loop_kind in found and foreign in loop:
+            problem = f'train_cfg is of {name}, and has {foreign}'
+            yield Problem(
+                'error', 'config', problem, detail='replace that of the base: train_cfg=dict(_delete_=True, ...)'
+            )
     if 'EpochBasedTrainLoop' in found and endless:
         kind = f'train_cfg trains epochs ({name}), and an epoch of {endless} never ends: nothing is saved or evaluated'
         fix = (
