@@ -93,6 +93,6 @@ def decay_warning(runner: Runner) -> str | None:
     if last is None or 2 * ends[last] >= runner.max_iters:
         return None
     return (
-        f'the learning rate changes for the last time at iteration {ends[last]} of {runner.max_iters}: set {last} for the '
-        'whole training, or train shorter (train_cfg)'
+        f'the learning rate changes for the last time at iteration {ends[last]} of {runner.max_iters}: set {last} for '
+        'the whole training, or train shorter (train_cfg)'
     )
