@@ -106,6 +106,16 @@ def test_classes_in_capitals_and_a_second_normalization_are_reported(tmp_path: P
     assert len(list(check_old_keys(Config.fromfile(path)))) == 1
 
 
+def test_old_transforms_are_named(tmp_path: Path) -> None:
+    path = tmp_path / 'own.py'
+    path.write_text(
+        f"_base_ = {DETECTOR!r}\ntrain_dataloader = dict(dataset=dict(pipeline=[dict(type='DefaultFormatBundle')]))\n"
+    )
+    (problem,) = check_old_keys(Config.fromfile(path))
+    assert (problem.level, problem.loader) == ('error', 'train_dataloader')
+    assert 'PackDetInputs' in problem.detail
+
+
 def test_parts_of_a_model_outside_of_it_are_named(tmp_path: Path) -> None:
     problems = found(tmp_path / 'own.py', 'train_cfg = dict(rpn=dict(), rcnn=dict())\ntest_cfg = dict(score_thr=0.1)')
     assert set(problems) == {'rpn', 'rcnn', 'score_thr'}

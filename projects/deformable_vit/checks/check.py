@@ -51,7 +51,7 @@ def check(
     deadline = time.monotonic() + (_QUICK_SECONDS if quick else math.inf)
     report, first = Report(), First()
     report += check_channels(config)
-    report += [*check_old_keys(config), *check_schedule(config, loaders)]
+    report += [*check_old_keys(config, loaders), *check_schedule(config, loaders)]
     jobs: list[Job] = []
     seen: list[dict[str, Any]] = []
     training: list[Data] = []

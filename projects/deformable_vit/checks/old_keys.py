@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from mmengine.config import Config
@@ -10,13 +10,14 @@ from mmengine.config import Config
 from .._nested import type_name, walk
 from .datasets import LOADERS
 from .problem import Problem
+from .types import find_type
 
 # What a key at the top level is called today.
 _TRAINING = {
     'checkpoint_config': 'default_hooks.checkpoint',
-    'data': 'train_dataloader.dataset, and those of val_dataloader and test_dataloader',
-    'evaluation': 'val_evaluator.type, and train_cfg.val_interval',
-    'fp16': "optim_wrapper.type='AmpOptimWrapper', or tools/train.py --amp",
+    'data': 'train_dataloader, val_dataloader and test_dataloader, each with batch_size and dataset',
+    'evaluation': 'val_evaluator and train_cfg.val_interval',
+    'fp16': "optim_wrapper=dict(type='AmpOptimWrapper'), or tools/train.py --amp",
     'log_config': 'default_hooks.logger, and visualizer.vis_backends',
     'lr_config': 'param_scheduler',
     'momentum_config': 'param_scheduler',
@@ -52,6 +53,12 @@ _OF_MODEL = {
     'score_thr',
     'stride',
 }
+_OLD_TRANSFORMS = {
+    'Collect': 'PackDetInputs, PackSegInputs or PackInputs',
+    'DefaultFormatBundle': 'PackDetInputs, PackSegInputs or PackInputs',
+    'ImageToTensor': 'PackDetInputs, PackSegInputs or PackInputs',
+    'MultiScaleFlipAug': 'TestTimeAug, in tta_pipeline',
+}
 # What an argument of a dataset, dataloader or model is called today.
 RENAMED = {
     'ann_dir': "data_prefix=dict(seg_map_path='...')",
@@ -66,25 +73,34 @@ RENAMED = {
 }
 
 
-def check_old_keys(config: Config) -> Iterator[Problem]:
+def check_old_keys(config: Config, loaders: Sequence[str] = LOADERS) -> Iterator[Problem]:
     """Yield keys that trained something before mmengine, and that nothing reads today."""
     for key, beside in unread_variables(config).items():
         new = _TRAINING.get(key) or _ENVIRONMENT.get(key)
         if new is None or config[key] is None or config[key] is False:  # a setting that was off
             continue
         # The config of a work directory has all keys and the variables that they were made from, in one file.
-        is_whole = '_base_' not in beside and new.partition('.')[0] in beside
+        is_whole = '_base_' not in beside and re.split(r'\W', new)[0] in beside
         if not (is_whole and key == 'optimizer'):  # a variable of mmseg's schedules
             level: Literal['error', 'warning'] = 'error' if key in _TRAINING and not is_whole else 'warning'
             yield Problem(level, 'config', f'nothing reads {key!r}', detail=f'today it is {new}')
     for loop in ('train_cfg', 'test_cfg'):
         for key in sorted(_OF_MODEL & set(config.get(loop) or ())):
             yield Problem('error', 'config', f'{loop} is of a loop, and has {key!r}', detail=f'set model.{loop}.{key}')
-    for loader in LOADERS:
+    yield from _old_data(config, loaders)
+
+
+def _old_data(config: Config, loaders: Sequence[str]) -> Iterator[Problem]:
+    """Yield what datasets and pipelines were once given."""
+    scope = config.get('default_scope') or 'mmengine'
+    for loader in loaders:
         for key, node in walk(config.get(loader), loader):
+            kind = type_name(node.get('type')) if isinstance(node, dict) else ''
             if key.endswith('.metainfo') and isinstance(node, dict) and 'CLASSES' in node and 'classes' not in node:
                 yield Problem('error', loader, f"nothing reads {key}['CLASSES']", detail="today it is 'classes'")
-            elif isinstance(node, dict) and type_name(node.get('type')) == 'Normalize' and _normalizes(config):
+            elif kind in _OLD_TRANSFORMS and find_type(kind, scope) is None:
+                yield Problem('error', loader, f'{key} is {kind}', detail=f'today it is {_OLD_TRANSFORMS[kind]}')
+            elif kind == 'Normalize' and _normalizes(config):
                 detail = 'leave out this transform, or mean and std of the data_preprocessor'
                 yield Problem(
                     'warning', loader, f'{key} and the data_preprocessor normalize images twice', detail=detail
