@@ -24,6 +24,8 @@ def check_schedule(config: Config, loaders: Sequence[str] = LOADERS) -> Iterator
     loop, data = config.get('train_cfg'), config.get('train_dataloader')
     if 'train_dataloader' not in loaders or not isinstance(loop, dict) or not isinstance(data, dict):
         return
+    if 'type' not in loop and 'by_epoch' not in loop:  # which mmengine refuses
+        return
     kind = loop.get('type') or ('EpochBasedTrainLoop' if loop.get('by_epoch') else 'IterBasedTrainLoop')
     found = bases(kind, scope)
     name = type_name(kind)
