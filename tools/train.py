@@ -60,7 +60,7 @@ def main() -> None:
         config.optim_wrapper.type = 'AmpOptimWrapper'
         config.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:
-        if 'base_batch_size' not in config.get('auto_scale_lr', {}):
+        if 'base_batch_size' not in (config.get('auto_scale_lr') or {}):
             raise UserError(f'--auto-scale-lr: config {args.config} has no auto_scale_lr.base_batch_size to scale from')
         config.auto_scale_lr.enable = True
     if args.resume:

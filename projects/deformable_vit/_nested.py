@@ -22,6 +22,11 @@ def walk(node: Any, key: str) -> Iterator[tuple[str, Any]]:
             yield from walk(value, f'{key}.{index}')
 
 
+def type_name(kind: Any) -> str:
+    """Return the name of a type, which a config gives as a class, a name, or a name with its module or scope."""
+    return kind.rpartition('.')[2] if isinstance(kind, str) else getattr(kind, '__name__', '')
+
+
 def test_dataset(config: dict[str, Any]) -> dict[str, Any]:
     """Return the test dataset of a config, or the first one in a wrapper such as ``ConcatDataset``.
 
@@ -30,6 +35,6 @@ def test_dataset(config: dict[str, Any]) -> dict[str, Any]:
     """
     for _, node in walk(config.get('test_dataloader'), ''):
         pipeline = node.get('pipeline') if isinstance(node, dict) else None
-        if any(str(transform['type']).endswith('LoadImageFromFile') for transform in pipeline or ()):
+        if any(type_name(transform['type']) == 'LoadImageFromFile' for transform in pipeline or ()):
             return node
     raise UserError('the config has no test_dataloader whose pipeline loads images (LoadImageFromFile)')

@@ -19,7 +19,8 @@ class CheckpointError(UserError, ValueError):
 def first_line(error: BaseException) -> str:
     """Return the type and the message of an exception on one line."""
     text = ' '.join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
-    text = text if len(text) <= 400 else text[:400] + ' ...'
+    # The end of a long message often has the cause or the fix.
+    text = text if len(text) <= 400 else f'{text[:200]} ... {text[-200:]}'
     return f'{type(error).__name__}: {text}' if text else type(error).__name__
 
 

@@ -1,6 +1,8 @@
 """Read configs, and check what can be checked before anything is built."""
 
 import difflib
+import sysconfig
+import traceback
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,10 +10,11 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.logging import print_log
 
 from .. import errors
 from .._nested import walk
-from ..checks import check_options
+from ..checks import bases, check_options, registered_name
 from ..errors import UserError, first_line
 
 
@@ -35,7 +38,7 @@ def load_config(path: str, options: dict[str, Any]) -> Config:
                 if isinstance(node, dict) and node.get('_scope_') == 'deformable_vit':
                     del node['_scope_']
     except Exception as error:  # a config is a program: it can raise anything
-        raise UserError(f'config {path} cannot be read: {first_line(error)}') from error
+        raise UserError(f'config {path} cannot be read: {_reason(error, path)}') from error
     check_options(options, config, path)
     try:
         config.merge_from_dict(options)
@@ -46,7 +49,48 @@ def load_config(path: str, options: dict[str, Any]) -> Config:
             raise UserError(f'config {path} has no {key!r}')
     if config.default_scope not in ('mmdet', 'mmseg', 'mmpretrain'):
         raise UserError(f'config {path}: default_scope {config.default_scope!r} is not mmdet, mmseg or mmpretrain')
+    _name_types(config)
+    _adapt_windows(config)
     return config
+
+
+def _reason(error: Exception, path: str) -> str:
+    """Return why a config cannot be read, for ``custom_imports`` the error in the module, which mmengine hides."""
+    cause = error.__cause__ if isinstance(error, ImportError) else None
+    reason = cause.__context__ if isinstance(cause, ImportError) else None
+    if reason is None:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        is_library = last.filename.startswith((sysconfig.get_path('stdlib'), sysconfig.get_path('purelib'), '<'))
+        return first_line(error) + ('' if is_library else f' ({last.filename}, line {last.lineno})')
+    name = str(getattr(reason, 'name', None)).partition('.')[0]
+    directories = [d for d in (Path(path).parent, Path()) if (d / f'{name}.py').is_file() or (d / name).is_dir()]
+    hint = f'; set PYTHONPATH={directories[0]}' if directories and isinstance(reason, ModuleNotFoundError) else ''
+    return f'custom_imports: {cause}: {first_line(reason)}{hint}'
+
+
+def _name_types(config: Config) -> None:
+    """Replace classes by the names that they are registered by.
+
+    In pure-Python configs types are classes, and some tools of OpenMMLab compare them with names.
+    """
+    for key in config:
+        for _, node in walk(config[key], key):
+            kind = node.get('type') if isinstance(node, dict) else None
+            if isinstance(kind, type) and (name := registered_name(kind, config.default_scope)):
+                node['type'] = name
+
+
+def _adapt_windows(config: Config) -> None:
+    """Let mmseg's Mask2Former be tested in windows (``mode='slide'``).
+
+    Its head resizes the masks of a window to ``pad_shape`` where the image has one, the size of the whole image.
+    """
+    test_cfg, head, preprocessor = (config.model.get(key) for key in ('test_cfg', 'decode_head', 'data_preprocessor'))
+    is_slide = isinstance(test_cfg, dict) and test_cfg.get('mode') == 'slide'
+    if config.default_scope != 'mmseg' or not is_slide or not isinstance(head, dict) or not preprocessor:
+        return
+    if 'Mask2FormerHead' in bases(head.get('type'), 'mmseg') and preprocessor.pop('test_cfg', None):
+        print_log("Mask2Former with test_cfg.mode='slide': images are not padded (model.data_preprocessor.test_cfg)")
 
 
 def set_work_dir(config: Config, path: str, work_dir: str | None) -> None:

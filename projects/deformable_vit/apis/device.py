@@ -7,6 +7,7 @@ import torch
 from mmcv.ops import get_compiling_cuda_version
 from mmengine.config import Config
 from mmengine.logging import print_log
+from torch import nn
 
 from ..errors import UserError
 
@@ -40,7 +41,7 @@ def adapt_to_device(config: Config, launcher: str) -> None:
                 'or set CUDA_VISIBLE_DEVICES= to work on the CPU'
             )
         return
-    if replaced := _replace_type(config.model, 'SyncBN', 'BN'):
+    if replaced := _replace_type(config.model, ('SyncBN', nn.SyncBatchNorm), 'BN'):
         print_log(f'no GPU: SyncBN, named {replaced} times in the config, becomes BN')
     for loader in _LOADERS:
         if config.get(loader):
@@ -64,10 +65,10 @@ def adapt_to_device(config: Config, launcher: str) -> None:
         torch.distributed.init_process_group('gloo')
 
 
-def _replace_type(node: Any, old: str, new: str) -> int:
+def _replace_type(node: Any, old: tuple[Any, ...], new: str) -> int:
     """Replace a ``type`` everywhere below ``node`` and return how often."""
     if isinstance(node, dict):
-        found = node.get('type') == old
+        found = node.get('type') in old
         if found:
             node['type'] = new
         return found + sum(_replace_type(value, old, new) for value in node.values())

@@ -12,10 +12,11 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
-from mmengine.runner import FlexibleRunner, Runner
+from mmengine.runner import EpochBasedTrainLoop, FlexibleRunner, Runner
 from torch import nn
 
-from ..checks import check, check_model, warmup_warning
+from .._nested import type_name
+from ..checks import Problem, check, check_model, decay_warning, warmup_warning
 from ..engine import StopHook, resumable_checkpoints
 from ..engine.hooks.checkpoints import bare_model
 from ..engine.hooks.samples import SampleError
@@ -36,8 +37,17 @@ class _StartHook(Hook):
     has_started = False
 
     def before_train(self, runner: Runner) -> None:
-        if warning := warmup_warning(runner):
+        for warning in filter(None, (warmup_warning(runner), decay_warning(runner))):
             print_log(warning, 'current', logging.WARNING)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        # A sampler that the checks of the config do not know. Those of aspect ratios may have a few batches more.
+        loop = runner.train_loop
+        if isinstance(loop, EpochBasedTrainLoop) and batch_idx > 2 * len(loop.dataloader):
+            raise TrainingError(
+                f'an epoch of {len(loop.dataloader)} batches has reached batch {batch_idx}: train_dataloader.sampler '
+                "never ends; set its type='DefaultSampler', or train iterations (IterBasedTrainLoop)"
+            )
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
@@ -113,14 +123,20 @@ def check_before_training(config: Config, path: str) -> None:
     """
     if not is_first_process():
         return
-    problems = check(config, quick=True, loaders=('train_dataloader', 'val_dataloader'))
-    errors = [problem for problem in problems if problem.level == 'error']
+    report = check(config, quick=True, loaders=('train_dataloader', 'val_dataloader'))
     advice = f'python tools/check_data.py {path} lists all problems'
-    if errors:
+    if errors := report.errors:
         more = f', and {len(errors) - 1} more' if len(errors) > 1 else ''
         raise UserError(f'{errors[0].loader}: {errors[0]}{more}; {advice}, --no-check trains anyway')
-    if problems:
-        print_log(f'{len(problems)} warnings about the data, the first: {problems[0]}; {advice}', level=logging.WARNING)
+    if report:
+        kinds: dict[tuple[str, str], list[Problem]] = {}
+        for problem in report:
+            kinds.setdefault((problem.loader, problem.kind), []).append(problem)
+        lines = [
+            f'  {loader}: {found[0]}' + (f' and {len(found) - 1} more' if len(found) > 1 else '')
+            for (loader, _), found in kinds.items()
+        ]
+        print_log('\n'.join([f'{len(report)} warnings; {advice}', *lines]), level=logging.WARNING)
 
 
 def make_reliable(config: Config, grace: float | None = None, on_bad_sample: str | None = None) -> None:
@@ -132,7 +148,7 @@ def make_reliable(config: Config, grace: float | None = None, on_bad_sample: str
         on_bad_sample: ``on_error`` of :class:`.SampleErrorHook`, else its own.
     """
     hooks = [*(config.get('custom_hooks') or [])]
-    named = {_name(hook.get('type')): hook for hook in hooks if isinstance(hook, dict)}
+    named = {type_name(hook.get('type')): hook for hook in hooks if isinstance(hook, dict)}
     for name in _HOOKS:
         if name not in named:
             named[name] = dict(type=_PREFIX + name)
@@ -145,21 +161,16 @@ def make_reliable(config: Config, grace: float | None = None, on_bad_sample: str
     loop, loader = config.get('train_cfg'), config.get('train_dataloader')
     if not isinstance(loop, dict) or not isinstance(loader, dict) or not isinstance(loader.get('sampler'), dict):
         return
-    kind = _name(loop.get('type')) or _LOOPS[0 if loop.get('by_epoch') else 1]
+    kind = type_name(loop.get('type')) or _LOOPS[0 if loop.get('by_epoch') else 1]
     sampler = loader.get('batch_sampler')
     if kind not in _LOOPS or not isinstance(sampler, (dict, type(None))) or 'batch_size' not in loader:
         return
     loop.pop('by_epoch', None)
     loop['type'] = f'{_PREFIX}Resumable{kind}'
-    if _name((sampler or {}).get('type')) != 'SeededBatchSampler':
+    if type_name((sampler or {}).get('type')) != 'SeededBatchSampler':
         loader['batch_sampler'] = dict(
             type=f'{_PREFIX}SeededBatchSampler', drop_last=loader.pop('drop_last', False), batch_sampler=sampler
         )
-
-
-def _name(kind: Any) -> str | None:
-    """Return the name of a type, which a config gives as a class, a name, or a name with its module or scope."""
-    return kind.rpartition('.')[2] if isinstance(kind, str) else getattr(kind, '__name__', None)
 
 
 def _bad_sample(runner: Any, error: SampleError) -> str:

@@ -2,17 +2,22 @@
 
 from .check import check
 from .datasets import LOADERS, trains_masks
-from .model import check_model, warmup_warning
+from .model import check_model, decay_warning, warmup_warning
 from .options import check_options
 from .problem import Problem, Report
+from .types import bases, find_type, registered_name
 
 __all__ = [
     'LOADERS',
     'Problem',
     'Report',
+    'bases',
     'check',
     'check_model',
     'check_options',
+    'decay_warning',
+    'find_type',
+    'registered_name',
     'trains_masks',
     'warmup_warning',
 ]

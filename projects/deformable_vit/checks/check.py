@@ -21,7 +21,9 @@ from .datasets import LOADERS, Data, Job, leaf_datasets, listed
 from .directories import First, check_classification
 from .images import is_missing
 from .masks import check_segmentation
+from .old_keys import check_old_keys
 from .problem import Problem, Report
+from .schedule import check_schedule
 from .voc import check_voc
 
 Progress = Callable[[int, int], None]
@@ -49,6 +51,7 @@ def check(
     deadline = time.monotonic() + (_QUICK_SECONDS if quick else math.inf)
     report, first = Report(), First()
     report += check_channels(config)
+    report += [*check_old_keys(config, loaders), *check_schedule(config, loaders)]
     jobs: list[Job] = []
     seen: list[dict[str, Any]] = []
     training: list[Data] = []

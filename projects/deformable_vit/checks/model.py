@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from mmengine.optim import LinearParamScheduler
+from mmengine.optim import ConstantParamScheduler, LinearParamScheduler
 from mmengine.runner import Runner
 from torch import nn
 
@@ -23,23 +23,32 @@ def check_model(model: nn.Module, scope: str) -> None:
     channels = list(backbone.out_channels)
     source = f'the backbone returns {channels} channels (out_indices={tuple(backbone.out_indices)})'
     wanted = getattr(neck, 'in_channels', None)
-    if isinstance(wanted, Sequence) and list(wanted) != channels:
+    if _is_openmmlab(neck) and isinstance(wanted, Sequence) and list(wanted) != channels:
         key = 'model.neck.in_channels'
         raise UserError(f'{key} is {list(wanted)}, but {source}; set {key}="{channels}"')
     for name in ('decode_head', 'auxiliary_head', 'head', 'rpn_head', 'bbox_head'):
         head: Any = getattr(model, name, None)
+        if not _is_openmmlab(head):
+            continue
         kinds, necks = {kind.__name__ for kind in type(head).__mro__}, type(neck).__name__
         # How many channels the head gets, those of several feature maps together.
         if scope == 'mmseg' and neck is None and 'BaseDecodeHead' in kinds:
             expected = sum(channels[i] for i in _listed(head.in_index))
         elif scope == 'mmpretrain' and 'LinearClsHead' in kinds and necks in ('NoneType', 'GlobalAveragePooling'):
             expected = channels[-1]
-        elif scope == 'mmdet' and necks == 'FPN' and kinds & {'AnchorHead', 'AnchorFreeHead'}:
+        elif (
+            scope == 'mmdet' and necks == 'FPN' and kinds & {'AnchorHead', 'AnchorFreeHead'} and 'SSDHead' not in kinds
+        ):
             expected = neck.out_channels
         else:
             continue
         if (found := sum(_listed(head.in_channels))) != expected:
             raise UserError(f'model.{name}.in_channels is {found}, but gets {expected}: {source}')
+
+
+def _is_openmmlab(module: Any) -> bool:
+    """Return whether a module has ``in_channels`` in OpenMMLab's meaning; others may read some feature maps only."""
+    return type(module).__module__.partition('.')[0] in ('mmdet', 'mmseg', 'mmpretrain')
 
 
 def _listed(value: int | Sequence[int]) -> Sequence[int]:
@@ -60,3 +69,30 @@ def warmup_warning(runner: Runner) -> str | None:
                 f'set param_scheduler.{i}.end for at most {total // 10} iterations, or train longer (train_cfg)'
             )
     return None
+
+
+def decay_warning(runner: Runner) -> str | None:
+    """Return a warning if the learning rate decays in the first half of a training only, else ``None``.
+
+    The schedule is then one for fewer epochs or iterations, or counts the others.
+    """
+    built = runner.param_schedulers
+    ends: dict[str, int] = {}
+    for i, scheduler in enumerate(built if isinstance(built, list) else []):
+        is_warmup = getattr(scheduler, 'start_factor', 1) < getattr(scheduler, 'end_factor', 1)
+        if (
+            not is_warmup
+            and not isinstance(scheduler, ConstantParamScheduler)
+            and 'Warmup' not in type(scheduler).__name__
+        ):
+            steps = getattr(scheduler, 'milestones', None)
+            key = f'param_scheduler.{i}.' + ('milestones' if steps else 'end')
+            length = runner.max_iters // runner.max_epochs if scheduler.by_epoch else 1
+            ends[key] = length * (min(max(steps), scheduler.end) if steps else scheduler.end)
+    last = max(ends, key=lambda key: ends[key], default=None)
+    if last is None or 2 * ends[last] >= runner.max_iters:
+        return None
+    return (
+        f'the learning rate changes for the last time at iteration {ends[last]} of {runner.max_iters}: set {last} for '
+        'the whole training, or train shorter (train_cfg)'
+    )

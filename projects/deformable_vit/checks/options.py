@@ -3,19 +3,19 @@
 import contextlib
 import copy
 import difflib
-import importlib
 import inspect
-from functools import cache
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.hooks import Hook
-from mmengine.registry import Registry
+from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from .._nested import walk
 from ..errors import UserError
+from .old_keys import RENAMED, unread_variables
+from .types import find_type
 
 # What OpenMMLab reads at the top level of a config: Runner's arguments and more.
 TOP_LEVEL = {
@@ -24,6 +24,9 @@ TOP_LEVEL = {
     *('find_unused_parameters', 'init_weights_for_test_or_val', 'model_wrapper_cfg', 'runner_type', 'strategy'),
     *('sync_bn', 'tta_model', 'tta_pipeline'),
 } - {'self', 'cfg'}
+
+
+_DATALOADER = {*inspect.signature(DataLoader).parameters, 'num_batch_per_epoch'}
 
 
 def check_options(options: dict[str, Any], config: Config, path: str) -> None:
@@ -38,8 +41,10 @@ def check_options(options: dict[str, Any], config: Config, path: str) -> None:
     """
     for key in options:
         _check_option(key, config, path)
-    for key in set(config) - TOP_LEVEL:  # a config may have variables of its own
-        if not key.endswith('_pipeline') and (close := difflib.get_close_matches(key, TOP_LEVEL, 1, 0.9)):
+    for key, beside in unread_variables(config).items():
+        # A name such as train_dataloader_old is one of the user's own, optim_wraper is a typing error.
+        close = [] if key in TOP_LEVEL else difflib.get_close_matches(key, TOP_LEVEL, 1, 0.9)
+        if close and close[0] not in key and close[0] not in beside:
             raise UserError(f'config {path}: unknown key {key!r}; did you mean {close[0]!r}?')
     merged = copy.deepcopy(config)
     with contextlib.suppress(Exception):  # options that do not fit the config, which the caller merges as well
@@ -47,17 +52,24 @@ def check_options(options: dict[str, Any], config: Config, path: str) -> None:
     scope = merged.get('default_scope') or 'mmengine'
     # mmengine refuses misspelled arguments of most classes when it builds them. A class with **kwargs, such as
     # CheckpointHook, takes any: it fails hours later, or never.
-    for top in TOP_LEVEL & set(merged):
+    for top in sorted(TOP_LEVEL & set(merged)):
         for key, node in walk(merged[top], top):
             if isinstance(node, dict) and 'type' in node:
                 known = _arguments(node['type'], node.get('_scope_', scope))
-                for name in map(str, node.keys() - known - {'type'}):
-                    if close := difflib.get_close_matches(name, known, 1, 0.85):
-                        raise UserError(f'config {path}: {key}: unknown key {name!r}; did you mean {close[0]!r}?')
+            elif isinstance(node, dict) and key.endswith('_dataloader'):
+                known = _DATALOADER
+            else:
+                continue
+            for name in map(str, node.keys() - known - {'type'} if known else ()):
+                # A part of a model may take its `pretrained` out of the dict before it builds that.
+                if (new := RENAMED.get(name)) and ('_dataloader' in key or key == 'model'):
+                    raise UserError(f'config {path}: {key}: unknown key {name!r}; today it is {new}')
+                if close := difflib.get_close_matches(name, known, 1, 0.85):
+                    raise UserError(f'config {path}: {key}: unknown key {name!r}; did you mean {close[0]!r}?')
     optimizer = (merged.get('optim_wrapper') or {}).get('optimizer')
     kind = optimizer.get('type') if isinstance(optimizer, dict) else None
     # Of an unknown optimizer mmengine says: None is not a callable object.
-    if isinstance(kind, str) and 'constructor' not in merged.optim_wrapper and _class(kind, scope) is None:
+    if isinstance(kind, str) and 'constructor' not in merged.optim_wrapper and find_type(kind, scope) is None:
         raise UserError(f'optim_wrapper.optimizer.type: there is no optimizer {kind!r}')
 
 
@@ -73,28 +85,19 @@ def _check_option(key: str, config: Config, path: str) -> None:
         raise UserError(f'--cfg-options {key}: {top!r} is a variable of {path} that nothing reads; set {shown}')
 
 
-@cache
-def _class(kind: str, scope: str) -> Any:
-    """Return what a name means in one of the registries of a scope; None if it is in none of them."""
-    with contextlib.suppress(ImportError):
-        registries = vars(importlib.import_module(f'{scope}.registry')).values()
-        return next(filter(None, (r.get(kind) for r in registries if isinstance(r, Registry))), None)
-    return None
-
-
 def _arguments(kind: Any, scope: str) -> set[str]:
     """Return the names that a constructor takes, with those of its base classes; nothing where it may take others."""
-    found = _class(kind, scope) if isinstance(kind, str) else kind
+    found = find_type(kind, scope)
     if not inspect.isclass(found):
         return set()
     with contextlib.suppress(ValueError):  # a class of C without a signature
         owners = [cls for cls in inspect.getmro(found) if '__init__' in vars(cls) and cls not in (nn.Module, object)]
         constructors = [vars(cls)['__init__'] for cls in owners]
         signatures = [inspect.signature(constructor).parameters for constructor in constructors]
-        # Where **kwargs goes to no base class it goes elsewhere; of hooks only CheckpointHook has such.
+        # Where **kwargs goes to no base class it goes elsewhere; CheckpointHook passes it on to a function that fails.
         is_open = signatures and any(p.kind is p.VAR_KEYWORD for p in signatures[-1].values())
         is_decorated = any(hasattr(c, '__wrapped__') for c in constructors)  # which may take older names, too
-        if not is_decorated and (not is_open or issubclass(found, Hook)):
+        if not is_decorated and (not is_open or found is CheckpointHook):
             return {name for parameters in signatures for name in parameters}
     return set()
 

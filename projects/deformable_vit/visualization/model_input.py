@@ -9,7 +9,7 @@ from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from .._nested import test_dataset
+from .._nested import test_dataset, type_name
 from ..apis.bands import is_bgr, loading_step, to_rgb
 from .affine import Affine, Array
 
@@ -42,13 +42,13 @@ def prepare(config: Config, image: str | Path | Array) -> ModelInput:
     """
     init_default_scope(config.default_scope)
     steps = [copy.deepcopy(dict(step)) for step in test_dataset(config)['pipeline']]
-    steps = [step for step in steps if step['type'].split('.')[-1] not in _ANNOTATIONS]
+    steps = [step for step in steps if type_name(step['type']) not in _ANNOTATIONS]
     results: dict[str, Any] = dict(img_id=0, seg_fields=[], img_path='')
     if isinstance(image, (str, Path)):
         results['img_path'] = str(image)
     else:
         results.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
-        steps = [step for step in steps if not step['type'].split('.')[-1].startswith('LoadImage')]
+        steps = [step for step in steps if not type_name(step['type']).startswith('LoadImage')]
     to_image, original = Affine(), None
     for step, transform in zip(steps, Compose(steps).transforms, strict=True):
         before = results.get('img')
@@ -58,7 +58,7 @@ def prepare(config: Config, image: str | Path | Array) -> ModelInput:
             break
         results, after = packed, packed['img'].shape[:2]
         if before is not None and before.shape[:2] != after:
-            to_image = to_image.after(_geometry(step['type'], before.shape[:2], after))
+            to_image = to_image.after(_geometry(type_name(step['type']), before.shape[:2], after))
     assert original is not None
     rgb = to_rgb(original, is_bgr(loading_step(config)))
     size = packed['inputs'].shape[-2:]
