@@ -1,7 +1,7 @@
 # classification.py with DAT-T and layer-wise decay: the learning rate falls by a factor for each block, from the head
 # to the first layer. Set the variables there.
 _base_ = './classification.py'
-checkpoint = 'checkpoints/dat-tiny_in1k.pth'
+checkpoint = 'official://dat-tiny_in1k'
 
 model = dict(
     backbone=dict(

@@ -63,7 +63,8 @@ def test_it_agrees_with_the_constructor_of_mmpretrain() -> None:
     from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor
     from mmpretrain.models import ImageClassifier
 
-    model = ImageClassifier(dict(type='DAT', arch='test'), head=dict(type='LinearClsHead', in_channels=160))
+    head = dict(type='LinearClsHead', in_channels=160, num_classes=2)
+    model = ImageClassifier(dict(type='DAT', arch='test'), head=head)
     names, found = {id(p): name for name, p in model.named_parameters()}, []
     for kind in (LayerDecayOptimWrapperConstructor, LearningRateDecayOptimWrapperConstructor):
         groups = build(model, kind, layer_decay_rate=0.75).optimizer.param_groups
