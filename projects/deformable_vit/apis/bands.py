@@ -49,7 +49,8 @@ def _say_what_is_drawn(count: int) -> None:
 def loading_step(config: Config) -> dict[str, Any]:
     """Return the first ``LoadImageFromFile`` of the test pipeline, without ``to_float32``; empty if there is none."""
     for _, step in walk(config.get('test_dataloader'), ''):
-        if isinstance(step, dict) and str(step.get('type')).endswith('LoadImageFromFile'):
+        kind = step.get('type') if isinstance(step, dict) else None
+        if str(getattr(kind, '__name__', kind)).endswith('LoadImageFromFile'):
             return {key: value for key, value in step.items() if key != 'to_float32'}
     return {}
 
