@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import print_log
 
-from .._nested import walk
+from .._nested import type_name, walk
 
 Array = np.ndarray[Any, Any]
 
@@ -49,7 +49,7 @@ def _say_what_is_drawn(count: int) -> None:
 def loading_step(config: Config) -> dict[str, Any]:
     """Return the first ``LoadImageFromFile`` of the test pipeline, without ``to_float32``; empty if there is none."""
     for _, step in walk(config.get('test_dataloader'), ''):
-        if isinstance(step, dict) and str(step.get('type')).endswith('LoadImageFromFile'):
+        if isinstance(step, dict) and type_name(step.get('type')) == 'LoadImageFromFile':
             return {key: value for key, value in step.items() if key != 'to_float32'}
     return {}
 

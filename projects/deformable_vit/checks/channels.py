@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from mmengine.config import Config
 
+from .._nested import type_name
 from .problem import Problem
 
 _PREPROCESSORS = ('', 'DetDataPreprocessor', 'SegDataPreProcessor', 'ClsDataPreprocessor')
@@ -12,14 +13,13 @@ _LOADING = "LoadImageFromFile reads all channels with color_type='unchanged', on
 
 def check_channels(config: Config) -> Iterator[Problem]:
     """Yield settings of ``data_preprocessor`` that cannot give the backbone its ``in_channels``."""
-    backbone = config.model.get('backbone')
-    preprocessor = config.model.get('data_preprocessor') or config.get('data_preprocessor')
+    model = config.get('model') or {}
+    backbone, preprocessor = model.get('backbone'), model.get('data_preprocessor') or config.get('data_preprocessor')
     if not isinstance(backbone, dict) or not isinstance(preprocessor, dict):
         return
-    kind = preprocessor.get('type') or ''
-    if (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2] not in _PREPROCESSORS:
+    if type_name(preprocessor.get('type', '')) not in _PREPROCESSORS:
         return
-    channels, is_mmdet = backbone.get('in_channels', 3), config.default_scope == 'mmdet'
+    channels, is_mmdet = backbone.get('in_channels', 3), config.get('default_scope') == 'mmdet'
     mean = preprocessor.get('mean')
     count = 1 if mean is None else len(mean)
     if count not in ((1, 3) if is_mmdet else (1, channels)) or count not in (1, channels):
