@@ -12,6 +12,7 @@ from campaign import (  # noqa: F401  hooks of pytest
     pytest_generate_tests,
     pytest_terminal_summary,
 )
+from file_server import server  # noqa: F401  a fixture
 from hypothesis import register_random, settings
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope

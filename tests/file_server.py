@@ -3,8 +3,9 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
 
 PAGE = b'\n<!DOCTYPE html><title>Sign in</title>'
 
@@ -87,13 +88,14 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
-def file_server() -> Iterator[FileServer]:
-    with FileServer() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs=dict(poll_interval=0.01))
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
+    with FileServer() as served:
+        thread = threading.Thread(target=served.serve_forever, kwargs=dict(poll_interval=0.01))
         thread.start()
         try:
-            yield server
+            yield served
         finally:
-            server.shutdown()
+            served.shutdown()
             thread.join()

@@ -1,15 +1,14 @@
 """tools/download_weights.py: names, the list, and whole files that fit the model of their config."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import download_weights
 import pytest
 import torch
-from conftest import Call
-from file_server import FileServer, file_server
+from file_server import FileServer
 from golden import official_state_dict
 from hostile_files import saved
 from official_names import official_names
@@ -18,12 +17,7 @@ from deformable_vit.apis.config import load_config
 from deformable_vit.apis.inference import load_model
 from deformable_vit.checkpoints import find_official, official_weights, recorded_size
 
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    monkeypatch.setenv('no_proxy', '127.0.0.1')
-    with file_server() as served:
-        yield served
+Call = Callable[..., tuple[int, str, str]]
 
 
 def test_the_list_has_each_name_with_its_accuracy_and_source(call: Call, tmp_path: Path) -> None:
