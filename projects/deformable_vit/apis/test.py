@@ -60,8 +60,10 @@ def add_out(config: Config, out: str) -> None:
     if scope == 'mmseg':
         if Path(out).suffix:
             raise UserError(f'--out {out}: segmentation saves one label map per image, so name a directory')
-        for evaluator in evaluators:
-            evaluator.update(output_dir=out, keep_results=True)
+        # A metric that would only write the same files is left out.
+        config.test_evaluator = [e for e in evaluators if not e.get('format_only') or e.get('output_dir')]
+        hook = dict(type='deformable_vit.engine.LabelMapHook', out_dir=out)
+        config.custom_hooks = [*(config.get('custom_hooks') or []), hook]
         return
     if Path(out).suffix not in ('.pkl', '.pickle'):
         raise UserError(f'--out {out}: predictions are saved as a pickle, so name a .pkl file')
