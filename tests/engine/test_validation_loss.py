@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from mmengine.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from deformable_vit.errors import UserError
+
+Write = Callable[..., Path]
 HOOKS = ('deformable_vit.engine.ValidationLossHook', 'deformable_vit.engine.FiniteLossHook')
 
 
@@ -146,3 +150,65 @@ def test_losses_are_logged_and_the_training_stays_the_same(tmp_path: Path, worke
 def test_a_validation_loss_that_is_not_finite_stops_nothing(tmp_path: Path) -> None:
     run(tmp_path / 'run', HOOKS, pack=dict(infinite=True))
     assert [math.isfinite(line['val/loss_mean']) for line in logged(tmp_path / 'run')] == [False, False]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['retinanet_pvt_shapes.py', 'mask-rcnn_pvt_shapes.py', 'dino_dat_shapes.py'])
+def test_losses_of_a_detector_are_those_of_training(config: Write, tmp_path: Path, name: str) -> None:  # noqa: F811
+    """Without augmentation, dropout and learning rate, on the training set, whose boxes are resized."""
+    loaded = Config.fromfile(config(name))
+    loaded.work_dir, loaded.experiment_name = str(tmp_path / 'run'), name
+    loaded.custom_hooks = [dict(type='deformable_vit.engine.ValidationLossHook')]
+    loaded.train_cfg.update(max_epochs=1, val_interval=1)
+    loaded.optim_wrapper.optimizer.lr = 0
+    loaded.model.backbone.update(init_cfg=None, drop_path_rate=0.0)
+    train, val = loaded.train_dataloader.dataset, loaded.val_dataloader.dataset
+    for loader in (loaded.train_dataloader, loaded.val_dataloader):
+        loader.batch_size = 8
+    load, annotate, resize, pack = train.pipeline
+    resize.scale = (160, 160)
+    train.update(filter_cfg=None)
+    val.update(ann_file=train.ann_file, data_prefix=train.data_prefix, pipeline=[load, resize, annotate, pack])
+    loaded.val_evaluator.ann_file = f'{train.data_root}{train.ann_file}'
+    runner = Runner.from_cfg(loaded)
+    runner.train()
+
+    found = {key: value.current() for key, value in runner.message_hub.log_scalars.items()}
+    terms = [key.removeprefix('train/') for key in found if 'loss' in key and key.startswith('train/')]
+    assert len(terms) >= 3
+    # Samplers and queries with noise draw random numbers.
+    tolerance = 1e-4 if name.startswith('retinanet') else 0.1
+    for term in terms:
+        assert found[f'val/val/{term}'] == pytest.approx(found[f'train/{term}'], rel=tolerance), term
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['mask2former-semantic_dat-pp_shapes.py', 'fpn_pvt_shapes.py', 'pvt_shapes.py'])
+def test_losses_of_segmentors_and_classifiers(config: Write, tmp_path: Path, name: str) -> None:  # noqa: F811
+    loaded = Config.fromfile(config(name))
+    loaded.work_dir, loaded.experiment_name = str(tmp_path / 'run'), name
+    loaded.custom_hooks = [dict(type='deformable_vit.engine.ValidationLossHook')]
+    if 'max_epochs' in loaded.train_cfg:
+        loaded.train_cfg.max_epochs = 1
+    loaded.model.backbone.init_cfg = None
+    runner = Runner.from_cfg(loaded)
+    runner.train()
+    found = runner.message_hub.log_scalars
+    for key in [key for key in found if 'loss' in key and key.startswith('train/')]:
+        assert 0 < found[f'val/val/{key.removeprefix("train/")}'].current() < 100
+
+
+@pytest.mark.slow
+def test_validation_without_annotations_is_one_line_before_the_training(
+    config: Write,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    loaded = Config.fromfile(config('retinanet_pvt_shapes.py'))
+    loaded.work_dir = str(tmp_path / 'run')
+    loaded.custom_hooks = [dict(type='deformable_vit.engine.ValidationLossHook')]
+    pipeline = loaded.val_dataloader.dataset.pipeline
+    loaded.val_dataloader.dataset.pipeline = [one for one in pipeline if one.type != 'LoadAnnotations']
+    with pytest.raises(UserError, match=re.escape('val_dataloader needs')) as error:
+        Runner.from_cfg(loaded).train()
+    assert '\n' not in str(error.value)
+    assert not list(tmp_path.glob('run/*.pth'))
