@@ -16,6 +16,8 @@ from ..errors import UserError
 from .bands import loading_step
 from .command_line import config_errors
 from .console import quiet_log
+from .fonts import use_font_for
+from .inference import config_metainfo
 
 
 class _StartHook(Hook):
@@ -99,6 +101,10 @@ def add_show(config: Config, show: bool, show_dir: str | None, wait_time: float)
         elif directory:
             hook.update(interval=1)
             config.visualizer.update(save_dir=directory)
+    classes = [str(name) for name in config_metainfo(config).get('classes') or ()]
+    use_font_for(classes)
+    if config.get('visualizer', {}).get('type') == 'SegLocalVisualizer' and not ''.join(classes).isascii():
+        config.visualizer.type = 'deformable_vit.apis.seg_visualizer.LabeledSegVisualizer'
 
 
 def add_tta(config: Config) -> None:
