@@ -43,6 +43,7 @@ def test_coco_is_read_by_pycocotools(tmp_path: Path) -> None:
     assert [one['score'] for one in found] == [0.9, 0.5]
     assert min(one['id'] for one in found) > 0  # pycocotools counts 0 as "no match"
     np.testing.assert_array_equal(coco.annToMask(found[0]), mask)
+    assert found[0]['area'] == mask.sum()
     assert len(coco.getAnnIds()) == 2
 
 
@@ -95,13 +96,13 @@ def test_what_a_format_does_not_hold_is_an_error(tmp_path: Path) -> None:
     images = [tmp_path / 'a' / '1.jpg', tmp_path / 'b' / '1.jpg']
     for kind in ('coco', 'yolo', 'voc'):
         check_format(kind, boxes, images, [])
-        with pytest.raises(UserError, match='EncoderDecoder is no detector'):
+        with pytest.raises(UserError, match='semantic segmentation'):
             check_format(kind, segmentor, images, [])
         with pytest.raises(UserError, match='film.mp4 is a video'):
             check_format(kind, boxes, images, [Path('film.mp4')])
     check_format('coco', masks, [*images, tmp_path / 'a' / '1.png'], [])
     for kind in ('yolo', 'voc'):
-        with pytest.raises(UserError, match='MaskRCNN also predicts masks'):
+        with pytest.raises(UserError, match='predicts masks; choose --format coco'):
             check_format(kind, masks, images, [])
         with pytest.raises(UserError, match='2 images are .*1'):
             check_format(kind, boxes, [*images, tmp_path / 'a' / '1.png'], [])

@@ -109,7 +109,7 @@ def test_bad_options(monkeypatch: pytest.MonkeyPatch) -> None:
     for tile, overlap in ((0, 0.2), (800, 1.0), (800, -0.1)):
         with pytest.raises(UserError, match=f'got {tile} and {overlap}'):
             check_tiles(DETECTOR, tile, overlap)
-    with pytest.raises(UserError, match='EncoderDecoder is none'):
+    with pytest.raises(UserError, match='semantic segmentation'):
         check_tiles(Config(dict(default_scope='mmseg', model=dict(type='EncoderDecoder'))), 800, 0.2)
     monkeypatch.setitem(sys.modules, 'sahi', None)
     with pytest.raises(UserError, match='pip install'):

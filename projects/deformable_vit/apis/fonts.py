@@ -6,6 +6,11 @@ from pathlib import Path
 import matplotlib
 from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from .command_line import is_first_process
 
 
 def use_font_for(names: Iterable[str]) -> None:
@@ -21,7 +26,7 @@ def use_font_for(names: Iterable[str]) -> None:
     # Also those installed after matplotlib made its list. A regular sans-serif font comes before others.
     fonts = sorted(font_manager.findSystemFonts(), key=lambda f: ('Sans' not in f, 'Regular' not in f, f))
     best = max([default, *fonts], key=lambda font: len(wanted & _characters(font)))
-    if missing := wanted - _characters(best):
+    if (missing := wanted - _characters(best)) and is_first_process():
         shown = ' '.join(sorted(missing)[:10])
         print(
             f'no installed font draws {shown} in the class names; install one, such as apt-get install fonts-noto-cjk '
@@ -32,6 +37,15 @@ def use_font_for(names: Iterable[str]) -> None:
         name = font_manager.FontProperties(fname=best).get_name()
         for family in ('font.sans-serif', 'font.monospace'):  # of the visualizers
             matplotlib.rcParams[family] = [name, *matplotlib.rcParams[family]]
+
+
+@HOOKS.register_module()
+class FontHook(Hook):
+    """Draw with a font that has the characters of the dataset's class names; see :func:`use_font_for`."""
+
+    def before_test(self, runner: Runner) -> None:
+        metainfo = getattr(runner.test_dataloader.dataset, 'metainfo', {})
+        use_font_for(map(str, metainfo.get('classes') or ()))
 
 
 def _characters(font: str | Path) -> set[str]:

@@ -9,10 +9,12 @@ from typing import Any
 from xml.etree import ElementTree
 
 from mmengine.config import Config
+from pycocotools import mask as coco_mask
 
 from ..checkpoints import write_atomically
 from ..checks import trains_masks
 from ..errors import UserError
+from .inference import TASKS
 
 FORMATS = ('coco', 'yolo', 'voc')
 
@@ -32,9 +34,7 @@ def check_format(kind: str, config: Config, images: Iterable[Path], videos: Sequ
     if kind == 'coco':
         return
     if trains_masks(config.model):
-        raise UserError(
-            f'--format {kind} holds boxes only, and {config.model.type} also predicts masks; choose --format coco'
-        )
+        raise UserError(f'--format {kind} holds boxes only, and the model also predicts masks; choose --format coco')
     stems = Counter(path.absolute().with_suffix('') for path in images)
     if stems and (most := stems.most_common(1)[0])[1] > 1:
         raise UserError(
@@ -81,7 +81,7 @@ def _coco(classes: Sequence[str], named: Sequence[tuple[Path, dict[str, Any]]]) 
             one = dict(id=len(annotations) + 1, image_id=number, category_id=record['labels'][i] + 1, iscrowd=0)
             one |= dict(bbox=[x0, y0, x1 - x0, y1 - y0], area=(x1 - x0) * (y1 - y0), score=record['scores'][i])
             if 'masks' in record:
-                one['segmentation'] = record['masks'][i]
+                one |= dict(segmentation=record['masks'][i], area=float(coco_mask.area(record['masks'][i])))
             annotations.append(one)
     categories = [dict(id=i, name=name) for i, name in enumerate(classes, 1)]
     return dict(images=images, annotations=annotations, categories=categories)

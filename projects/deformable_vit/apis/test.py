@@ -16,7 +16,6 @@ from ..errors import UserError
 from .bands import loading_step
 from .command_line import config_errors
 from .console import quiet_log
-from .fonts import use_font_for
 from .inference import config_metainfo
 
 
@@ -101,9 +100,9 @@ def add_show(config: Config, show: bool, show_dir: str | None, wait_time: float)
         elif directory:
             hook.update(interval=1)
             config.visualizer.update(save_dir=directory)
-    classes = [str(name) for name in config_metainfo(config).get('classes') or ()]
-    use_font_for(classes)
-    if config.get('visualizer', {}).get('type') == 'SegLocalVisualizer' and not ''.join(classes).isascii():
+    config.custom_hooks = [*(config.get('custom_hooks') or []), dict(type='deformable_vit.apis.fonts.FontHook')]
+    names = ''.join(map(str, config_metainfo(config).get('classes') or ()))
+    if config.get('visualizer', {}).get('type') == 'SegLocalVisualizer' and not names.isascii():
         config.visualizer.type = 'deformable_vit.apis.seg_visualizer.LabeledSegVisualizer'
 
 

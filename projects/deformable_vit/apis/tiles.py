@@ -10,7 +10,7 @@ from mmengine.structures import InstanceData
 from pycocotools import mask as coco_mask
 
 from ..errors import UserError
-from .inference import Predictor
+from .inference import TASKS, Predictor
 
 
 class TiledPredictor(Predictor):
@@ -84,7 +84,8 @@ def check_tiles(config: Config, tile: int, overlap: float) -> None:
         UserError: The model is no detector, sahi is missing, or a number is out of range.
     """
     if config.default_scope != 'mmdet':
-        raise UserError(f'--tile merges the boxes of detectors, and {config.model.type} is none; predict without it')
+        task = TASKS[config.default_scope][0]
+        raise UserError(f'--tile merges the boxes of detectors, and the config is for {task}; predict without it')
     if tile < 1 or not 0 <= overlap < 1:
         raise UserError(f'--tile is at least 1 pixel and --overlap in [0, 1), got {tile} and {overlap}')
     try:
