@@ -26,9 +26,8 @@ def check_format(kind: str, config: Config, images: Iterable[Path], videos: Sequ
         UserError: It does not, or two images would have the same file.
     """
     if config.default_scope != 'mmdet':
-        raise UserError(
-            f'--format {kind} holds boxes, and {config.model.type} is no detector; predictions.json has all'
-        )
+        task = TASKS[config.default_scope][0]
+        raise UserError(f'--format {kind} holds boxes, and the config is for {task}; predict without it')
     if videos:
         raise UserError(f'--format {kind} is for images, and {videos[0]} is a video; extract its frames')
     if kind == 'coco':
