@@ -6,7 +6,9 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+import torch
 from matplotlib import font_manager
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
@@ -27,10 +29,10 @@ def _fonts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def render(text: str, family: str) -> np.ndarray:
-    figure = Figure(figsize=(2, 1))
+    canvas = FigureCanvasAgg(figure := Figure(figsize=(2, 1)))
     figure.text(0.1, 0.1, text, family=family, size=40)
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., 0].copy()
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., 0].copy()
 
 
 @pytest.mark.parametrize('family', ['sans-serif', 'monospace'])
@@ -55,9 +57,9 @@ def test_a_letter_that_no_font_has_is_named(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_names_of_segments_are_drawn_where_they_are() -> None:
-    labels = np.zeros((1, 120, 200), int)
+    labels = torch.zeros(1, 120, 200, dtype=int)
     labels[:, :, 100:] = 1
-    sample = SegDataSample(pred_sem_seg=PixelData(data=labels), gt_sem_seg=PixelData(data=labels[:, :, ::-1].copy()))
+    sample = SegDataSample(pred_sem_seg=PixelData(data=labels), gt_sem_seg=PixelData(data=labels.flip(-1)))
     visualizer = LabeledSegVisualizer(alpha=1.0)
     visualizer.dataset_meta = dict(classes=['ё', 'ж'], palette=[(0, 0, 200), (0, 200, 0)])
     image = np.zeros((120, 200, 3), np.uint8)

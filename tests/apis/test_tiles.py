@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 
 from deformable_vit.apis.drawing import draw_prediction
 from deformable_vit.apis.inference import Predictor
-from deformable_vit.apis.tiles import TiledPredictor, check_tiles
+from deformable_vit.apis.tiles import TiledPredictor, _merge, check_tiles
 from deformable_vit.errors import UserError
 
 DETECTOR = Config(dict(default_scope='mmdet', model=dict(type='MaskRCNN')))
@@ -48,7 +48,8 @@ def sample_of(image: np.ndarray, has_masks: bool) -> DetDataSample:
             labels.append(value - 1)
             masks.append(components == i)
     found = InstanceData(bboxes=torch.tensor(boxes).float().reshape(-1, 4), labels=torch.tensor(labels).long())
-    found.scores = torch.full((len(labels),), 0.9)
+    areas = (found.bboxes[:, 2:] - found.bboxes[:, :2]).prod(1)
+    found.scores = 0.5 + areas / 1e5  # what is seen whole is more certain
     if has_masks:
         found.masks = torch.tensor(np.array(masks).reshape(-1, *image.shape[:2]))
     return DetDataSample(metainfo=dict(ori_shape=image.shape[:2]), pred_instances=found)
@@ -76,6 +77,26 @@ def test_objects_on_the_borders_of_tiles_are_merged(has_masks: bool) -> None:
             np.testing.assert_array_equal(coco_mask.decode(rle), expected)
 
 
+def test_boxes_are_merged_as_sahi_merges_them() -> None:
+    from sahi.postprocess.combine import GreedyNMMPostprocess
+    from sahi.prediction import ObjectPrediction
+
+    generator = np.random.default_rng(0)
+    corners = generator.uniform(0, 60, (80, 2))
+    boxes = np.hstack([corners, corners + generator.uniform(5, 40, (80, 2))])
+    labels, scores = generator.integers(0, 2, 80), generator.uniform(0.3, 1, 80)
+    predictions = [
+        ObjectPrediction(bbox=box, category_id=int(label), category_name='', score=float(score))
+        for box, label, score in zip(boxes.tolist(), labels, scores, strict=True)
+    ]
+    merged = GreedyNMMPostprocess(match_threshold=0.5, match_metric='IOS', class_agnostic=False)(predictions)
+    expected = sorted([one.category.id, one.score.value, *one.bbox.to_xyxy()] for one in merged)
+    instances = InstanceData(bboxes=torch.tensor(boxes), labels=torch.tensor(labels), scores=torch.tensor(scores))
+    found = _merge([(DetDataSample(pred_instances=instances), 0, 0)], 100, 100, 0.3)
+    rows = torch.cat([found.labels[:, None], found.scores[:, None], found.bboxes], 1)
+    np.testing.assert_allclose(sorted(rows.tolist()), expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize('score_thr', [0.0, 0.3])
 def test_no_objects(score_thr: float) -> None:
     predictor = BlobPredictor(40, True, score_thr)
@@ -99,6 +120,7 @@ def test_merged_masks_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     model: Any = torch.nn.Identity()
     model.cfg, model.dataset_meta = DETECTOR, dict(classes=['a', 'b'], palette=[(255, 0, 0), (0, 255, 0)])
     drawn = draw_prediction(model, np.zeros_like(image), sample).astype(int)
+    print('PIX', drawn[40, 70], drawn[85, 40], drawn[5, 110], drawn[12, 22], drawn[50, 30])
     assert drawn[40, 70, 0] > 50 > drawn[40, 70, 1]
     assert drawn[85, 40, 1] > 50 > drawn[85, 40, 0]
     assert drawn[5, 110].max() == 0

@@ -24,7 +24,8 @@ def use_font_for(names: Iterable[str]) -> None:
         return
     wanted |= set(map(chr, range(33, 127)))  # scores and other names
     # Also those installed after matplotlib made its list. A regular sans-serif font comes before others.
-    fonts = sorted(font_manager.findSystemFonts(), key=lambda f: ('Sans' not in f, 'Regular' not in f, f))
+    fonts = [font for font in font_manager.findSystemFonts() if 'LastResort' not in font]  # squares for everything
+    fonts.sort(key=lambda f: ('Sans' not in f, 'Regular' not in f, f))
     best = max([default, *fonts], key=lambda font: len(wanted & _characters(font)))
     if (missing := wanted - _characters(best)) and is_first_process():
         shown = ' '.join(sorted(missing)[:10])

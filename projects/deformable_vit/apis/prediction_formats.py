@@ -56,6 +56,7 @@ def write_format(kind: str, out: Path, classes: Sequence[str], records: Sequence
     paths = [Path(record['image']).absolute() for record in records]
     root = Path(os.path.commonpath([path.parent for path in paths])) if paths else Path()
     named = [(path.relative_to(root), record) for path, record in zip(paths, records, strict=True)]
+    (out if kind == 'coco' else out / kind).mkdir(parents=True, exist_ok=True)
     if kind == 'coco':
         write_atomically(out / 'coco.json', json.dumps(_coco(classes, named)).encode())
         return f'{out / "coco.json"}, whose file names are relative to {root}'
@@ -99,7 +100,7 @@ def _yolo(record: dict[str, Any]) -> bytes:
 def _voc(name: Path, classes: Sequence[str], record: dict[str, Any]) -> bytes:
     """Return the XML of an image. Pixels count from 1, and the last ones belong to the box."""
     tree = ElementTree.Element('annotation')
-    _add(tree, folder=os.fsencode(name.parent.name), filename=os.fsencode(name.name))
+    _add(tree, filename=os.fsencode(name.name))
     width, height = record['width'], record['height']
     _add(ElementTree.SubElement(tree, 'size'), width=width, height=height, depth=3)
     for label, (x0, y0, x1, y1) in zip(record['labels'], record['bboxes'], strict=True):

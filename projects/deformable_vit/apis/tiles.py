@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 from pycocotools import mask as coco_mask
+from torch import Tensor
 
 from ..errors import UserError
 from .inference import TASKS, Predictor
@@ -106,8 +107,8 @@ def _merge(found: Sequence[tuple[Any, int, int]], height: int, width: int, score
     merged: dict[int, list[int]] = batched_greedy_nmm(columns, match_metric='IOS', match_threshold=0.5)
     if score_thr < 0.1:  # where merging would enlarge boxes by many unlikely ones
         merged = {keep: [] for keep in batched_nms(columns, match_metric='IOU', match_threshold=0.5)}
-    groups = sorted(([keep, *others] for keep, others in merged.items()), key=lambda group: -float(scores[group[0]]))
-    kept = [group[0] for group in groups]
+    kept = sorted(merged, key=lambda index: -float(scores[index]))
+    groups = [_grow(boxes, index, merged[index]) for index in kept]
     result = InstanceData(scores=scores[kept], labels=labels[kept])
     corners = [torch.cat([boxes[group, :2].amin(0), boxes[group, 2:].amax(0)]) for group in groups]
     result.bboxes = torch.stack(corners) if corners else boxes[:0]
@@ -116,6 +117,23 @@ def _merge(found: Sequence[tuple[Any, int, int]], height: int, width: int, score
         rles = [_encode(np.asarray(mask, bool), x, y, height, width) for mask, x, y in places]
         result.masks = [coco_mask.merge([rles[i] for i in group]) for group in groups]
     return result
+
+
+def _grow(boxes: Tensor, kept: int, others: Sequence[int]) -> list[int]:
+    """Return the indices of the boxes that are merged into one: like sahi, those that also match what it has become."""
+    box, group = boxes[kept], [kept]
+    for index in others:
+        other = boxes[index]
+        low, high = torch.maximum(box[:2], other[:2]), torch.minimum(box[2:], other[2:])
+        smaller = min(_area(box), _area(other))
+        if float((high - low).clamp(min=0).prod()) >= 0.5 * smaller:
+            box = torch.cat([torch.minimum(box[:2], other[:2]), torch.maximum(box[2:], other[2:])])
+            group.append(index)
+    return group
+
+
+def _area(box: Tensor) -> float:
+    return float((box[2:] - box[:2]).prod())
 
 
 def _encode(mask: np.ndarray, x: int, y: int, height: int, width: int) -> dict[str, Any]:
