@@ -11,6 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import FlexibleRunner, Runner
 
+from .._nested import type_name
 from ..checks import trains_masks
 from ..errors import UserError
 from .bands import loading_step
@@ -102,7 +103,7 @@ def add_show(config: Config, show: bool, show_dir: str | None, wait_time: float)
             config.visualizer.update(save_dir=directory)
     config.custom_hooks = [*(config.get('custom_hooks') or []), dict(type='deformable_vit.apis.fonts.FontHook')]
     names = ''.join(map(str, config_metainfo(config).get('classes') or ()))
-    if config.get('visualizer', {}).get('type') == 'SegLocalVisualizer' and not names.isascii():
+    if type_name(config.get('visualizer', {}).get('type')) == 'SegLocalVisualizer' and not names.isascii():
         config.visualizer.type = 'deformable_vit.apis.seg_visualizer.LabeledSegVisualizer'
 
 

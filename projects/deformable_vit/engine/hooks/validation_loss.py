@@ -13,6 +13,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner, autocast
 from torch.utils.data import DataLoader
 
+from ..._nested import type_name
 from ...errors import UserError, first_line
 from ..random_numbers import restored_random_numbers, seed_all
 from ..workers import protect_workers
@@ -132,12 +133,10 @@ def _computes_losses(model: Any) -> Iterator[None]:
 def _load_first(dataset: dict[str, Any]) -> None:
     """Move what loads to the beginning of the pipelines of a dataset, or of those within a wrapper."""
     if 'pipeline' in dataset:
-        dataset['pipeline'] = sorted(dataset['pipeline'], key=lambda transform: not _name(transform).startswith('Load'))
+        # Stable, so that the order is kept otherwise.
+        dataset['pipeline'] = sorted(
+            dataset['pipeline'], key=lambda step: not type_name(step['type']).startswith('Load')
+        )
     inner = dataset.get('datasets') or [one for one in [dataset.get('dataset')] if one]
     for one in inner:
         _load_first(one)
-
-
-def _name(transform: dict[str, Any]) -> str:
-    kind = transform['type']
-    return str(kind if isinstance(kind, str) else kind.__name__).split('.')[-1]
