@@ -57,6 +57,6 @@ def config(tmp_path: Path, shapes: Path) -> Callable[..., Path]:
 
 
 def _package(demo: str) -> str:
-    if demo.startswith('fpn_'):
+    if demo.startswith(('fpn_', 'mask2former-semantic_')):
         return 'mmseg'
-    return 'mmdet' if demo.startswith(('mask-rcnn_', 'retinanet_')) else 'mmpretrain'
+    return 'mmdet' if demo.startswith(('dino_', 'mask-rcnn_', 'retinanet_')) else 'mmpretrain'

@@ -21,8 +21,12 @@ from tqdm import tqdm
 
 from deformable_vit.apis.command_line import add_config_options, config_errors, one_line_errors
 from deformable_vit.apis.config import load_config
-from deformable_vit.apis.inference import TASKS, Predictor, draw_prediction
+from deformable_vit.apis.drawing import draw_prediction
+from deformable_vit.apis.inference import TASKS, Predictor
+from deformable_vit.apis.prediction_formats import FORMATS, check_format, write_format
+from deformable_vit.apis.tiles import TiledPredictor, check_tiles
 from deformable_vit.checkpoints import write_atomically
+from deformable_vit.engine import write_label_map
 from deformable_vit.errors import UserError, first_line
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')  # of mmdet's inferencer
@@ -39,7 +43,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--overwrite', action='store_true', help='replace files of an earlier run in --out')
     parser.add_argument('--no-images', action='store_true', help='do not draw images and videos')
     parser.add_argument('--score-thr', type=float, default=0.3, help='least score of a box (default: %(default)s)')
-    parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='images per forward (default: 1)')
+    parser.add_argument(
+        '--batch-size', type=int, default=1, metavar='N', help='images or tiles per forward (default: 1)'
+    )
+    parser.add_argument('--format', choices=FORMATS, help='also write the boxes as annotations for other tools')
+    parser.add_argument('--tile', type=int, metavar='PIXELS', help='detect in tiles of this width and height, too')
+    parser.add_argument('--overlap', type=float, default=0.2, help='of tiles, as a fraction (default: %(default)s)')
     parser.add_argument('--device', help='cpu, cuda or cuda:N (default: cuda if there is a GPU)')
     add_config_options(parser)
     return parser.parse_args()
@@ -134,8 +143,7 @@ class Run:
             labels = sample.pred_sem_seg.data[0].numpy()
             frame = f'/{what["frame"]:06}' if 'frame' in what else ''
             record['label_map'] = f'label_maps/{Path(self.names[path]).stem}{frame}.png'
-            dtype = np.uint8 if labels.max() < 256 else np.uint16
-            mmcv.imwrite(labels.astype(dtype), f'{self.out}/{record["label_map"]}')
+            write_label_map(labels, self.out / record['label_map'], len(self.predictor.classes))
         if self.draw:
             record['drawn'] = f'vis/{self.names[path]}'
             drawn = draw_prediction(self.predictor.model, self.predictor.rgb(image), sample)
@@ -152,9 +160,18 @@ def run_predictions(args: argparse.Namespace) -> None:
     config, out, inputs = load_config(args.config, args.cfg_options), Path(args.out), find_inputs(args.inputs)
     if '://' not in args.checkpoint and not Path(args.checkpoint).is_file():
         raise UserError(f'checkpoint {args.checkpoint} does not exist')
+    if args.format:
+        videos = [path for path in inputs if path.suffix.lower() in VIDEOS]
+        check_format(args.format, config, inputs, videos)
+    if args.tile is not None:
+        check_tiles(config, args.tile, args.overlap)
     check_outputs(out, inputs, args.overwrite)
     with config_errors(args.config, lambda: False):
-        predictor = Predictor(config, args.checkpoint, args.device or get_device(), args.score_thr)
+        options = (config, args.checkpoint, args.device or get_device(), args.score_thr)
+        if args.tile is None:
+            predictor = Predictor(*options)
+        else:
+            predictor = TiledPredictor(*options, args.tile, args.overlap, args.batch_size)
 
     run, batch, complete = Run(predictor, inputs, out, not args.no_images), [], False
     try:
@@ -177,7 +194,10 @@ def run_predictions(args: argparse.Namespace) -> None:
         found = dict(task=TASKS[config.default_scope][0], config=args.config, checkpoint=args.checkpoint)
         found |= dict(classes=predictor.classes, predictions=run.records, failed=run.failed, complete=complete)
         write_atomically(out / 'predictions.json', json.dumps(found).encode())
+        where = write_format(args.format, out, predictor.classes, run.records) if args.format else ''
     print(f'{len(run.records)} predictions: {out / "predictions.json"}', flush=True)
+    if where:
+        print(f'{args.format}: {where}', flush=True)
     if run.failed:
         reasons = {one.get('image') or one['video']: one['reason'] for one in run.failed}
         print(f'{Path(sys.argv[0]).name}: {len(reasons)} of {len(inputs)} inputs failed:', file=sys.stderr)

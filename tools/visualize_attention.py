@@ -11,10 +11,11 @@ from mmengine.config import Config
 
 from deformable_vit.apis.command_line import add_config_options, config_errors, one_line_errors
 from deformable_vit.apis.config import load_config
-from deformable_vit.apis.inference import draw_prediction, load_model, select
+from deformable_vit.apis.drawing import draw_prediction
+from deformable_vit.apis.inference import load_model, select
 from deformable_vit.checkpoints import write_atomically
 from deformable_vit.errors import UserError
-from deformable_vit.visualization import Recording, View, build_page, draw, record, to_json
+from deformable_vit.visualization import Recording, View, build_page, draw, layer_title, record, to_json
 
 
 def parse_args() -> argparse.Namespace:
@@ -122,7 +123,7 @@ def visualize(args: argparse.Namespace) -> None:
             page = build_page(recording, view, name, subtitle, model.dataset_meta['classes'], drawn, keep=keep)
             data.write(page.encode())
         else:
-            title = f'{name}, {recording.layers[view.layer].name}; {subtitle}'
+            title = f'{name}, {layer_title(recording.layers[view.layer])}; {subtitle}'
             draw(recording, view, title).savefig(data, format=option[2:])
         write_atomically(file, data.getvalue())
         print(f'{len(data.getvalue()) / 1e6:.1f} MB: {os.fsencode(file).decode(errors="replace")}')

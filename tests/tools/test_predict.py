@@ -74,6 +74,8 @@ def test_errors_before_anything_is_written(predict: Predict, tmp_path: Path, mon
         (['c.pth', 'vis', '--out', '.'], '--out . is not empty; choose another, or pass --overwrite'),
         (['c.pth', 'vis', '--out', '.', '--overwrite'], 'the input vis/i.png could be overwritten'),
         (['c.pth', 'vis', '--out', 'c.pth/o'], 'c.pth/o/vis: Not a directory'),
+        (['c.pth', 'vis', '--out', 'o', '--tile', '800'], '--tile merges the boxes of detectors'),
+        (['c.pth', 'vis', '--out', 'o', '--format', 'yolo'], '--format yolo holds boxes'),
     ):
         code, out, err = predict(demo('pvt_shapes.py'), *args)
         assert (code, out) == (2, ''), args
@@ -126,6 +128,18 @@ def test_instance_segmentation_of_a_directory_with_broken_files(predict: Predict
     again = json.loads((tmp_path / 'out' / 'predictions.json').read_text())['predictions']
     assert [record['image'] for record in again] == [record['image'] for record in found['predictions']]
     assert not any('drawn' in record for record in again)
+
+    code, out, _ = predict(*command, '--out', tmp_path / 'tiled', '--tile', 48, '--batch-size', 3, '--format', 'coco')
+    assert code == 1
+    assert str(images) in out  # the root of the file names
+    tiled = json.loads((tmp_path / 'tiled' / 'predictions.json').read_text())['predictions']
+    assert [record['image'] for record in tiled] == [record['image'] for record in found['predictions']]
+    for record in tiled:
+        size = (record['height'], record['width'])
+        assert all(mask.decode(m).shape == size for m in record['masks'])
+        assert mmcv.imread(tmp_path / 'tiled' / record['drawn']).shape[:2] == size
+    coco = json.loads((tmp_path / 'tiled' / 'coco.json').read_text())
+    assert len(coco['annotations']) == sum(len(record['labels']) for record in tiled) > 0
 
     code, _, err = predict(demo('retinanet_pvtv2_shapes.py'), checkpoint, images, '--out', tmp_path / 'other')
     assert code == 2

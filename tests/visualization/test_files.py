@@ -22,6 +22,7 @@ from deformable_vit.visualization import (
     Recording,
     View,
     draw,
+    layer_title,
     record,
     to_json,
 )
@@ -162,3 +163,15 @@ def test_boxes_of_object_queries_are_the_predictions() -> None:
         np.testing.assert_allclose(encoder.reference[first : first + h * w], expected, atol=0.02)
         first += h * w
     assert first == len(encoder.reference)
+
+
+def test_titles_number_blocks_as_the_options_do(recording: Recording) -> None:
+    assert [layer_title(points_layer(True)), layer_title(points_layer(False))] == [
+        f'encoder layer {points_layer(True).block} (deformable detr)',
+        f'decoder layer {points_layer(False).block} (deformable detr)',
+    ]
+    titles = [layer_title(layer) for layer in recording.layers]
+    assert len(set(titles)) == len(titles)
+    for layer, title in zip(recording.layers, titles, strict=True):
+        block = f'block {layer.block}' if layer.block else 'patch embedding'
+        assert title.startswith(f'stage {layer.stage}, {block} (')

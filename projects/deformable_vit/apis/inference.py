@@ -15,6 +15,7 @@ from .._nested import test_dataset, walk
 from ..checkpoints import check_dtypes, compare, convert_state_dict, read_state_dict
 from ..errors import UserError, shown
 from .bands import loading_step, read_rgb, to_rgb
+from .fonts import use_font_for
 
 # Task, inferencer and visualizer.
 TASKS = dict(
@@ -49,6 +50,7 @@ def load_weights(model: Any, config: Config, checkpoint: str) -> None:
         raise UserError(f'checkpoint {shown(checkpoint)} does not fit the model of this config: {difference}')
     loaded = load_checkpoint(model, checkpoint, map_location='cpu', logger='silent')
     model.dataset_meta = dataset_meta(config, loaded.get('meta') or {})
+    use_font_for(map(str, model.dataset_meta['classes']))
 
 
 def dataset_meta(config: Config, saved: dict[str, Any]) -> dict[str, list[Any]]:
@@ -61,7 +63,7 @@ def dataset_meta(config: Config, saved: dict[str, Any]) -> dict[str, list[Any]]:
         UserError: The number of names is not the model's number of classes.
     """
     # OpenMMLab's checkpoints before mmengine have CLASSES and PALETTE.
-    sources = (saved.get('dataset_meta') or saved, _metainfo(config))
+    sources = (saved.get('dataset_meta') or saved, config_metainfo(config))
     metas = [{str(key).lower(): value for key, value in source.items()} for source in sources]
     meta = next((meta for meta in metas if meta.get('classes')), {})
     parts = [part for _, part in walk(config.model, '') if isinstance(part, dict)]
@@ -78,7 +80,7 @@ def dataset_meta(config: Config, saved: dict[str, Any]) -> dict[str, list[Any]]:
     return dict(classes=classes, palette=[tuple(color) for color in palette])
 
 
-def _metainfo(config: Config) -> dict[str, Any]:
+def config_metainfo(config: Config) -> dict[str, Any]:
     """Return what the test dataset says about its classes, as far as it can be built without its files."""
     try:
         dataset = DATASETS.build(dict(test_dataset(config), lazy_init=True, _scope_=config.default_scope))
@@ -143,16 +145,3 @@ class Predictor:
         else:
             raise UserError(f'{type(self.model).__name__} predicts neither objects, label maps nor classes')
         return record | dict(label_names=[self.classes[label] for label in record['labels']])
-
-
-def draw_prediction(model: Any, image: np.ndarray, sample: Any) -> np.ndarray:
-    """Return an image (H, W, 3), RGB, with a data sample drawn by the visualizer of its task."""
-    scope = model.cfg.default_scope
-    visualizer = get_object_from_string(f'{scope}.visualization.{TASKS[scope][2]}')()
-    if scope == 'mmpretrain':
-        return visualizer.visualize_cls(image, sample, classes=model.dataset_meta['classes'], draw_gt=False)
-    visualizer.dataset_meta = model.dataset_meta
-    # mmseg takes seconds to find the place of a label in a larger image.
-    options = dict(pred_score_thr=-1.0) if scope == 'mmdet' else dict(with_labels=image.size < 2**22)
-    visualizer.add_datasample('', image, sample, draw_gt=False, **options)
-    return visualizer.get_image()

@@ -11,11 +11,13 @@ from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import FlexibleRunner, Runner
 
+from .._nested import type_name
 from ..checks import trains_masks
 from ..errors import UserError
 from .bands import loading_step
 from .command_line import config_errors
 from .console import quiet_log
+from .inference import config_metainfo
 
 
 class _StartHook(Hook):
@@ -60,8 +62,10 @@ def add_out(config: Config, out: str) -> None:
     if scope == 'mmseg':
         if Path(out).suffix:
             raise UserError(f'--out {out}: segmentation saves one label map per image, so name a directory')
-        for evaluator in evaluators:
-            evaluator.update(output_dir=out, keep_results=True)
+        # A metric that would only write the same files is left out.
+        config.test_evaluator = [e for e in evaluators if not e.get('format_only') or e.get('output_dir')]
+        hook = dict(type='deformable_vit.engine.LabelMapHook', out_dir=out)
+        config.custom_hooks = [*(config.get('custom_hooks') or []), hook]
         return
     if Path(out).suffix not in ('.pkl', '.pickle'):
         raise UserError(f'--out {out}: predictions are saved as a pickle, so name a .pkl file')
@@ -97,6 +101,10 @@ def add_show(config: Config, show: bool, show_dir: str | None, wait_time: float)
         elif directory:
             hook.update(interval=1)
             config.visualizer.update(save_dir=directory)
+    config.custom_hooks = [*(config.get('custom_hooks') or []), dict(type='deformable_vit.apis.fonts.FontHook')]
+    names = ''.join(map(str, config_metainfo(config).get('classes') or ()))
+    if type_name(config.get('visualizer', {}).get('type')) == 'SegLocalVisualizer' and not names.isascii():
+        config.visualizer.type = 'deformable_vit.apis.seg_visualizer.LabeledSegVisualizer'
 
 
 def add_tta(config: Config) -> None:

@@ -4,7 +4,17 @@ All of them are registered and can be named in a config, such as ``dict(type='de
 also works in the tools of mmdet, mmseg and mmpretrain. ``configs/_base_/reliable_runtime.py`` names the hooks.
 """
 
-from .hooks import CheckpointMatchHook, FiniteLossHook, SampleErrorHook, SeedHook, StopHook, WorkDirHook
+from .hooks import (
+    CheckpointMatchHook,
+    FiniteLossHook,
+    LabelMapHook,
+    SampleErrorHook,
+    SeedHook,
+    StopHook,
+    ValidationLossHook,
+    WorkDirHook,
+    write_label_map,
+)
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .loops import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop
 from .resuming import resumable_checkpoints
@@ -13,6 +23,7 @@ from .samples import SeededBatchSampler
 __all__ = [
     'CheckpointMatchHook',
     'FiniteLossHook',
+    'LabelMapHook',
     'LayerDecayOptimWrapperConstructor',
     'ResumableEpochBasedTrainLoop',
     'ResumableIterBasedTrainLoop',
@@ -20,6 +31,8 @@ __all__ = [
     'SeedHook',
     'SeededBatchSampler',
     'StopHook',
+    'ValidationLossHook',
     'WorkDirHook',
     'resumable_checkpoints',
+    'write_label_map',
 ]

@@ -2,7 +2,7 @@
 
 from .affine import Affine
 from .export import to_json
-from .figure import draw
+from .figure import draw, layer_title
 from .layer_data import AttentionLayer, Layer, PatchLayer, PointsLayer
 from .page import View, build_page
 from .recording import Recording, record
@@ -17,6 +17,7 @@ __all__ = [
     'View',
     'build_page',
     'draw',
+    'layer_title',
     'record',
     'to_json',
 ]

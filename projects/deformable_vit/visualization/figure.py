@@ -8,7 +8,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 
 from .affine import Array
-from .layer_data import Layer, PatchLayer
+from .layer_data import Layer, PatchLayer, PointsLayer
 from .page import View
 from .recording import Recording
 
@@ -32,6 +32,15 @@ def draw(recording: Recording, view: View, title: str = '') -> Figure:
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
     figure.supxlabel(f'{title}\n{caption}'.strip(), fontsize=8, wrap=True, parse_math=False)
     return figure
+
+
+def layer_title(layer: Layer) -> str:
+    """Return the stage and the block of a layer, with the numbers that the tool's options take, and its kind."""
+    if layer.stage:
+        where = f'stage {layer.stage}, ' + (f'block {layer.block}' if layer.block else 'patch embedding')
+    else:
+        where = f'{"encoder" if isinstance(layer, PointsLayer) and layer.is_encoder else "decoder"} layer {layer.block}'
+    return f'{where} ({layer.kind.replace("_", " ")})'
 
 
 def _query(axes: Axes, layer: Layer, view: View) -> str:

@@ -1,10 +1,22 @@
 """Hooks of mmengine for trainings that survive kills, signals, bad samples and diverging losses."""
 
 from .checkpoints import CheckpointMatchHook
+from .label_maps import LabelMapHook, write_label_map
 from .losses import FiniteLossHook
 from .samples import SampleErrorHook
 from .seed import SeedHook
 from .stop import StopHook
+from .validation_loss import ValidationLossHook
 from .work_dir import WorkDirHook
 
-__all__ = ['CheckpointMatchHook', 'FiniteLossHook', 'SampleErrorHook', 'SeedHook', 'StopHook', 'WorkDirHook']
+__all__ = [
+    'CheckpointMatchHook',
+    'FiniteLossHook',
+    'LabelMapHook',
+    'SampleErrorHook',
+    'SeedHook',
+    'StopHook',
+    'ValidationLossHook',
+    'WorkDirHook',
+    'write_label_map',
+]

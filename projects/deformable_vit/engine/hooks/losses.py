@@ -43,7 +43,7 @@ class FiniteLossHook(Hook):
             ) from error
 
     def _check(self, model: nn.Module, _inputs: Any, output: Any) -> None:
-        if not model.training or not isinstance(output, dict):
+        if not model.training or not torch.is_grad_enabled() or not isinstance(output, dict):
             return
         terms = {name: _total(value) for name, value in output.items() if 'loss' in name}  # as mmengine sums them
         # One value to wait for on a GPU.
