@@ -4,13 +4,22 @@ All of them are registered and can be named in a config, such as ``dict(type='de
 also works in the tools of mmdet, mmseg and mmpretrain. ``configs/_base_/reliable_runtime.py`` names the hooks.
 """
 
-from .hooks import CheckpointMatchHook, FiniteLossHook, SampleErrorHook, SeedHook, StopHook, WorkDirHook
+from .hooks import (
+    CheckpointMatchHook,
+    DurationHook,
+    FiniteLossHook,
+    SampleErrorHook,
+    SeedHook,
+    StopHook,
+    WorkDirHook,
+)
 from .loops import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop
 from .resuming import resumable_checkpoints
 from .samples import SeededBatchSampler
 
 __all__ = [
     'CheckpointMatchHook',
+    'DurationHook',
     'FiniteLossHook',
     'ResumableEpochBasedTrainLoop',
     'ResumableIterBasedTrainLoop',
