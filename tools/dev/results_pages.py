@@ -52,7 +52,7 @@ def family_tables(models: list[dict[str, Any]]) -> str:
 
 
 def commands(models: list[dict[str, Any]], metrics: tuple[str, ...]) -> str:
-    """Return the command of each model's recipe as Markdown, beside the published result, one block per number of GPUs."""
+    """Return the command of each recipe, beside the published result, as Markdown: a block for each number of GPUs."""
     blocks: dict[tuple[int, int], list[str]] = {}
     for model in models:
         recipe, results = model['Metadata']['Training Recipe'], published(model)

@@ -8,4 +8,12 @@ from .seed import SeedHook
 from .stop import StopHook
 from .work_dir import WorkDirHook
 
-__all__ = ['CheckpointMatchHook', 'DurationHook', 'FiniteLossHook', 'SampleErrorHook', 'SeedHook', 'StopHook', 'WorkDirHook']
+__all__ = [
+    'CheckpointMatchHook',
+    'DurationHook',
+    'FiniteLossHook',
+    'SampleErrorHook',
+    'SeedHook',
+    'StopHook',
+    'WorkDirHook',
+]
