@@ -1,9 +1,9 @@
 # A detector for your own images and boxes. Copy this file and set the four variables.
 # _base_: any RetinaNet, DETR, Deformable DETR or DINO in configs/; detectors with masks: see instance_segmentation.py.
-# A small model for the first try, which a CPU can train. On a GPU: '../dat/retinanet_dat-t_fpn_ms-crop-1x_coco.py', and image_size = 1333.
+# A small model for the first try, which a CPU can train. On a GPU: '../dat/retinanet_dat-t_fpn_ms-crop-1x_coco.py', and image_size = 800.
 _base_ = '../pvtv2/retinanet_pvtv2-b0_fpn_1x_coco.py'
-# Pixels of an image's longer side, for training and testing. More finds smaller objects and takes longer.
-image_size = 480
+# Images are scaled to a shorter side of at most this many pixels, a longer one of 5/3 of them. More finds smaller objects and takes longer.
+image_size = 320
 # A directory with the images in train/ and val/, and with train.json and val.json in COCO's format.
 data_root = 'data/own'
 # All or some of the names in "categories" of these files, in their order; a single class is ('cat',).
@@ -14,13 +14,13 @@ model = dict(bbox_head=dict(num_classes=len(classes)))
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='RandomResize', scale=(image_size, image_size), ratio_range=(0.6, 1.0), keep_ratio=True),
+    dict(type='RandomResize', scale=(image_size * 5 // 3, image_size), ratio_range=(0.6, 1.0), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(image_size, image_size), keep_ratio=True),
+    dict(type='Resize', scale=(image_size * 5 // 3, image_size), keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]

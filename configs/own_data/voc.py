@@ -1,9 +1,9 @@
 # A detector for boxes in Pascal VOC's format: VOC itself, or XML files of your own. Copy this file and set the four variables.
 # _base_: any RetinaNet, DETR, Deformable DETR or DINO in configs/.
-# A small model for the first try, which a CPU can train. On a GPU: '../dat/retinanet_dat-t_fpn_ms-crop-1x_coco.py', and image_size = 1333.
+# A small model for the first try, which a CPU can train. On a GPU: '../dat/retinanet_dat-t_fpn_ms-crop-1x_coco.py', and image_size = 800.
 _base_ = '../pvtv2/retinanet_pvtv2-b0_fpn_1x_coco.py'
-# Pixels of an image's longer side, for training and testing. More finds smaller objects and takes longer.
-image_size = 480
+# Images are scaled to a shorter side of at most this many pixels, a longer one of 5/3 of them. More finds smaller objects and takes longer.
+image_size = 320
 # A directory with JPEGImages/*.jpg, Annotations/*.xml, and in ImageSets/Main/{train,val}.txt the names of both splits.
 data_root = 'data/VOCdevkit/VOC2012'
 # In any order; boxes with other names are left out. These are the 20 of VOC itself.
@@ -17,13 +17,13 @@ model = dict(bbox_head=dict(num_classes=len(classes)))
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='RandomResize', scale=(image_size, image_size), ratio_range=(0.6, 1.0), keep_ratio=True),
+    dict(type='RandomResize', scale=(image_size * 5 // 3, image_size), ratio_range=(0.6, 1.0), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(image_size, image_size), keep_ratio=True),
+    dict(type='Resize', scale=(image_size * 5 // 3, image_size), keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
