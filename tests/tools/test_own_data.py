@@ -175,7 +175,7 @@ def input_size(config: Config) -> int | tuple[int, int]:
             batches.append(tuple(preprocessor(batch, training=True)['inputs'].shape[-2:]))
     if scope == 'mmdet':  # scaled by 0.6 to 1, padded to multiples of 32
         assert all(57 <= max(size) <= 160 for size in batches)
-        return 96 if all(57 <= min(size) <= 96 for size in batches) else min(map(min, batches))
+        return 96 if all(min(size) <= 96 for size in batches) else max(map(min, batches))
     assert len(set(batches)) == 1
     height, width = batches[0]
     return height if height == width else (height, width)
