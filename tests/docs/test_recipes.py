@@ -122,7 +122,7 @@ def test_penalty_of_the_gradient_has_the_right_gradient() -> None:
 
 def test_size_of_your_own(tmp_path: Path) -> None:
     (tmp_path / 'mine.py').write_text(snippet('docs/own_configs.md', '_delete_=True, like='))
-    config = load_config(str(tmp_path / 'mine.py'), None)
+    config = load_config(str(tmp_path / 'mine.py'), {})
     backbone = MODELS.build(config.model.backbone)
     assert backbone.arch['blocks'] == ('LD',) * 4
     assert backbone.arch['depths'] == DAT.arch_zoo['tiny']['depths']
