@@ -30,7 +30,7 @@ def test_first_snippet_loads_weights_and_returns_feature_maps(tmp_path: Path) ->
 
 def test_config_example_trains_every_parameter(tmp_path: Path) -> None:
     """A parameter without gradient stops distributed training; the neck has to use every output."""
-    (tmp_path / 'example.py').write_text(snippet('docs/own_configs.md', '_base_'))
+    (tmp_path / 'example.py').write_text(snippet('docs/own_configs.md', 'schedule_1x'))
     config = Config.fromfile(tmp_path / 'example.py')
     config.model.backbone.init_cfg = None
     backbone, neck = MODELS.build(config.model.backbone), MODELS.build(dict(config.model.neck, _scope_='mmdet'))
