@@ -16,14 +16,16 @@ CLASSES = ('wheel', 'roof', 'tire')
 SEG_CLASSES = ('ground', *NAMES.values())
 
 
-def fill_in(path: Path, template: str, data_root: Path, **variables: object) -> Path:
+def fill_in(path: Path, template: str, data_root: Path | None, **variables: object) -> Path:
     """Copy a template to ``path`` and set the variables at its top, as a user does."""
     text = (ROOT / 'configs' / 'own_data' / f'{template}.py').read_text()
     if '_base_' in variables:
         variables['_base_'] = str(ROOT / 'configs' / str(variables['_base_']))
     else:  # relative to configs/own_data
         text = text.replace("'../", f"'{ROOT}/configs/")
-    for name, value in {'data_root': str(data_root), **variables}.items():
+    if data_root:  # cityscapes.py has none
+        variables['data_root'] = str(data_root)
+    for name, value in variables.items():
         pattern = rf'^{name} = (\(\n.*?\n\)|[^\n]*)$'  # on one line, or in parentheses on several
         text, count = re.subn(pattern, lambda _, line=f'{name} = {value!r}': line, text, flags=re.MULTILINE | re.DOTALL)
         assert count == 1, name
@@ -31,7 +33,7 @@ def fill_in(path: Path, template: str, data_root: Path, **variables: object) -> 
     return path
 
 
-def fill_in_mask2former(path: Path, template: str, data_root: Path, **variables: object) -> Path:
+def fill_in_mask2former(path: Path, template: str, data_root: Path | None, **variables: object) -> Path:
     """Fill in a template and append the lines that configs/own_data/README.md gives for Mask2Former."""
     fill_in(path, template, data_root, **variables)
     section = (ROOT / 'configs' / 'own_data' / 'README.md').read_text().split('## Mask2Former')[1].split('\n## ')[0]

@@ -7,4 +7,5 @@ custom_hooks = [
     dict(type='deformable_vit.engine.SampleErrorHook'),
     dict(type='deformable_vit.engine.FiniteLossHook'),
     dict(type='deformable_vit.engine.StopHook'),
+    dict(type='deformable_vit.engine.DurationHook'),
 ]

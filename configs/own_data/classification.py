@@ -1,7 +1,10 @@
-# A classifier for your own images. Copy this file and set `_base_`, `data_root` and `classes`.
+# A classifier for your own images. Copy this file and set the five variables.
 # _base_: any ImageNet config in configs/; `checkpoint` is the ImageNet checkpoint of its backbone.
-_base_ = '../pvt/pvt-tiny_8xb128_in1k.py'
-checkpoint = 'https://github.com/whai362/PVT/releases/download/v2/pvt_tiny.pth'
+# A small model for the first try, which a CPU can train.
+_base_ = '../pvtv2/pvtv2-b0_8xb128_in1k.py'
+checkpoint = 'official://pvtv2-b0_in1k'
+# Pixels of the square crops that the model sees.
+image_size = 224
 # A directory with the images in train/CLASS/ and val/CLASS/.
 data_root = 'data/own'
 # The names of these directories in alphabetical order.
@@ -15,14 +18,14 @@ data_preprocessor = dict(num_classes=len(classes))
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=224, crop_ratio_range=(0.3, 1.0)),
+    dict(type='RandomResizedCrop', scale=image_size, crop_ratio_range=(0.3, 1.0)),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='ResizeEdge', scale=256, edge='short'),
-    dict(type='CenterCrop', crop_size=224),
+    dict(type='ResizeEdge', scale=image_size * 256 // 224, edge='short'),
+    dict(type='CenterCrop', crop_size=image_size),
     dict(type='PackInputs'),
 ]
 train_dataloader = dict(

@@ -1,6 +1,9 @@
-# A detector for your own images and boxes. Copy this file and set `_base_`, `data_root` and `classes`.
+# A detector for your own images and boxes. Copy this file and set the four variables.
 # _base_: any RetinaNet, DETR, Deformable DETR or DINO in configs/; detectors with masks: see instance_segmentation.py.
-_base_ = '../pvt/retinanet_pvt-t_fpn_1x_coco.py'
+# A small model for the first try, which a CPU can train. On a GPU: '../dat/retinanet_dat-t_fpn_ms-crop-1x_coco.py', and image_size = 800.
+_base_ = '../pvtv2/retinanet_pvtv2-b0_fpn_1x_coco.py'
+# Images are scaled to a shorter side of at most this many pixels, a longer one of 5/3 of them. More finds smaller objects and takes longer.
+image_size = 320
 # A directory with the images in train/ and val/, and with train.json and val.json in COCO's format.
 data_root = 'data/own'
 # All or some of the names in "categories" of these files, in their order; a single class is ('cat',).
@@ -8,6 +11,19 @@ classes = ('cat', 'dog')
 
 model = dict(bbox_head=dict(num_classes=len(classes)))
 
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='RandomResize', scale=(image_size * 5 // 3, image_size), ratio_range=(0.6, 1.0), keep_ratio=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackDetInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(image_size * 5 // 3, image_size), keep_ratio=True),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]
 train_dataloader = dict(
     batch_size=4,
     dataset=dict(
@@ -15,6 +31,7 @@ train_dataloader = dict(
         metainfo=dict(classes=classes),
         ann_file='train.json',
         data_prefix=dict(img='train/'),
+        pipeline=train_pipeline,
     ),
 )
 val_dataloader = dict(
@@ -23,6 +40,7 @@ val_dataloader = dict(
         metainfo=dict(classes=classes),
         ann_file='val.json',
         data_prefix=dict(img='val/'),
+        pipeline=test_pipeline,
     ),
 )
 test_dataloader = val_dataloader

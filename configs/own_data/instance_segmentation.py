@@ -1,6 +1,9 @@
-# A detector for your own images, boxes and masks. Copy this file and set `_base_`, `data_root` and `classes`.
+# A detector for your own images, boxes and masks. Copy this file and set the four variables.
 # _base_: any Mask R-CNN in configs/; README.md says what differs for Cascade Mask R-CNN.
-_base_ = '../pvt/mask-rcnn_pvt-t_fpn_1x_coco.py'
+# A small model for the first try, which a CPU can train. On a GPU: '../dat/mask-rcnn_dat-t_fpn_ms-crop-1x_coco.py', and image_size = 800.
+_base_ = '../pvtv2/mask-rcnn_pvtv2-b0_fpn_1x_coco.py'
+# Images are scaled to a shorter side of at most this many pixels, a longer one of 5/3 of them. More finds smaller objects and takes longer.
+image_size = 320
 # A directory with the images in train/ and val/, and with train.json and val.json in COCO's format, each box with a "segmentation".
 data_root = 'data/own'
 # All or some of the names in "categories" of these files, in their order; a single class is ('cat',).
@@ -10,13 +13,27 @@ model = dict(
     roi_head=dict(bbox_head=dict(num_classes=len(classes)), mask_head=dict(num_classes=len(classes))),
 )
 
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='RandomResize', scale=(image_size * 5 // 3, image_size), ratio_range=(0.6, 1.0), keep_ratio=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackDetInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(image_size * 5 // 3, image_size), keep_ratio=True),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=2,
     dataset=dict(
         data_root=data_root,
         metainfo=dict(classes=classes),
         ann_file='train.json',
         data_prefix=dict(img='train/'),
+        pipeline=train_pipeline,
     ),
 )
 val_dataloader = dict(
@@ -25,6 +42,7 @@ val_dataloader = dict(
         metainfo=dict(classes=classes),
         ann_file='val.json',
         data_prefix=dict(img='val/'),
+        pipeline=test_pipeline,
     ),
 )
 test_dataloader = val_dataloader
@@ -37,7 +55,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=0, by_epoch=True, begin=1, end=36, T_max=35, convert_to_iter_based=True),
 ]
-# For a batch of 4; for another one add --auto-scale-lr.
-optim_wrapper = dict(optimizer=dict(lr=5e-5))
-auto_scale_lr = dict(base_batch_size=4)
+# For a batch of 2; for another one add --auto-scale-lr.
+optim_wrapper = dict(optimizer=dict(lr=3.5e-5))
+auto_scale_lr = dict(base_batch_size=2)
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=2, save_best='coco/segm_mAP'))

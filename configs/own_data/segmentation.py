@@ -1,6 +1,9 @@
-# A semantic segmentor for your own images and masks. Copy this file and set `_base_`, `data_root` and `classes`.
+# A semantic segmentor for your own images and masks. Copy this file and set the four variables.
 # _base_: any Semantic FPN in configs/, also of configs/demo; for UPerNet see below.
-_base_ = '../pvt/fpn_pvt-t_8xb4-40k_ade20k-512x512.py'
+# A small model for the first try, which a CPU can train. On a GPU: '../dat/fpn_dat-t_8xb4-40k_ade20k-512x512.py', and image_size = 512.
+_base_ = '../pvtv2/fpn_pvtv2-b0_8xb4-40k_ade20k-512x512.py'
+# Images are scaled to a shorter side of about this many pixels; training takes square crops of this size.
+image_size = 256
 # A directory with images/{training,validation}/*.jpg and annotations/{training,validation}/*.png of the same names. A pixel of a
 # mask is the index of its class, or 255 to ignore it.
 data_root = 'data/own'
@@ -9,23 +12,42 @@ classes = ('background', 'cat', 'dog')
 custom_imports = dict(imports=['deformable_vit', 'deformable_vit.datasets.segmentation'], allow_failed_imports=False)
 
 # UPerNet has a second head: add auxiliary_head=dict(num_classes=len(classes)), and set lr to 4e-5 below.
-model = dict(decode_head=dict(num_classes=len(classes)))
+model = dict(
+    data_preprocessor=dict(size=(image_size, image_size)),
+    decode_head=dict(num_classes=len(classes)),
+)
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
-    dict(type='RandomResize', scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=(512, 512), cat_max_ratio=0.75),
+    dict(type='RandomResize', scale=(4 * image_size, image_size), ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=(image_size, image_size), cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PhotoMetricDistortion'),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(2048, 512), keep_ratio=True),
+    dict(type='Resize', scale=(4 * image_size, image_size), keep_ratio=True),
     # after resizing, because the ground truth keeps its size
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
+]
+# for --tta
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [
+                dict(type='Resize', scale=(4 * size, size), keep_ratio=True)
+                for size in (image_size * 3 // 4, image_size, image_size * 5 // 4)
+            ],
+            [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
+            [dict(type='LoadAnnotations')],
+            [dict(type='PackSegInputs')],
+        ],
+    ),
 ]
 train_dataloader = dict(
     batch_size=8,

@@ -104,7 +104,16 @@ def test_a_config_keeps_what_it_names() -> None:
     kinds = [hook['type'].rpartition('.')[2] for hook in config.custom_hooks]
     assert kinds[:2] == ['EMAHook', 'StopHook']
     assert sorted(kinds) == sorted(
-        ['EMAHook', 'StopHook', 'WorkDirHook', 'CheckpointMatchHook', 'SeedHook', 'SampleErrorHook', 'FiniteLossHook']
+        [
+            'EMAHook',
+            'StopHook',
+            'WorkDirHook',
+            'CheckpointMatchHook',
+            'SeedHook',
+            'SampleErrorHook',
+            'FiniteLossHook',
+            'DurationHook',
+        ]
     )
     assert config.custom_hooks[1].grace == 5
     assert config.custom_hooks[kinds.index('SampleErrorHook')].on_error == 'skip'

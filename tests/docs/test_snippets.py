@@ -6,27 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 from PIL import Image
 from running import ROOT
+from snippets import run, snippet, write_checkpoint
 
 from deformable_vit import DAT
 
 CLASSES = ('wheel', 'roof', 'window', 'decoration', 'tire')
-
-
-def snippet(page: str, part: str) -> str:
-    """Return the Python block of a page that contains a text."""
-    blocks = re.findall(r'^```python\n(.*?)^```$', (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
-    (found,) = (text for text in blocks if part in text)
-    return found
-
-
-def run(text: str) -> dict:
-    """Run a snippet and return its variables."""
-    names: dict = {}
-    exec(compile(text, 'snippet', 'exec'), names)
-    return names
 
 
 @torch.no_grad()
@@ -45,7 +32,7 @@ def test_first_snippet_loads_weights_and_returns_feature_maps(tmp_path: Path, mo
 
 def test_config_example_trains_every_parameter(tmp_path: Path) -> None:
     """A parameter without gradient stops distributed training; the neck has to use every output."""
-    (tmp_path / 'example.py').write_text(snippet('docs/own_configs.md', '_base_'))
+    (tmp_path / 'example.py').write_text(snippet('docs/own_configs.md', 'schedule_1x'))
     config = Config.fromfile(tmp_path / 'example.py')
     config.model.backbone.init_cfg = None
     backbone, neck = MODELS.build(config.model.backbone), MODELS.build(dict(config.model.neck, _scope_='mmdet'))
@@ -68,17 +55,6 @@ def test_recording() -> None:
 def test_backend_snippet(capsys: pytest.CaptureFixture[str]) -> None:
     run(snippet('docs/performance.md', 'use_backend'))
     assert capsys.readouterr().out.startswith('reference of')
-
-
-def write_checkpoint(config: str, path: Path, meta: dict) -> None:
-    """Write an untrained model of a config where the snippet expects a checkpoint."""
-    loaded = Config.fromfile(config)
-    init_default_scope(loaded.default_scope)
-    loaded.model.backbone.init_cfg = None
-    if loaded.default_scope == 'mmpretrain':
-        loaded.model.data_preprocessor = loaded.data_preprocessor
-    path.parent.mkdir(parents=True)
-    torch.save(dict(state_dict=MODELS.build(loaded.model).state_dict(), meta=meta), path)
 
 
 @pytest.mark.slow

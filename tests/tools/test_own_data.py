@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose
+from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DefaultScope
 from own_data import (
     CLASSES,
@@ -123,17 +123,62 @@ def test_segmentors_get_the_classes(tmp_path: Path, masks: Path) -> None:
         assert np.array_equal(result['gt_seg_map'], cv2.imread(str(file), cv2.IMREAD_UNCHANGED))
 
 
-def detector_of_small_images(path: Path, with_mask: bool = False) -> None:
-    """Train on the images as they are: tests check that the data goes in and a model comes out."""
-    resize = dict(type='Resize', scale=(96, 96), keep_ratio=True)
-    load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, with_mask=with_mask)]
-    meta = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
-    tail = f"""
-train_dataloader['dataset']['pipeline'] = {[*load, resize, dict(type='PackDetInputs')]!r}
-train_dataloader['batch_sampler'] = None
-val_dataloader['dataset']['pipeline'] = {[*load, resize, dict(type='PackDetInputs', meta_keys=meta)]!r}
-"""
-    path.write_text(path.read_text() + tail)
+INPUTS = [
+    ('detection', ''),
+    ('detection', 'dat/retinanet_dat-t_fpn_ms-crop-1x_coco.py'),
+    ('detection', 'dat/dino-4scale_dat-t-pp_8xb2-12e_coco.py'),
+    ('instance_segmentation', ''),
+    ('instance_segmentation', 'dpt/mask-rcnn_dpt-s_fpn_ms-3x_coco.py'),
+    ('instance_segmentation', 'pvtv2/mask2former_pvtv2-b1_8xb2-lsj-50e_coco.py'),
+    ('voc', ''),
+    ('segmentation', ''),
+    ('segmentation', 'dat/upernet_dat-t_8xb2-160k_ade20k-512x512.py'),
+    ('segmentation', 'dat/mask2former_dat-t_8xb2-160k_ade20k-512x512.py'),
+    ('classification', ''),
+    ('cityscapes', ''),
+]
+
+
+@pytest.mark.parametrize(('template', 'base'), INPUTS)
+def test_image_size_is_the_size_of_the_input(tmp_path: Path, shapes: Path, template: str, base: str) -> None:
+    """Whatever the scales and crops of the base are; nothing pads the images to more."""
+    data = tmp_path / 'data' if template != 'classification' else shapes / 'imagenet'
+    write = dict(voc=write_voc, cityscapes=write_cityscapes, segmentation=write_masks, classification=None)
+    if write := write.get(template, write_coco):
+        write(shapes, data)
+    variables = dict(image_size=(64, 96) if template == 'cityscapes' else 96)
+    if template not in ('segmentation', 'cityscapes'):
+        variables['classes'] = tuple(sorted(NAMES)) if template == 'classification' else CLASSES
+    if base:
+        variables['_base_'] = base
+    fill = fill_in_mask2former if 'mask2former' in base else fill_in
+    root = data if template != 'cityscapes' else None
+    config = Config.fromfile(fill(tmp_path / 'mine.py', template, root, **variables))
+    if template == 'cityscapes':
+        config.train_dataloader.dataset.data_root = str(data)
+    assert input_size(config) == ((64, 96) if template == 'cityscapes' else 96)
+    if template != 'cityscapes':
+        config.train_dataloader.dataset.pipeline = config.val_dataloader.dataset.pipeline
+        tested = build_train_dataset(config)[0]['inputs'].shape[-2:]
+        assert min(tested) == 96 or max(tested) == 160
+
+
+def input_size(config: Config) -> int | tuple[int, int]:
+    """Return the shorter side of training images after padding, or their height and width, which are those of crops."""
+    dataset, scope = build_train_dataset(config), config.default_scope
+    with DefaultScope.overwrite_default_scope(scope):
+        settings = config.model.get('data_preprocessor') or dict(type='ClsDataPreprocessor', **config.data_preprocessor)
+        preprocessor = importlib.import_module(f'{scope}.registry').MODELS.build(settings)
+        batches = []
+        for i in [0, 1] * 3:  # random scales
+            batch = pseudo_collate([dataset[i]])
+            batches.append(tuple(preprocessor(batch, training=True)['inputs'].shape[-2:]))
+    if scope == 'mmdet':  # scaled by 0.6 to 1, padded to multiples of 32
+        assert all(57 <= max(size) <= 160 for size in batches)
+        return 96 if all(min(size) <= 96 for size in batches) else max(map(min, batches))
+    assert len(set(batches)) == 1
+    height, width = batches[0]
+    return height if height == width else (height, width)
 
 
 def trained_classes(checkpoint: Path) -> tuple[str, ...]:
@@ -162,13 +207,13 @@ def nightly(*values: str) -> object:
     ],
 )
 def test_training_a_detector(tool, tmp_path: Path, shapes: Path, template: str, base: str) -> None:
-    data, options = tmp_path / 'data', list(FAST)
+    data, options = tmp_path / 'data', [*FAST, 'train_dataloader.batch_sampler=None']
     fill = fill_in_mask2former if 'mask2former' in base else fill_in
     if 'mask2former' in base:
-        options += ['model.data_preprocessor.batch_augments=None', 'model.train_cfg.num_points=256']
+        options.append('model.train_cfg.num_points=256')
     (write_voc if template == 'voc' else write_coco)(shapes, data)
-    path = fill(tmp_path / 'mine.py', template, data, classes=CLASSES, **(dict(_base_=base) if base else {}))
-    detector_of_small_images(path, with_mask=template == 'instance_segmentation')
+    variables = dict(_base_=base) if base else {}
+    path = fill(tmp_path / 'mine.py', template, data, classes=CLASSES, image_size=96, **variables)
     tool('train.py', path, '--work-dir', 'run', '--cfg-options', *options)
     assert trained_classes(tmp_path / 'run' / 'epoch_1.pth') == CLASSES
     if template == 'voc':
@@ -180,23 +225,21 @@ def test_training_a_detector(tool, tmp_path: Path, shapes: Path, template: str, 
 @pytest.mark.parametrize('kind', ['fpn', nightly('mask2former'), nightly('cityscapes')])
 def test_training_a_segmentor(tool, tmp_path: Path, shapes: Path, kind: str) -> None:
     options = [*FAST[1:], 'train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'train_dataloader.batch_size=2']
-    options += ['train_dataloader.dataset.pipeline.2.scale=(256,64)']
-    options += ['train_dataloader.dataset.pipeline.3.crop_size=(64,64)', 'model.data_preprocessor.size=(64,64)']
-    options += ['val_dataloader.dataset.pipeline.1.scale=(256,64)']
     data, path = tmp_path / 'data', tmp_path / 'mine.py'
     if kind == 'cityscapes':
         write_cityscapes(shapes, data)
-        path = ROOT / 'configs' / 'own_data' / 'cityscapes.py'
+        fill_in(path, 'cityscapes', None, image_size=(64, 128))
         options += [f'{loader}_dataloader.dataset.data_root={data}' for loader in ('train', 'val')]
+        options += ['val_dataloader.dataset.pipeline.1.scale=(256,64)']
     elif kind == 'mask2former':
         write_masks(shapes, data)
         base = 'dat/mask2former_dat-t_8xb2-160k_ade20k-512x512.py'
-        fill_in_mask2former(path, 'segmentation', data, _base_=base, classes=SEG_CLASSES)
+        fill_in_mask2former(path, 'segmentation', data, _base_=base, classes=SEG_CLASSES, image_size=64)
         options.append('model.decode_head.train_cfg.num_points=256')
     else:
         write_masks(shapes, data)
         base = 'dpt/fpn_dpt-t_8xb4-40k_ade20k-512x512.py'
-        fill_in(path, 'segmentation', data, _base_=base, classes=SEG_CLASSES)
+        fill_in(path, 'segmentation', data, _base_=base, classes=SEG_CLASSES, image_size=64)
     tool('train.py', path, '--work-dir', 'run', '--cfg-options', *options)
     assert 0 <= validated(tmp_path / 'run', 'mIoU') <= 100
 
@@ -204,7 +247,7 @@ def test_training_a_segmentor(tool, tmp_path: Path, shapes: Path, kind: str) -> 
 @pytest.mark.slow
 def test_training_a_classifier(tool, tmp_path: Path, shapes: Path) -> None:
     classes = tuple(sorted(NAMES))
-    path = fill_in(tmp_path / 'mine.py', 'classification', shapes / 'imagenet', classes=classes)
+    path = fill_in(tmp_path / 'mine.py', 'classification', shapes / 'imagenet', classes=classes, image_size=64)
     tool('train.py', path, '--work-dir', 'run', '--cfg-options', *FAST, 'train_dataloader.batch_size=16')
     assert trained_classes(tmp_path / 'run' / 'epoch_1.pth') == classes
     assert 0 <= validated(tmp_path / 'run', 'accuracy/top1') <= 100

@@ -43,10 +43,36 @@ def family_tables(models: list[dict[str, Any]]) -> str:
     parts = []
     for dataset, (title, size, metrics) in DATASETS.items():
         head = ['config', 'params (M)', f'FLOPs (G), {size}', 'batch', 'lr', 'precision']
-        head += [*(f'{metric}, published' for metric in metrics), 'weights']
-        rows = [row(model, metrics) for model in models if model['Metadata']['Training Data'] == dataset]
-        parts += [f'## {title}\n\n{table(head, rows)}'] if rows else []
+        head += [*(f'{metric}, published' for metric in metrics), 'published by', 'weights']
+        listed = [model for model in models if model['Metadata']['Training Data'] == dataset]
+        if listed:
+            rows = [row(model, metrics) for model in listed]
+            parts.append(f'## {title}\n\n{table(head, rows)}\n\n{commands(listed, metrics)}')
     return '\n\n'.join(parts)
+
+
+def commands(models: list[dict[str, Any]], metrics: tuple[str, ...]) -> str:
+    """Return the command of each recipe, beside the published result, as Markdown: a block for each number of GPUs."""
+    blocks: dict[tuple[int, int], list[str]] = {}
+    for model in models:
+        recipe, results = model['Metadata']['Training Recipe'], published(model)
+        gpus = int(recipe['Batch'].split(' x ')[0])
+        nodes, per_node = max(1, gpus // 8), min(8, gpus)
+        amp = ' --amp' if recipe.get('Precision') == 'fp16' else ''
+        shown = ', '.join(f'{metric} {results[metric]}' for metric in metrics if metric in results)
+        command = f'{f"NNODES={nodes} " if nodes > 1 else ""}bash tools/dist_train.sh {model["Config"]} {per_node}{amp}'
+        blocks.setdefault((nodes, per_node), []).append(command + (f'    # {shown}' if shown else ''))
+    parts = ['<details><summary>Commands</summary>']
+    for (nodes, per_node), lines in sorted(blocks.items()):
+        where = f'{nodes} nodes of {per_node} GPUs, on each with its NODE_RANK and the MASTER_ADDR of the first'
+        title = where if nodes > 1 else f'{per_node} GPUs'
+        parts.append(f'{title}:\n\n```bash\n' + '\n'.join(lines) + '\n```')
+    return '\n\n'.join([*parts, '</details>'])
+
+
+def publisher(model: dict[str, Any]) -> str:
+    """Return who published the results: the official code's tables, if the metafile does not say otherwise."""
+    return ', '.join(dict.fromkeys(result.get('Source', 'code') for result in model.get('Results', ())))
 
 
 def row(model: dict[str, Any], metrics: tuple[str, ...]) -> list[str]:
@@ -60,6 +86,7 @@ def row(model: dict[str, Any], metrics: tuple[str, ...]) -> list[str]:
         recipe['Learning Rate'],
         recipe.get('Precision', ''),
         *(str(results.get(metric, '')) for metric in metrics),
+        publisher(model),
         f'[official]({model["Weights"]})' if 'Weights' in model else '',
     ]
 

@@ -24,7 +24,15 @@ from ..errors import CheckpointError, TrainingError, UserError
 from .command_line import config_errors, is_first_process
 from .console import quiet_log
 
-_HOOKS = ('WorkDirHook', 'CheckpointMatchHook', 'SeedHook', 'SampleErrorHook', 'FiniteLossHook', 'StopHook')
+_HOOKS = (
+    'WorkDirHook',
+    'CheckpointMatchHook',
+    'SeedHook',
+    'SampleErrorHook',
+    'FiniteLossHook',
+    'StopHook',
+    'DurationHook',
+)
 _LOOPS = ('EpochBasedTrainLoop', 'IterBasedTrainLoop')
 _PREFIX = 'deformable_vit.engine.'
 _GONE = (errno.ENOENT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ESTALE, errno.EIO)

@@ -6,6 +6,7 @@ also works in the tools of mmdet, mmseg and mmpretrain. ``configs/_base_/reliabl
 
 from .hooks import (
     CheckpointMatchHook,
+    DurationHook,
     FiniteLossHook,
     LabelMapHook,
     SampleErrorHook,
@@ -22,6 +23,7 @@ from .samples import SeededBatchSampler
 
 __all__ = [
     'CheckpointMatchHook',
+    'DurationHook',
     'FiniteLossHook',
     'LabelMapHook',
     'LayerDecayOptimWrapperConstructor',

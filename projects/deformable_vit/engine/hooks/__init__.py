@@ -1,6 +1,7 @@
-"""Hooks of mmengine for trainings that survive kills, signals, bad samples and diverging losses."""
+"""Hooks of mmengine for trainings that survive kills, signals, bad samples and diverging losses, and say their time."""
 
 from .checkpoints import CheckpointMatchHook
+from .duration import DurationHook
 from .label_maps import LabelMapHook, write_label_map
 from .losses import FiniteLossHook
 from .samples import SampleErrorHook
@@ -11,6 +12,7 @@ from .work_dir import WorkDirHook
 
 __all__ = [
     'CheckpointMatchHook',
+    'DurationHook',
     'FiniteLossHook',
     'LabelMapHook',
     'SampleErrorHook',

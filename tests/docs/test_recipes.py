@@ -1,0 +1,123 @@
+"""docs/recipes.md and the backbones of docs/own_configs.md: what the pages show runs as it stands there."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from few_images import shapes  # noqa: F401  fixture
+from mmengine.registry import MODELS
+from running import ENVIRONMENT, ROOT
+from snippets import blocks, run, snippet, write_checkpoint
+
+from deformable_vit import DAT, DPT, PVT, PVTv2
+from deformable_vit.apis.config import load_config
+from deformable_vit.ops import use_backend
+
+CLASSES = ('disc', 'triangle', 'square', 'star', 'ring')
+
+
+def shell(text: str, directory: Path) -> str:
+    """Run lines of a page, and return what they print."""
+    environment = ENVIRONMENT | {'PATH': f'{Path(sys.executable).parent}:{ENVIRONMENT["PATH"]}'}
+    done = subprocess.run(
+        ['bash', '-euo', 'pipefail', '-c', text],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+    """A directory with configs, tools and data where the pages expect them."""
+    monkeypatch.chdir(tmp_path)
+    for name in ('configs', 'tools'):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data' / 'shapes').symlink_to(shapes)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_analysis_of_a_detector(checkout: Path) -> None:
+    (text,) = (block for block in blocks('docs/recipes.md', 'bash') if 'mmdet' in block)
+    write_checkpoint(
+        'configs/demo/mask-rcnn_dat_shapes.py',
+        checkout / 'work_dirs/demo/mask-rcnn_dat_shapes/epoch_5.pth',
+        dict(dataset_meta=dict(classes=CLASSES, palette=[(0, 0, 0)] * len(CLASSES))),
+    )
+    shell(text.replace('--topk 5', '--topk 1'), checkout)
+    assert (checkout / 'confusion' / 'confusion_matrix.png').is_file()
+    assert list((checkout / 'errors').rglob('*.png'))
+    assert len(list((checkout / 'seen').rglob('*.jpg'))) == 8
+
+
+def test_grad_cam(checkout: Path) -> None:
+    names = run(snippet('docs/recipes.md', 'retain_grad'))
+    assert names['cam'].shape == (96, 128)
+    # Moving along the map raises the score of the class: it is its linear approximation.
+    feature_map, gradient = names['feature_map'].detach(), names['feature_map'].grad
+    assert gradient.any()
+    model, label = names['model'], names['scores'][0].argmax()
+    moved = model.head(model.neck((feature_map + 0.1 * gradient / gradient.norm(),)))[0, label]
+    assert moved > names['scores'][0, label]
+
+
+@pytest.mark.parametrize('kind', [DAT, DPT, PVT, PVTv2])
+def test_gradients_of_gradients(kind: type) -> None:
+    arch = 'b0' if kind is PVTv2 else 'test'
+    text = snippet('docs/recipes.md', 'create_graph').replace('import DAT', f'import {kind.__name__}')
+    names = run(text.replace("DAT('test')", f'{kind.__name__}({arch!r})'))
+    gradients = [parameter.grad for parameter in names['backbone'].parameters() if parameter.grad is not None]
+    assert gradients
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+def test_penalty_of_the_gradient_has_the_right_gradient() -> None:
+    """Compared with finite differences, in float64."""
+    torch.manual_seed(0)
+    backbone = DAT('test').double().eval()
+    images = torch.rand(1, 3, 64, 64, dtype=torch.float64, requires_grad=True)
+    weight = backbone.stages[2].blocks[1].attn.k.weight
+
+    def penalty() -> torch.Tensor:
+        with use_backend('reference'):
+            loss = backbone(images)[-1].square().mean()
+            return torch.autograd.grad(loss, images, create_graph=True)[0].square().sum()
+
+    (gradient,) = torch.autograd.grad(penalty(), weight)
+    direction, step = gradient / gradient.norm(), 1e-5
+    with torch.no_grad():
+        weight += step * direction
+    above = penalty().item()
+    with torch.no_grad():
+        weight -= 2 * step * direction
+    assert (above - penalty().item()) / (2 * step) == pytest.approx(gradient.norm().item(), rel=1e-4)
+
+
+def test_size_of_your_own(tmp_path: Path) -> None:
+    (tmp_path / 'mine.py').write_text(snippet('docs/own_configs.md', '_delete_=True, like='))
+    config = load_config(str(tmp_path / 'mine.py'), {})
+    backbone = MODELS.build(config.model.backbone)
+    assert backbone.arch['blocks'] == ('LD',) * 4
+    assert backbone.arch['depths'] == DAT.arch_zoo['tiny']['depths']
+
+
+@pytest.mark.slow
+def test_backbone_of_your_own(checkout: Path) -> None:
+    """The module, the config and the command of the page, on a few images."""
+    (checkout / 'my_backbone.py').write_text(snippet('docs/own_configs.md', 'class MyDAT'))
+    config = snippet('docs/own_configs.md', "'my_backbone'")
+    config += 'train_cfg = dict(max_epochs=1)\ntrain_dataloader = dict(num_workers=0, persistent_workers=False)\n'
+    (checkout / 'my_config.py').write_text(config)
+    (command,) = blocks('docs/own_configs.md', 'bash')
+    shell(command.replace('PYTHONPATH=.', 'PYTHONPATH=.:$PYTHONPATH'), checkout)
+    weights = torch.load(checkout / 'work_dirs/my_config/epoch_1.pth', weights_only=False)['state_dict']
+    assert {int(name.split('.')[4]) for name in weights if name.startswith('backbone.stages.2.blocks')} == set(range(6))
