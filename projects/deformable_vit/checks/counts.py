@@ -50,11 +50,15 @@ class ClassCount:
 
 
 class ClassCounts:
-    """A :class:`ClassCount` for each class, in the order of the classes; threads may add at the same time."""
+    """A :class:`ClassCount` for each class, in their order, and then for names of the files that are no class.
 
-    def __init__(self, names: Iterable[str] = ()) -> None:
+    Threads may add at the same time.
+    """
+
+    def __init__(self, classes: Iterable[str] = ()) -> None:
+        self.classes = list(dict.fromkeys(classes))
         self._lock = Lock()
-        self._rows = {name: ClassCount() for name in names}
+        self._rows = {name: ClassCount() for name in self.classes}
         self._images: dict[str, set[object]] = {}
 
     def __getitem__(self, name: str) -> ClassCount:
@@ -86,12 +90,13 @@ class ClassCounts:
     def add(self, other: 'ClassCounts') -> None:
         """Add the numbers of another dataset, whose images are others."""
         with self._lock:
+            self.classes = list(dict.fromkeys([*self.classes, *other.classes]))
             for name, row in other.items():
                 self._rows.setdefault(name, ClassCount()).add(row)
 
     def missing(self) -> list[str]:
         """Return the classes that no image shows."""
-        return [name for name, row in self._rows.items() if not row.images]
+        return [name for name in self.classes if not self[name].images]
 
     def _row(self, name: str, image: object) -> ClassCount:
         """Return the row of a class, in which the image is counted."""
