@@ -268,3 +268,107 @@ def test_an_error_is_what_mmdet_fails_at(root: Path, loader: str, with_mask: boo
         if bool(found) != bool(said):
             wrong[name] = f'mmdet: {said!r}, check: {found}'
     assert not wrong, '\n'.join(f'{name}: {line}' for name, line in wrong.items())
+
+
+CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
+    'no metainfo': (dict(metainfo=None), "metainfo=dict(classes=('cat', 'dog'))"),
+    'upper case': (dict(metainfo=dict(CLASSES=CLASSES)), "metainfo has 'CLASSES', but 'classes' is what is read"),
+    'no comma': (dict(metainfo=dict(classes='cat')), "the text 'cat'; a comma makes it a tuple, ('cat',)"),
+    'another order': (
+        dict(metainfo=dict(classes=('dog', 'cat'))),
+        "in the order of the annotation file, ('cat', 'dog')",
+    ),
+    'a class that the file lacks': (dict(metainfo=dict(classes=('bird', *CLASSES))), "classes 'bird' are not in"),
+    'data_prefix of another name': (dict(data_prefix=dict(img_path='')), "data_prefix has no 'img'"),
+    'all below min_size': (dict(filter_cfg=dict(min_size=90)), '3 of 3: 3 below min_size=90'),
+}
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_settings_that_mmdet_reads_in_another_way(root: Path, name: str) -> None:
+    dataset, text = CONFIGS[name]
+    settings = config(root, good(), 'train', **dataset)
+    (line,) = errors(settings)
+    assert text in line
+    # The labels are others, or have other names.
+    spoils = name in ('no metainfo', 'upper case', 'another order', 'a class that the file lacks', 'no comma')
+    assert spoils or outcome(settings, 'train', good())
+
+
+@pytest.mark.parametrize(
+    'dataset',
+    [
+        dict(metainfo=dict(classes=['cat'])),
+        dict(metainfo=dict(classes=('dog',))),
+        dict(data_prefix=dict(img='./')),
+        dict(filter_cfg=None),
+        dict(indices=2),
+    ],
+)
+def test_settings_that_mmdet_trains(root: Path, dataset: dict[str, Any]) -> None:
+    settings = config(root, good(), 'train', **dataset)
+    assert errors(settings) == []
+    assert not outcome(settings, 'train', good())
+    (root / 'link.json').symlink_to(root / 'data.json')
+    settings.train_dataloader.dataset.ann_file = str(root / 'link.json')
+    assert errors(settings) == []
+
+
+def test_what_is_dropped_is_counted(root: Path) -> None:
+    content = good()
+    content['images'] += [dict(id=4, file_name='0.png', width=100, height=80)]
+    content['annotations'][0]['iscrowd'] = 1
+    for annotation in content['annotations'][3:]:
+        annotation['area'] = 0
+    report = check(config(root, content, 'train'))
+    assert report.counts['train_dataloader']['cat'].numbers() == dict(
+        images=2, boxes=2, smallest=[20, 30], largest=[100, 80]
+    )
+    details = {problem.kind: problem.detail for problem in report}
+    assert details['filter_cfg drops images'].startswith('1 of 4: 1 without an annotation of the classes')
+    assert "'dog': 3 annotations, 3 without area or below one pixel" in details['classes that never occur']
+    assert report.errors == []
+
+
+def test_wrappers_of_datasets(root: Path) -> None:
+    settings = config(root, good(), 'train')
+    dog = good()
+    dog['categories'].pop(0)
+    dog['annotations'] = dog['annotations'][3:]
+    (root / 'dog.json').write_text(json.dumps(dog))
+    one = settings.train_dataloader.dataset
+    for wrapped in (
+        dict(type='RepeatDataset', times=2, dataset=one),
+        dict(type='ClassBalancedDataset', oversample_thr=0.1, dataset=one),
+        dict(type='MultiImageMixDataset', dataset=one, pipeline=[]),
+        dict(type='ConcatDataset', datasets=[one, one | dict(indices=1)]),
+    ):
+        settings.train_dataloader.dataset = wrapped
+        assert errors(settings) == [], wrapped['type']
+    settings.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[one, one | dict(ann_file='dog.json')])
+    (line,) = errors(settings)
+    assert "classes 'cat' are not in the annotation file" in line  # dogs would be cats
+
+
+def test_files_of_evaluators(root: Path) -> None:
+    settings = config(root, good(), 'val')
+    other = good()
+    other['images'][0]['file_name'] = 'other.png'
+    each('iscrowd')(other)
+    (root / 'other.json').write_text(json.dumps(other))
+    settings.val_evaluator.ann_file = str(root / 'other.json')
+    (line,) = errors(settings)
+    assert 'the annotation file of the evaluator lacks images' in line
+    other['images'][0]['file_name'] = '0.png'
+    (root / 'other.json').write_text(json.dumps(other))
+    assert ["no 'iscrowd'" in line for line in errors(settings)] == [True] * 6
+    assert 'KeyError' in outcome(settings, 'val', other)
+    settings.val_evaluator = settings.val_evaluator | dict(format_only=True, outfile_prefix='x')
+    assert errors(settings) == []
+    settings.val_evaluator = dict(type='CocoMetric')
+    (line,) = errors(settings)
+    assert 'CocoMetric has no ann_file' in line
+    assert 'ground truth is required' in outcome(settings, 'val', good())
+    settings.val_dataloader.dataset.pipeline[-1].meta_keys = ('img_id', 'ori_shape', 'instances')
+    assert errors(settings) == []
+    assert not outcome(settings, 'val', good())

@@ -202,10 +202,22 @@ def _repair_box(annotation: _Entry, mask: Any, done: Repair) -> list[float] | No
         entry = {str(i): value for i, value in enumerate(values)}
         annotation['bbox'] = [_as_number(entry, key, done) for key in entry]
     box = finite(annotation.get('bbox'), 4)
-    if mask and (box is None or min(box[2:]) <= 0) and min((found := coco_masks.toBbox(mask).tolist())[2:]) > 0:
+    if (
+        mask
+        and (box is None or min(box[2:]) <= 0)
+        and min((found := _box_of(annotation['segmentation'], mask))[2:]) > 0
+    ):
         annotation['bbox'] = box = found
         done.changes['annotation: box of the mask'] += 1
     return box
+
+
+def _box_of(segmentation: Any, mask: Any) -> list[float]:
+    """Return the box (x, y, width, height) of polygons, or of an RLE."""
+    if not isinstance(segmentation, list):
+        return [float(value) for value in coco_masks.toBbox(mask)]
+    xs, ys = ([value for polygon in segmentation for value in polygon[start::2]] for start in (0, 1))
+    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
 
 
 def _repair_mask(annotation: _Entry, size: list[float] | None, done: Repair) -> Any:
