@@ -357,9 +357,13 @@ def test_files_of_evaluators(root: Path) -> None:
     each('iscrowd')(other)
     (root / 'other.json').write_text(json.dumps(other))
     settings.val_evaluator.ann_file = str(root / 'other.json')
+    assert 'the annotation file of the evaluator has other names of images' in [p.kind for p in check(settings)]
+    other['images'][0].update(id=7, file_name='0.png')
+    (root / 'other.json').write_text(json.dumps(other))
     (line,) = errors(settings)
-    assert 'the annotation file of the evaluator lacks images' in line
-    other['images'][0]['file_name'] = '0.png'
+    assert 'the annotation file of the evaluator lacks images (1 of 3' in line
+    assert 'do not correspond' in outcome(settings, 'val', other)
+    other['images'][0]['id'] = 1
     (root / 'other.json').write_text(json.dumps(other))
     assert ["no 'iscrowd'" in line for line in errors(settings)] == [True] * 6
     assert 'KeyError' in outcome(settings, 'val', other)

@@ -12,7 +12,7 @@ from .classes import check_names
 from .coco_boxes import check_format, finite, is_beyond, wrong_segmentation
 from .coco_loading import check_loading, read_json
 from .datasets import Data, Job, trains_masks
-from .evaluation import check_evaluation, is_evaluated
+from .evaluation import FIX, check_evaluation, is_evaluated
 from .images import check_image
 
 _Entries = list[dict[str, Any]]
@@ -60,6 +60,8 @@ class _Coco:
         self.images, self.annotations, self.categories = lists.values()
         self.names = {c.get('id'): c.get('name') for c in self.categories if _is_id(c.get('id'))}
         self.sizes = {i.get('id'): _size(i) for i in self.images if _is_id(i.get('id'))}
+        self.texts = dict(category_id=set(map(str, self.names)), image_id=set(map(str, self.sizes)))
+        self.is_readable = True  # every id can be looked up
         self.boxes: list[tuple[list[float], tuple[float, float], Any]] = []
         # Annotations that mmdet reads, and how many it drops, by name of the category and reason.
         self.used: _Entries = []
@@ -86,7 +88,8 @@ class _Coco:
             kept = check_loading(data, self.content, self.dropped)
             data.is_counted &= bool(self.annotations) or data.is_train
         self._check_masks(kept)
-        check_evaluation(data, self.content)
+        if self.is_readable:
+            check_evaluation(data, self.content)
         for image in self.images:
             if isinstance(name := image.get('file_name'), str):
                 path, record = Path(data.dataset.data_prefix['img'], name), f'image {image.get("id")!r}'
@@ -101,6 +104,7 @@ class _Coco:
                 self.data.error(f'{key} without a {name}', self.file, record)
             if not _is_id(value) and (key != 'annotation' or 'id' not in entry or isinstance(value, (dict, list))):
                 self.data.error('an id is neither a whole number nor text', self.file, record)
+                self.is_readable = False
             elif key == 'image' and seen.get(value, '') == entry.get('file_name'):
                 self.data.warning('an image is listed twice: mmdet takes the last entry', self.file, record)
             elif value in seen:
@@ -115,9 +119,11 @@ class _Coco:
         for key, value, known in (('category_id', category, self.names), ('image_id', image, self.sizes)):
             if isinstance(value, (dict, list)) or key not in annotation:  # pycocotools looks it up
                 data.error(f'{key} is neither a whole number nor text', *where, repr(value)[:80])
+                self.is_readable = False
                 return
             if value not in known:
-                data.warning(f'unknown {key}: mmdet drops the annotation', *where, repr(value))
+                as_text = f'{value!r}, and the id is a number; {FIX}' if value in self.texts[key] else repr(value)
+                data.warning(f'unknown {key}: mmdet drops the annotation', *where, as_text)
         name = str(self.names.get(category))
         if image not in self.sizes:
             self.dropped[name]['on an unknown image'] += 1
@@ -141,7 +147,7 @@ class _Coco:
             data.warning('a box is inverted or outside of its image: mmdet drops it', *where, detail)
             self.dropped[name]['inverted or outside of their images'] += 1
         elif not isinstance(area, (int, float)):
-            data.error('an annotation has no valid area, which mmdet reads', *where, repr(area)[:80])
+            data.error('an annotation has no valid area, which mmdet reads', *where, f'{area!r}'[:80] + f'; {FIX}')
         elif area <= 0 or w < 1 or h < 1:
             data.warning('a box has no area or is below one pixel: mmdet drops it', *where, detail)
             self.dropped[name]['without area or below one pixel'] += 1

@@ -7,10 +7,12 @@ from typing import Any
 from mmengine.registry import METRICS
 
 from ..errors import first_line
+from .classes import check_names
 from .coco_loading import read_json
-from .datasets import Data, listed
+from .datasets import Data
 from .images import is_missing
 
+FIX = 'check_data.py --fix FILE writes a repaired copy'
 # What is an error of an evaluation, and the same one where mmdet reads the file for the dataset.
 _READ = {
     'no valid area, which pycocotools needs': 'an annotation has no valid area, which mmdet reads',
@@ -67,19 +69,25 @@ def _check_without_file(data: Data) -> None:
 
 def _fits(data: Data, content: dict[str, Any], truth: Any, file: str) -> bool:
     """Compare the images and the categories of an evaluator's file with those of the dataset."""
-    classes, is_dict = set(data.classes), isinstance(truth, dict) and isinstance(truth.get('images'), list)
-    known = {i.get('id'): i.get('file_name') for i in truth['images']} if is_dict else {}
-    images = [i for i in content.get('images') or () if known.get(i.get('id')) != i.get('file_name')]
-    names = [c.get('name') for c in truth.get('categories') or () if c.get('name') in classes] if is_dict else []
-    own = [c.get('name') for c in content.get('categories') or () if c.get('name') in classes]
-    other = f'{data.loader}.dataset has {data.dataset.ann_file}'
-    if images:
-        detail = f'{len(images)} images of the dataset, such as {images[0].get("file_name")!r}; {other}'
-        data.error('the annotation file of the evaluator lacks images', file, f'image {images[0].get("id")!r}', detail)
-    elif names != own:
-        detail = f'{listed(names)}, not {listed(own)}; {other}'
-        data.error('the annotation file of the evaluator has other classes', file, '', detail)
-    return not images and names == own
+    lists = [truth.get(key) or [] if isinstance(truth, dict) else [] for key in ('images', 'categories', 'annotations')]
+    if not lists[0] or not all(isinstance(part, list) and all(isinstance(e, dict) for e in part) for part in lists):
+        data.error('not in COCO format: a list of dicts is missing or empty', file)
+        return False
+    known = {str(i.get('id')): Path(str(i.get('file_name'))).name for i in lists[0]}
+    images = {str(i.get('id')): str(i.get('file_name')) for i in content['images']}
+    missing = [name for key, name in images.items() if key not in known]
+    others = [name for key, name in images.items() if key in known and known[key] != Path(name).name]
+    own = f'{data.loader}.dataset has {data.dataset.ann_file}'
+    if missing:
+        detail = f'{len(missing)} of {len(images)}, such as {missing[0]!r}; {own}'
+        data.error('the annotation file of the evaluator lacks images', file, '', detail)
+    elif others:
+        detail = f'{len(others)} of {len(images)}, such as {others[0]!r}; {own}'
+        data.warning('the annotation file of the evaluator has other names of images', file, '', detail)
+    names = [str(c.get('name')) for c in lists[1]]
+    if names != [str(c.get('name')) for c in content['categories']]:
+        check_names(data, file, names, True)
+    return not missing
 
 
 def _check_annotations(data: Data, truth: dict[str, Any], file: str, metric: dict[str, Any]) -> None:
@@ -95,13 +103,14 @@ def _check_annotations(data: Data, truth: dict[str, Any], file: str, metric: dic
     names = {key: name for key, name in names.items() if name in classes}
     for annotation in truth.get('annotations') or ():
         record = f'annotation {annotation.get("id")!r}'
-        if annotation.get('image_id') not in sizes or annotation.get('category_id') not in names:
+        keys = annotation.get('image_id'), annotation.get('category_id')
+        if any(isinstance(key, (dict, list)) for key in keys) or keys[0] not in sizes or keys[1] not in names:
             continue
         for level, kind, value in _wrong(annotation, needs_masks):
             if level == 'warning':
-                data.warning(kind, file, record)
+                data.warning(kind, file, record, FIX)
             elif (record, _READ.get(kind)) not in reported:
-                data.error(kind, file, record, repr(value)[:80] if value is not None else '')
+                data.error(kind, file, record, FIX if value is None else repr(value)[:80])
 
 
 def _wrong(annotation: dict[str, Any], needs_masks: bool) -> Iterator[tuple[str, str, Any]]:

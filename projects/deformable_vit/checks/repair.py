@@ -11,7 +11,7 @@ import mmcv
 from mmengine.config import Config
 from pycocotools import mask as coco_masks
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from .coco import is_coco
 from .coco_boxes import finite, wrong_segmentation
 from .datasets import Data, leaf_datasets
@@ -46,7 +46,7 @@ def repair_file(config: Config, loaders: Sequence[str], out: Path) -> tuple[Repa
         # Editors of other systems write UTF-8 with a mark in front, or UTF-16.
         content = json.loads(file.read_bytes())
     except (ValueError, RecursionError, OSError) as error:
-        raise UserError(f'--fix: {file} is not JSON: {error}') from error
+        raise UserError(f'--fix: {file} is not JSON: {first_line(error)}') from error
     lists = [content.get(key) if isinstance(content, dict) else None for key in ('images', 'annotations', 'categories')]
     if not all(isinstance(part, list) and all(isinstance(entry, dict) for entry in part) for part in lists):
         raise UserError(f'--fix: {file} is not in COCO format: it has no lists images, annotations and categories')
@@ -54,8 +54,9 @@ def repair_file(config: Config, loaders: Sequence[str], out: Path) -> tuple[Repa
     if file.read_bytes()[:2] in (b'\xef\xbb', b'\xff\xfe', b'\xfe\xff'):
         done.changes['file: written as UTF-8 without a mark in front, which pycocotools cannot read'] += 1
     if done.changes:
+        text = json.dumps(content)
         with out.open('x', encoding='utf-8') as stream:
-            json.dump(content, stream)
+            stream.write(text)
     return done, str(file)
 
 
