@@ -152,7 +152,8 @@ def test_voc_files(image: Path, tmp_path: Path) -> None:
     ) -> list[tuple[str, str]]:
         values = zip(('xmin', 'ymin', 'xmax', 'ymax'), box.split(), strict=True)
         corners = ''.join(f'<{key}>{value}</{key}>' for key, value in values)
-        text = f'<size>{size}</size><object><name>{name}</name><difficult>{difficult}</difficult><bndbox>{corners}</bndbox></object>'
+        instance = f'<name>{name}</name><difficult>{difficult}</difficult><bndbox>{corners}</bndbox>'
+        text = f'<size>{size}</size><object>{instance}</object>'
         (tmp_path / 'image.xml').write_text(f'<annotation>{text}</annotation>')
         return problems()
 
