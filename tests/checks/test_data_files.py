@@ -147,10 +147,13 @@ def test_files_of_segmentation_datasets(image: Path, tmp_path: Path) -> None:
 
 
 def test_voc_files(image: Path, tmp_path: Path) -> None:
-    def found(box: str, size: str = '<width>90</width><height>60</height>', name: str = 'cat') -> list[tuple[str, str]]:
+    def found(
+        box: str, size: str = '<width>90</width><height>60</height>', name: str = 'cat', difficult: str = '0'
+    ) -> list[tuple[str, str]]:
         values = zip(('xmin', 'ymin', 'xmax', 'ymax'), box.split(), strict=True)
         corners = ''.join(f'<{key}>{value}</{key}>' for key, value in values)
-        text = f'<size>{size}</size><object><name>{name}</name><bndbox>{corners}</bndbox></object>'
+        instance = f'<name>{name}</name><difficult>{difficult}</difficult><bndbox>{corners}</bndbox>'
+        text = f'<size>{size}</size><object>{instance}</object>'
         (tmp_path / 'image.xml').write_text(f'<annotation>{text}</annotation>')
         return problems()
 
@@ -174,7 +177,13 @@ def test_voc_files(image: Path, tmp_path: Path) -> None:
         assert found(box) == [(level, kind)]
     other = 'the annotation file has another size than the image'
     assert found('1 1 50 50', '<width>60</width><height>90</height>') == [('warning', other)]
-    assert found('1 1 50 50', '<width>x</width>') == [('error', '<size> has no whole width and height')]
+    for wrong in ('<width>x</width>', '<width>90.0</width><height>60.0</height>'):  # mmdet calls int() on the text
+        assert found('1 1 50 50', wrong) == [('error', '<size> has no whole width and height')]
+    assert ('error', '<difficult> is not a whole number') in found('1 1 50 50', difficult='Unspecified')
+    assert found('1 1 50 50', difficult='1') == [('error', 'no annotation is of one of the classes')]
+    (tmp_path / 'image.jpg').rename(tmp_path / 'image.png')
+    assert found('1 1 50 50') == [('error', 'XMLDataset reads .jpg files only')]
+    (tmp_path / 'image.png').rename(tmp_path / 'image.jpg')
     (tmp_path / 'image.xml').write_text('<annotation>')
     assert problems() == [('error', 'the annotation file cannot be read')]
     (tmp_path / 'image.xml').unlink()

@@ -1,6 +1,8 @@
 """tools/check_data.py: good data passes, and problems are named by file and record; training stops at the first."""
 
 import json
+import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +29,21 @@ def test_bad_annotations_and_images_are_named(tool, shapes: Path, tmp_path: Path
     path = fill_in(tmp_path / 'detection.py', 'detection', root, classes=CLASSES)
     assert check(load_config(str(path), {})).summary().endswith('2 annotation files, 12 images: 0 errors, 0 warnings')
     content = json.loads((root / 'train.json').read_text())
+    boxes = Counter(a['category_id'] for a in content['annotations'])
+    wheel = next(c['id'] for c in content['categories'] if c['name'] == 'wheel')
+    done = tool('check_data.py', path, '--only', 'train', '--json', 'good.json')
+    assert re.search(rf'^wheel +\d+ +{boxes[wheel]} +[\d.]+ x [\d.]+ +[\d.]+ x [\d.]+$', done.stdout, re.MULTILINE)
+    assert re.search(r'^window \(no class\) +\d+', done.stdout, re.MULTILINE)
+    counts = json.loads((tmp_path / 'good.json').read_text())['counts']['train_dataloader']
+    assert (counts['wheel']['boxes'], counts['window']['is_class']) == (boxes[wheel], False)
+    for annotation in content['annotations']:
+        del annotation['iscrowd']
+    (root / 'train.json').write_text(json.dumps(content))
+    done = tool('check_data.py', path, '--only', 'train', '--fix', 'new.json')
+    assert f'{len(content["annotations"]):>7}  annotation: iscrowd=0 added' in done.stdout
+    assert f"set train_dataloader.dataset.ann_file to '{tmp_path / 'new.json'}'" in done.stdout
+    assert 'the file exists' in tool('check_data.py', path, '--only', 'train', '--fix', 'new.json', ok=False).stderr
+    content = json.loads((tmp_path / 'new.json').read_text())
     content['annotations'][0]['bbox'][2] = 'wide'
     content['images'][1]['width'] = 300
     (root / 'train.json').write_text(json.dumps(content))

@@ -1,15 +1,19 @@
 """What is wrong with data and config, before a training starts."""
 
 from .check import check
+from .counts import ClassCounts
 from .datasets import LOADERS, trains_masks
 from .model import check_model, decay_warning, warmup_warning
 from .options import check_options
 from .problem import Problem, Report
+from .repair import Repair, repair_file
 from .types import bases, find_type, registered_name
 
 __all__ = [
     'LOADERS',
+    'ClassCounts',
     'Problem',
+    'Repair',
     'Report',
     'bases',
     'check',
@@ -18,6 +22,7 @@ __all__ = [
     'decay_warning',
     'find_type',
     'registered_name',
+    'repair_file',
     'trains_masks',
     'warmup_warning',
 ]

@@ -4,7 +4,6 @@ import math
 import os
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,8 +15,9 @@ from mmengine.logging import print_log
 
 from ..errors import first_line
 from .channels import check_channels
+from .classes import check_counts
 from .coco import check_coco, is_coco
-from .datasets import LOADERS, Data, Job, leaf_datasets, listed
+from .datasets import LOADERS, Data, Job, leaf_datasets
 from .directories import First, check_classification
 from .images import is_missing
 from .masks import check_segmentation
@@ -54,7 +54,7 @@ def check(
     report += [*check_old_keys(config, loaders), *check_schedule(config, loaders)]
     jobs: list[Job] = []
     seen: list[dict[str, Any]] = []
-    training: list[Data] = []
+    counted: dict[str, list[Data]] = {}
     for loader in loaders:
         leaves = list(leaf_datasets((config.get(loader) or {}).get('dataset')))
         for settings in leaves:
@@ -69,11 +69,12 @@ def check(
                 continue
             step = max(1, min(100, len(found) // _QUICK_FILES)) if quick else 1
             jobs += found[::step]
-            data.is_counted &= step == 1
-            training += [data] if data.is_train else []
+            data.is_counted &= step == 1 or is_coco(data)  # whose annotation file is read as a whole
+            counted.setdefault(loader, []).append(data)
     is_whole = _run(jobs, report, progress, workers, deadline)
-    if training and is_whole and all(data.is_counted for data in training):
-        _check_counts(training)
+    for group in counted.values():
+        if all(data.is_counted and (is_whole or is_coco(data)) for data in group):
+            check_counts(group)
     report.sort()
     return report
 
@@ -117,15 +118,3 @@ def _run(jobs: Sequence[Job], report: Report, progress: Progress | None, workers
                 progress(number, len(jobs))
     report.checked['images'] += done
     return done == len(jobs)
-
-
-def _check_counts(group: Sequence[Data]) -> None:
-    """Find classes that no dataset of the training has."""
-    data, classes = group[0], list(dict.fromkeys(name for data in group for name in data.classes))
-    counts = sum((data.counts for data in group), Counter[str]())
-    never = [name for name in classes if not counts[name]]
-    detail = f'{listed(never)}; found {dict(counts.most_common(20))}'
-    if 0 < len(never) < len(classes):
-        data.warning('classes that never occur', detail=detail)
-    elif never and not any(problem.loader == data.loader for problem in data.report.errors):  # which say why
-        data.error('no annotation is of one of the classes', detail=detail)

@@ -1,7 +1,6 @@
 """What a config says about its datasets and heads."""
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, TRANSFORMS, Registry
 
 from .._nested import walk
+from .counts import ClassCounts
 from .problem import Problem, Report
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -42,7 +42,7 @@ class Data:
     quick: bool = False
     is_part: bool = False  # other datasets of the loader may have the classes that this one lacks
     is_counted: bool = True  # all files are read, and say how often each class was found
-    counts: Counter[str] = field(default_factory=Counter)
+    causes: dict[str, str] = field(default_factory=dict)  # why a class never occurs
 
     def error(self, kind: str, file: object = '', record: str = '', detail: str = '') -> None:
         self.report.append(Problem('error', self.loader, kind, str(file), record, detail))
@@ -82,6 +82,11 @@ class Data:
     def classes(self) -> tuple[str, ...]:
         """Names of ``metainfo`` or, without it, of the type of the dataset."""
         return tuple(self.dataset.metainfo.get('classes') or ())
+
+    @cached_property
+    def counts(self) -> ClassCounts:
+        """How often each class occurs in what the dataset gives."""
+        return ClassCounts(self.classes)
 
     @property
     def is_local(self) -> bool:

@@ -70,17 +70,20 @@ def _check_pair(data: Data, heads: _Heads, image: Path, mask: str | None) -> Non
             is_scaled = data.is_train and abs(size[0] * shown[1] - size[1] * shown[0]) < max(*size, *shown)
             detail = f'{size[0]} x {size[1]}, the image is {shown[0]} x {shown[1]}'
             (data.warning if is_scaled else data.error)('the mask has another size than the image', mask, '', detail)
-        _check_values(data, heads, mask, np.unique(values.astype(np.uint8)).tolist())
+        found, pixels = np.unique(values.astype(np.uint8), return_counts=True)
+        _check_values(data, heads, mask, dict(zip(found.tolist(), pixels.tolist(), strict=True)))
 
 
-def _check_values(data: Data, heads: _Heads, mask: str, values: list[int]) -> None:
-    """Compare the labels that training gets with the classes and the heads."""
+def _check_values(data: Data, heads: _Heads, mask: str, values: dict[int, int]) -> None:
+    """Compare the labels that training gets, and the number of pixels of each value, with the classes and the heads."""
     zero, label_map = data.dataset.reduce_zero_label, data.dataset.label_map or {}
     labels = {value: (255 if value in (0, 255) else value - 1) if zero else value for value in values}
     labels = {value: label_map.get(label, label) for value, label in labels.items()}
     ignored = {255, data.dataset.ignore_index, *(label for _, label in heads.values())}
     found = {label for label in labels.values() if label < len(data.classes) and label not in ignored}
-    data.counts.update(data.classes[label] for label in found)
+    for value, label in labels.items():
+        if label in found:
+            data.counts.add_pixels(data.classes[label], mask, values[value])
     if wrong := [value for value, label in labels.items() if label not in found | ignored]:
         expected = f'{int(zero)} to {len(label_map or data.classes) - (not zero)}'
         detail = f'{wrong[:10]}; expected {expected} for the classes {listed(data.classes)}'

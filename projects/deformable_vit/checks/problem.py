@@ -4,6 +4,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
+from .counts import ClassCounts
+
 
 @dataclass(frozen=True, order=True)
 class Problem:
@@ -31,11 +33,17 @@ class Problem:
 
 
 class Report(list[Problem]):
-    """The problems that were found, errors first, and ``checked``: how many files, by what they are."""
+    """The problems that were found, errors first.
+
+    Attributes:
+        checked: How many files, by what they are.
+        counts: By loader, how often each class occurs, where all of its files have been read.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.checked: Counter[str] = Counter()
+        self.counts: dict[str, ClassCounts] = {}
 
     @property
     def errors(self) -> list[Problem]:

@@ -28,24 +28,49 @@ def _check(data: Data, file: Path, image: Path) -> None:
     except (OSError, ElementTree.ParseError, ValueError) as error:
         data.error('the annotation file cannot be read', file, '', ' '.join(str(error).split()))
         return
-    size = _values(root.find('size'), 'width', 'height')
-    if root.find('size') is not None and (size is None or not all(value.is_integer() for value in size)):
-        data.error('<size> has no whole width and height', file)
-    check_image(data, image, (size[0], size[1]) if size else None, str(file))
+    size, node = None, root.find('size')
+    if node is not None:
+        size = _values(node, 'width', 'height')
+        if size is None or not all((node.findtext(key) or '').strip().isdigit() for key in ('width', 'height')):
+            data.error('<size> has no whole width and height', file)
+    others = [] if image.exists() else sorted(image.parent.glob(f'{_escaped(image.stem)}.*'))
+    if others:
+        data.error(f'{data.type.__name__} reads .jpg files only', others[0], '', f'{image.name} does not exist')
+    else:
+        check_image(data, image, (size[0], size[1]) if size else None, str(file))
     for i, instance in enumerate(root.findall('object')):
-        record, name = f'object {i}', instance.findtext('name')
-        if name not in data.classes:  # mmdet leaves it out
-            continue
-        data.counts[str(name)] += 1
-        box = _values(instance.find('bndbox'), 'xmin', 'ymin', 'xmax', 'ymax')
-        if box is None:
-            data.error('a box is not four finite numbers', file, record)
-        elif box[2] < box[0] or box[3] < box[1]:
-            data.error('an inverted box: a maximum is below its minimum', file, record, f'{box}')
-        elif max(box) <= 1 and min(box[2:]) < 1 and size and max(size) > 2:
-            data.error('the box is normalized (0 to 1); VOC has pixels', file, record, f'{box}')
-        elif size and (box[2] > size[0] + 2 or box[3] > size[1] + 2 or min(box) < -2):
+        _check_object(data, file, f'object {i}', instance, size)
+
+
+def _check_object(data: Data, file: Path, record: str, instance: ElementTree.Element, size: list[float] | None) -> None:
+    """Follow mmdet's ``XMLDataset._parse_instance_info`` for an object in an image of (width, height)."""
+    name = instance.findtext('name')
+    box = _values(instance.find('bndbox'), 'xmin', 'ymin', 'xmax', 'ymax')
+    width, height = (box[2] - box[0], box[3] - box[1]) if box else (0.0, 0.0)
+    if name not in data.counts.classes:  # mmdet leaves it out
+        data.counts.add_box(str(name), file, width, height)
+        return
+    difficult = instance.findtext('difficult', '0')
+    if not difficult.strip().isdigit():
+        data.error('<difficult> is not a whole number', file, record, repr(difficult))
+    elif int(difficult):
+        data.causes.setdefault(str(name), 'all of its boxes are difficult or too small, which trains nothing')
+    if box is None:
+        data.error('a box is not four finite numbers', file, record)
+    elif width < 0 or height < 0:
+        data.error('an inverted box: a maximum is below its minimum', file, record, f'{box}')
+    elif max(box) <= 1 and min(box[2:]) < 1 and size and max(size) > 2:
+        data.error('the box is normalized (0 to 1); VOC has pixels', file, record, f'{box}')
+    else:
+        if size and (box[2] > size[0] + 2 or box[3] > size[1] + 2 or min(box) < -2):
             data.warning('a box leaves its image', file, record, f'{box} in {size[0]:g} x {size[1]:g}')
+        if not difficult.strip().strip('0'):
+            data.counts.add_box(str(name), file, width, height)
+
+
+def _escaped(stem: str) -> str:
+    """Return a pattern of :mod:`fnmatch` for a name."""
+    return ''.join(f'[{letter}]' if letter in '*?[' else letter for letter in stem)
 
 
 def _values(node: ElementTree.Element | None, *names: str) -> list[float] | None:
