@@ -16,22 +16,36 @@ from deformable_vit.checks.datasets import Data, check_heads, leaf_datasets
 PACKAGES = dict(mmdet=mmdet, mmseg=mmseg, mmpretrain=mmpretrain)
 # Region proposals by FCOS and by guided anchors, masks for all classes, stuff, point, grid and IoU heads, prototypes,
 # queries, teachers and text; several heads, boundary heads, point refinement and queries; one and several stages.
-CONFIGS = """
-    mmdet/rpn/rpn_r50_fpn_1x_coco.py mmdet/fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py
-    mmdet/guided_anchoring/ga-faster-rcnn_r50-caffe_fpn_1x_coco.py mmdet/cascade_rpn/cascade-rpn_faster-rcnn_r50-caffe_fpn_1x_coco.py
-    mmdet/centernet/centernet-update_r50-caffe_fpn_ms-1x_coco.py mmdet/faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py
-    mmdet/cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py
-    mmdet/htc/htc_r50_fpn_1x_coco.py mmdet/scnet/scnet_r50_fpn_1x_coco.py mmdet/point_rend/point-rend_r50-caffe_fpn_ms-1x_coco.py
-    mmdet/ms_rcnn/ms-rcnn_r50-caffe_fpn_1x_coco.py mmdet/grid_rcnn/grid-rcnn_r50_fpn_gn-head_2x_coco.py
-    mmdet/yolact/yolact_r50_1xb8-55e_coco.py mmdet/solov2/solov2_r50_fpn_1x_coco.py mmdet/detr/detr_r50_8xb2-150e_coco.py
-    mmdet/mask2former/mask2former_r50_8xb2-lsj-50e_coco.py mmdet/soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py
-    mmdet/ld/ld_r18-gflv1-r101_fpn_1x_coco.py mmdet/glip/glip_atss_swin-t_a_fpn_dyhead_pretrain_obj365.py
-    mmseg/stdc/stdc1_4xb12-80k_cityscapes-512x1024.py mmseg/point_rend/pointrend_r50_4xb2-80k_cityscapes-512x1024.py
-    mmseg/ocrnet/ocrnet_hr18_4xb2-40k_cityscapes-512x1024.py mmseg/maskformer/maskformer_r50-d32_8xb2-160k_ade20k-512x512.py
-    mmseg/mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py mmseg/pidnet/pidnet-s_2xb6-120k_1024x1024-cityscapes.py
-    mmseg/unet/unet-s5-d16_fcn_4xb4-40k_drive-64x64.py mmpretrain/resnet/resnet50_8xb32_in1k.py
-    mmpretrain/swin_transformer/swin-tiny_16xb64_in1k.py
-""".split()
+CONFIGS = [
+    'mmdet/rpn/rpn_r50_fpn_1x_coco.py',
+    'mmdet/fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+    'mmdet/guided_anchoring/ga-faster-rcnn_r50-caffe_fpn_1x_coco.py',
+    'mmdet/cascade_rpn/cascade-rpn_faster-rcnn_r50-caffe_fpn_1x_coco.py',
+    'mmdet/centernet/centernet-update_r50-caffe_fpn_ms-1x_coco.py',
+    'mmdet/faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+    'mmdet/cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py',
+    'mmdet/htc/htc_r50_fpn_1x_coco.py',
+    'mmdet/scnet/scnet_r50_fpn_1x_coco.py',
+    'mmdet/point_rend/point-rend_r50-caffe_fpn_ms-1x_coco.py',
+    'mmdet/ms_rcnn/ms-rcnn_r50-caffe_fpn_1x_coco.py',
+    'mmdet/grid_rcnn/grid-rcnn_r50_fpn_gn-head_2x_coco.py',
+    'mmdet/yolact/yolact_r50_1xb8-55e_coco.py',
+    'mmdet/solov2/solov2_r50_fpn_1x_coco.py',
+    'mmdet/detr/detr_r50_8xb2-150e_coco.py',
+    'mmdet/mask2former/mask2former_r50_8xb2-lsj-50e_coco.py',
+    'mmdet/soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py',
+    'mmdet/ld/ld_r18-gflv1-r101_fpn_1x_coco.py',
+    'mmdet/glip/glip_atss_swin-t_a_fpn_dyhead_pretrain_obj365.py',
+    'mmseg/stdc/stdc1_4xb12-80k_cityscapes-512x1024.py',
+    'mmseg/point_rend/pointrend_r50_4xb2-80k_cityscapes-512x1024.py',
+    'mmseg/ocrnet/ocrnet_hr18_4xb2-40k_cityscapes-512x1024.py',
+    'mmseg/maskformer/maskformer_r50-d32_8xb2-160k_ade20k-512x512.py',
+    'mmseg/mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py',
+    'mmseg/pidnet/pidnet-s_2xb6-120k_1024x1024-cityscapes.py',
+    'mmseg/unet/unet-s5-d16_fcn_4xb4-40k_drive-64x64.py',
+    'mmpretrain/resnet/resnet50_8xb32_in1k.py',
+    'mmpretrain/swin_transformer/swin-tiny_16xb64_in1k.py',
+]
 
 
 @pytest.mark.parametrize('name', CONFIGS)
