@@ -42,7 +42,7 @@ CONFIGS = [
     'mmseg/maskformer/maskformer_r50-d32_8xb2-160k_ade20k-512x512.py',
     'mmseg/mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py',
     'mmseg/pidnet/pidnet-s_2xb6-120k_1024x1024-cityscapes.py',
-    'mmseg/unet/unet-s5-d16_fcn_4xb4-40k_drive-64x64.py',
+    'mmseg/unet/unet-s5-d16_fcn_4xb4-160k_cityscapes-512x1024.py',
     'mmpretrain/resnet/resnet50_8xb32_in1k.py',
     'mmpretrain/swin_transformer/swin-tiny_16xb64_in1k.py',
 ]

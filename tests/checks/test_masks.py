@@ -213,6 +213,8 @@ def test_lists_of_files(write: Callable[..., Config], tmp_path: Path) -> None:
     config.train_dataloader.dataset.type = 'PascalVOCDataset'  # which asserts that the file exists
     config.train_dataloader.dataset.ann_file = 'gone.txt'
     assert found(config) == [('error', 'the annotation file does not exist')]
+    config.train_dataloader.dataset.update(type='DRIVEDataset', ann_file='', metainfo=None, data_root='gone')
+    assert found(config) == [('error', 'the directory does not exist; set data_root and data_prefix')]
 
 
 def test_links_are_followed_as_mmengine_does(write: Callable[..., Config], tmp_path: Path) -> None:

@@ -65,9 +65,7 @@ def check(
             try:
                 found = list(_jobs(data, first))
             except Exception as error:  # settings of any form, which mmengine refuses by itself
-                file = Path(settings.get('data_root') or '', settings.get('ann_file') or '').expanduser()
-                # Some types of mmseg only assert that it exists.
-                if not settings.get('ann_file') or not is_missing(data, file, 'annotation file'):
+                if not _has_missing_path(data):
                     data.warning('the dataset cannot be checked', detail=first_line(error))
                 continue
             step = max(1, min(100, len(found) // _QUICK_FILES)) if quick else 1
@@ -85,6 +83,19 @@ def check(
             check_counts(group)
     report.sort()
     return report
+
+
+def _has_missing_path(data: Data) -> bool:
+    """Report a path of a dataset's settings that does not exist; some types of mmseg only assert that it does."""
+    root, file = Path(data.settings.get('data_root') or ''), data.settings.get('ann_file')
+    if isinstance(file, str) and file and is_missing(data, root / file, 'annotation file'):
+        return True
+    prefix = data.settings.get('data_prefix')
+    for directory in prefix.values() if isinstance(prefix, dict) else ():
+        if isinstance(directory, str) and not (root / directory).is_dir():
+            data.error('the directory does not exist; set data_root and data_prefix', root / directory)
+            return True
+    return False
 
 
 def _dataset(config: Config, loader: str) -> Any:

@@ -62,9 +62,9 @@ def _check_left_out(data: Data, pairs: Sequence[dict[str, Any]]) -> None:
         has = f'files there end with {_suffixes(names)}' if names else 'the directory has no files'
         data.error('the dataset reads no image', images, '', f'img_suffix is {suffix!r}; {has}')
         return
-    stems = {name[: -len(suffix)] for name in names if name.endswith(suffix)}
+    stems = {name.removesuffix(suffix) for name in names if name.endswith(suffix)}
     found = list_dir_or_file(masks, list_dir=False, suffix=mask_suffix, recursive=True) if masks else ()
-    mask_of = {name[: -len(mask_suffix)]: os.path.join(masks, name) for name in found}
+    mask_of = {name.removesuffix(mask_suffix): os.path.join(masks, name) for name in found}
     others, left = {*mask_of.values()}, dict[str, str]()
     for name in names:
         start, end = os.path.splitext(name)
