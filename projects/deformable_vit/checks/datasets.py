@@ -122,9 +122,10 @@ class Data:
         if path.with_suffix('').is_file():
             return [path.stem]
         if path.parent not in self._names:
-            found = self._names[path.parent] = defaultdict(list)
+            found = defaultdict(list)
             for name in sorted(os.listdir(path.parent)) if path.parent.is_dir() else ():
                 found[Path(name).stem.lower()].append(name)
+            self._names[path.parent] = found
         return self._names[path.parent].get(path.stem.lower(), [])
 
     def evaluators(self) -> list[dict[str, Any]]:
