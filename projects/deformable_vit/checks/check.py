@@ -65,7 +65,7 @@ def check(
             try:
                 found = list(_jobs(data, first))
             except Exception as error:  # settings of any form, which mmengine refuses by itself
-                if not data.is_local or not _has_missing_path(data):
+                if not (data.is_local and data.base('mmseg.BaseSegDataset') and _has_missing_path(data)):
                     data.warning('the dataset cannot be checked', detail=first_line(error))
                 continue
             step = max(1, min(100, len(found) // _QUICK_FILES)) if quick else 1
