@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import mmcv
 import numpy as np
 import pytest
 from mmengine.config import Config
@@ -70,12 +71,51 @@ def test_another_size_than_the_record(image: Path, tmp_path: Path) -> None:
     assert kinds(turned, (90, 60), imdecode_backend='turbojpeg') == []
 
 
+def test_orientation_is_what_the_backend_makes_of_it(image: Path, tmp_path: Path) -> None:
+    """Pillow turns a TIFF when it opens it, and OpenCV reads it turned whatever the flag is."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for suffix in ('png', 'tif', 'webp'):
+        path = tmp_path / f'turned.{suffix}'
+        Image.open(image).save(path, exif=exif)
+        for color in ('color', 'grayscale', 'unchanged', 'color_ignore_orientation'):
+            for backend in ('cv2', 'pillow'):
+                height, width = mmcv.imread(path, color, backend=backend).shape[:2]
+                for decode in (True, False):
+                    load = dict(color_type=color, imdecode_backend=backend, decode=decode)
+                    assert kinds(path, (width, height), **load) == []
+                    assert kinds(path, (height, width), **load) == [
+                        'the annotation file has another size than the image'
+                    ]
+
+
+def test_an_image_that_is_missing_has_a_hint(image: Path, tmp_path: Path) -> None:
+    (problem,) = found_in(tmp_path / 'image.JPG')
+    assert problem.detail == 'image.jpg exists'
+    (tmp_path / 'link.jpg').symlink_to('gone.jpg')
+    (problem,) = found_in(tmp_path / 'link.jpg')
+    assert problem.detail == 'a link to gone.jpg'
+
+
+def test_another_loader_may_read_other_files(image: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / 'bands.npy', np.ones((6, 9, 7)))
+    cut = tmp_path / 'cut.tif'
+    Image.open(image).save(cut)
+    cut.write_bytes(cut.read_bytes()[:-5000])
+    settings = dict(type='BaseSegDataset', pipeline=[dict(type='LoadSingleRSImageFromFile')])
+    data = Data(settings, 'train_dataloader', Config(dict(default_scope='mmseg')), Report())
+    for path in (tmp_path / 'bands.npy', cut):
+        check_image(data, path)
+    assert data.report == []
+
+
 def test_images_that_opencv_reads(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = np.ones((6, 9, 3), np.float32)
     for suffix in ('hdr', 'tif'):
         cv2.imwrite(str(tmp_path / f'x.{suffix}'), pixels)
     assert [kinds(tmp_path / 'x.hdr', decode=decode) for decode in (True, False)] == [[], []]
-    assert kinds(tmp_path / 'x.tif', decode=False) == []
+    assert kinds(tmp_path / 'x.tif') == ['not an image file']  # of 32 bits, which only 'unchanged' reads
+    assert kinds(tmp_path / 'x.tif', color_type='unchanged') == []
     Image.open(image).save(tmp_path / 'x.png', format='JPEG')  # read by its content
     assert kinds(tmp_path / 'x.png') == []
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 1000)  # Pillow raises at twice as many
@@ -90,7 +130,8 @@ def mask_problems(
     file = root / 'masks' / 'image.png'
     file.write_bytes(array) if isinstance(array, bytes) else Image.fromarray(array).save(file)
     settings = dict(type='BaseSegDataset', data_root=str(root), data_prefix=dict(img_path='.', seg_map_path='masks'))
-    settings |= dict(metainfo=dict(classes=('a', 'b', 'c')), pipeline=[dict(type='LoadImageFromFile')]) | dataset
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
+    settings |= dict(metainfo=dict(classes=('a', 'b', 'c')), pipeline=pipeline) | dataset
     model = dict(decode_head=dict(num_classes=3) | (head or {}))
     config = Config({f'{loader}_dataloader': dict(dataset=settings), 'default_scope': 'mmseg', 'model': model})
     return [(p.level, p.kind) for p in check(config)]
@@ -100,7 +141,8 @@ def test_label_maps(image: Path, tmp_path: Path) -> None:
     good = np.repeat(np.arange(3, dtype=np.uint8), 30)[None].repeat(60, 0)
     wrong = ('warning', 'the mask has values of no class')
     fatal = ('error', 'the mask has values that the head cannot learn')
-    size, bits = 'the mask has another size than the image', 'the mask has more than 8 bits, which mmseg cuts off'
+    size = 'the mask has another size than the image'
+    bits = 'the mask has values that are not of 8 bits, which mmseg cuts off'
     never = ('warning', 'classes that never occur')
     assert mask_problems(tmp_path, good) == []
     assert mask_problems(tmp_path, good.astype(np.uint16)) == []
@@ -113,10 +155,11 @@ def test_label_maps(image: Path, tmp_path: Path) -> None:
     assert mask_problems(tmp_path, good.T.copy()) == [('error', size)]
     assert mask_problems(tmp_path, good[::2, ::2].copy()) == [('warning', size)]  # Resize makes them the same
     assert mask_problems(tmp_path, good[::2, ::2].copy(), loader='val') == [('error', size)]
-    nothing = ('error', 'no annotation is of one of the classes')
-    assert mask_problems(tmp_path, good * 0 + 255) == [nothing]
-    assert mask_problems(tmp_path, (good > 0) * np.uint8(255)) == [never]
-    assert mask_problems(tmp_path, good + 1) == [fatal, never, wrong]
+    only = ('error', 'the masks have 255, which is ignored, and no more than one other value')
+    assert mask_problems(tmp_path, good * 0 + 255) == [only]
+    assert mask_problems(tmp_path, (good > 0) * np.uint8(255)) == [only, never]
+    from_one = ('warning', 'the masks count classes from 1')
+    assert mask_problems(tmp_path, good + 1) == [fatal, never, wrong, from_one]
     assert mask_problems(tmp_path, b'x') == [('error', 'the mask is truncated or broken')]
     # A head ignores the value that it is told; a spare output and a sigmoid take any.
     ignored = np.where(good == 0, 250, good).astype(np.uint8)
@@ -125,9 +168,10 @@ def test_label_maps(image: Path, tmp_path: Path) -> None:
     assert mask_problems(tmp_path, good + 1, dict(num_classes=4))[1:] == [
         ('warning', 'model.decode_head.num_classes is 4'),
         wrong,
+        from_one,
     ]
     sigmoid = dict(loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True))
-    assert mask_problems(tmp_path, good + 1, sigmoid) == [never, wrong]
+    assert mask_problems(tmp_path, good + 1, sigmoid) == [never, wrong, from_one]
     assert mask_problems(tmp_path, good + 1, reduce_zero_label=True) == []
 
 
@@ -138,9 +182,13 @@ def test_files_of_segmentation_datasets(image: Path, tmp_path: Path) -> None:
     assert [level for level, _ in mask_problems(tmp_path, mask)] == ['warning']
     Image.open(image).save(tmp_path / 'third.jpg')
     Image.fromarray(mask).save(tmp_path / 'masks' / 'second.png')
-    assert mask_problems(tmp_path, mask)[::2] == [missing, ('warning', 'the mask has no image')]
+    found = mask_problems(tmp_path, mask)
+    assert (found[0], found[2:]) == (
+        missing,
+        [('warning', 'images are left out'), ('warning', 'the mask has no image')],
+    )
     ((level, kind),) = mask_problems(tmp_path, mask, img_suffix='.gif', data_prefix=dict(img_path='.'))
-    assert (level, kind) == ('error', "no file ends with '.gif'; set data_root, data_prefix and img_suffix")
+    assert (level, kind) == ('error', 'the dataset reads no image')
     assert mask_problems(tmp_path, mask, data_prefix=dict(img_path='gone')) == [
         ('error', 'the directory does not exist; set data_root and data_prefix')
     ]
@@ -248,6 +296,58 @@ def test_numbers_and_names_of_directories(root: Path) -> None:
     (line, _) = lines(classifier(root, metainfo=dict(classes=('b', 'a', 'c'))))
     assert "metainfo.classes are not in alphabetical order (('b', 'a', 'c')" in line
     assert 'the directory does not exist' in lines(classifier(root / 'gone'))[0]
+
+
+def test_directories_that_are_not_read(root: Path, image: Path) -> None:
+    for part in ('train', 'val'):
+        for name in ('b', 'c'):
+            Image.open(image).save(root / part / name / '2.webp')
+        (root / part / 'c' / '1.JPG').unlink()
+        (root / part / 'c' / 'notes.txt').touch()
+    config = classifier(root)
+    del config.val_dataloader
+    never, left = check(config)
+    assert (left.kind, never.kind) == ('images are left out', 'classes that never occur')
+    assert left.detail.startswith("2 of 4 are '.webp' (2)")
+    assert "'c': the directory has '.webp' (1)" in never.detail
+    quick = check(config, quick=True)
+    assert [p.kind for p in quick] == ['classes without images', 'images are left out']
+    config.train_dataloader.dataset.extensions = ('.jpg', '.webp')
+    report = check(config)
+    assert list(report) == []
+    numbers = {name: row.images for name, row in report.counts['train_dataloader'].items()}
+    assert numbers == dict(a=1, b=2, c=1)
+    config.train_dataloader.dataset.extensions = ('.gif',)
+    (problem,) = check(config)
+    assert (problem.level, problem.kind) == ('error', 'the dataset reads no image')
+    assert "'.jpg' (2), '.webp' (2)" in problem.detail
+
+
+def test_classes_of_another_number_than_the_directories(root: Path) -> None:
+    found = lines(classifier(root, metainfo=dict(classes=('a', 'b'))))
+    assert sum('each class needs a directory' in line for line in found) == 2  # as mmpretrain asserts
+    for part in ('train', 'val'):
+        (root / part / '.ipynb_checkpoints').mkdir()
+    (line, *_) = [line for line in lines(classifier(root, classes=4), 'warning') if 'hidden' in line]
+    assert "'.ipynb_checkpoints'" in line
+
+
+def test_images_without_directories(root: Path, image: Path) -> None:
+    (root / 'flat').mkdir()
+    Image.open(image).save(root / 'flat' / '1.jpg')
+    config = classifier(root)
+    config.train_dataloader.dataset.data_prefix = 'flat'
+    (problem,) = check(config, loaders=('train_dataloader',))
+    assert (problem.level, problem.kind) == ('error', 'no directory of a class')
+
+
+def test_images_without_labels(root: Path) -> None:
+    config = classifier(root, with_label=False)
+    report = check(config)
+    assert (list(report), report.checked['images']) == ([], 6)
+    (root / 'list.txt').write_text('a/1.JPG\nb/2.JPG\n')
+    config.train_dataloader.dataset.ann_file = 'list.txt'
+    assert ['train/b/2.JPG' in line for line in lines(config)] == [True]
 
 
 def test_files_of_labels(root: Path) -> None:

@@ -19,7 +19,7 @@ from .classes import check_counts
 from .coco import check_coco, is_coco
 from .datasets import LOADERS, Data, Job, leaf_datasets
 from .directories import First, check_classification
-from .images import is_missing
+from .images import check_readers, is_missing
 from .masks import check_segmentation
 from .old_keys import check_old_keys
 from .problem import Problem, Report
@@ -53,30 +53,55 @@ def check(
     report += check_channels(config)
     report += [*check_old_keys(config, loaders), *check_schedule(config, loaders)]
     jobs: list[Job] = []
-    seen: list[dict[str, Any]] = []
+    seen: set[str] = set()
     counted: dict[str, list[Data]] = {}
     for loader in loaders:
-        leaves = list(leaf_datasets((config.get(loader) or {}).get('dataset')))
+        leaves = list(leaf_datasets(_dataset(config, loader)))
         for settings in leaves:
-            if (identity := {**settings, 'pipeline': None}) in seen:  # most configs test on validation data
+            if (identity := repr({**settings, 'pipeline': None})) in seen:  # most configs test on validation data
                 continue
-            seen.append(identity)
+            seen.add(identity)
             data = Data(settings, loader, config, report, quick, len(leaves) > 1)
             try:
                 found = list(_jobs(data, first))
             except Exception as error:  # settings of any form, which mmengine refuses by itself
-                data.warning('the dataset cannot be checked', detail=first_line(error))
+                if not (data.is_local and data.base('mmseg.BaseSegDataset') and _has_missing_path(data)):
+                    data.warning('the dataset cannot be checked', detail=first_line(error))
                 continue
             step = max(1, min(100, len(found) // _QUICK_FILES)) if quick else 1
             jobs += found[::step]
-            data.is_counted &= step == 1 or is_coco(data)  # whose annotation file is read as a whole
+            # An annotation file of COCO is read as a whole.
+            data.is_counted &= bool(found) and (step == 1 or is_coco(data))
             counted.setdefault(loader, []).append(data)
     is_whole = _run(jobs, report, progress, workers, deadline)
     for group in counted.values():
-        if all(data.is_counted and (is_whole or is_coco(data)) for data in group):
+        for data in group:
+            data.is_counted &= is_whole or is_coco(data)
+            for check_all in data.at_end:
+                check_all()
+        if all(data.is_counted for data in group):
             check_counts(group)
     report.sort()
     return report
+
+
+def _has_missing_path(data: Data) -> bool:
+    """Report a path of a dataset's settings that does not exist; some types of mmseg only assert that it does."""
+    root, file = Path(data.settings.get('data_root') or ''), data.settings.get('ann_file')
+    if isinstance(file, str) and file and is_missing(data, root / file, 'annotation file'):
+        return True
+    prefix = data.settings.get('data_prefix')
+    for directory in prefix.values() if isinstance(prefix, dict) else ():
+        if isinstance(directory, str) and not (root / directory).is_dir():
+            data.error('the directory does not exist; set data_root and data_prefix', root / directory)
+            return True
+    return False
+
+
+def _dataset(config: Config, loader: str) -> Any:
+    """Return the dataset of a loader; None without one."""
+    settings = config.get(loader)
+    return settings.get('dataset') if isinstance(settings, dict) else None
 
 
 def _jobs(data: Data, first: First) -> Iterator[Job]:
@@ -91,7 +116,9 @@ def _jobs(data: Data, first: First) -> Iterator[Job]:
         kind, root = data.settings.get('type'), data.settings.get('data_root')
         print_log(f'{data.loader}: there are no checks for {getattr(kind, "__name__", kind)} in {root}')
         data.is_counted = False
-    elif not (file := data.dataset.ann_file):
+    elif not check_readers(data):
+        return
+    elif not (file := data.dataset.ann_file) or (data.base('mmseg.BaseSegDataset') and Path(file).is_dir()):
         yield from found(data)
     elif not is_missing(data, Path(file), 'annotation file'):
         data.report.checked['annotation files'] += 1

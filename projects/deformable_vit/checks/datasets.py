@@ -1,13 +1,16 @@
 """What a config says about its datasets and heads."""
 
+import os
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS, TRANSFORMS, Registry
+from mmengine.registry import DATASETS, MODELS, TRANSFORMS, Registry
 
 from .._nested import walk
 from .counts import ClassCounts
@@ -16,9 +19,9 @@ from .problem import Problem, Report
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 Job = Callable[[], object]
 # Heads whose labels are certainly those of the dataset.
-_MAIN_HEADS = re.compile(
-    r'model(\.detector)?(\.roi_head)?\.(bbox_head|mask_head|decode_head|panoptic_head|head)(\.\d+)?'
-)
+_MAIN_HEADS = re.compile(r'model(\.detector)?(\.roi_head)?\.(bbox_head|mask_head|panoptic_head|head)(\.\d+)?')
+# Heads with labels of their own: region proposals, stuff and re-identification.
+_OTHER_HEADS = re.compile(r'rpn|semantic_head|\breid\b')
 
 
 def leaf_datasets(node: Any) -> Iterator[dict[str, Any]]:
@@ -43,6 +46,8 @@ class Data:
     is_part: bool = False  # other datasets of the loader may have the classes that this one lacks
     is_counted: bool = True  # all files are read, and say how often each class was found
     causes: dict[str, str] = field(default_factory=dict)  # why a class never occurs
+    at_end: list[Callable[[], object]] = field(default_factory=list)  # called after all jobs
+    _names: dict[Path, dict[str, list[str]]] = field(default_factory=dict)
 
     def error(self, kind: str, file: object = '', record: str = '', detail: str = '') -> None:
         self.report.append(Problem('error', self.loader, kind, str(file), record, detail))
@@ -97,14 +102,31 @@ class Data:
 
     def step(self, name: str) -> dict[str, Any]:
         """Return the first transform of the pipeline whose type has a name, or an empty dict."""
-        steps = [step for step in self.settings.get('pipeline') or () if isinstance(step, dict)]
+        steps = [node for _, node in walk(self.settings.get('pipeline') or (), '') if isinstance(node, dict)]
         return next((s for s in steps if name == str(getattr(k := s.get('type'), '__name__', k)).split('.')[-1]), {})
+
+    def is_own(self, registry: Registry, kind: Any) -> bool:
+        """Return whether a type is a class of neither OpenMMLab nor this package: it may do anything."""
+        found = self._class(registry, kind)
+        return found is not None and not str(getattr(found, '__module__', '')).startswith(('mm', 'deformable_vit.'))
 
     @cached_property
     def has_own_steps(self) -> bool:
         """Whether a transform of the pipeline is not one of OpenMMLab, and may do anything with annotations."""
-        kinds = [self._class(TRANSFORMS, step['type']) for step in self.settings.get('pipeline') or ()]
-        return any(not getattr(kind, '__module__', '').startswith('mm') for kind in kinds)
+        steps = self.settings.get('pipeline') or ()
+        kinds = [node.get('type') for _, node in walk(steps, '') if isinstance(node, dict)]
+        return any(self.is_own(TRANSFORMS, k) for k in kinds) or not all(isinstance(step, dict) for step in steps)
+
+    def names_like(self, path: Path) -> list[str]:
+        """Return the names of files beside one that does not exist, which have its name but for the suffix or case."""
+        if path.with_suffix('').is_file():
+            return [path.stem]
+        if path.parent not in self._names:
+            found = defaultdict(list)
+            for name in sorted(os.listdir(path.parent)) if path.parent.is_dir() else ():
+                found[Path(name).stem.lower()].append(name)
+            self._names[path.parent] = found
+        return self._names[path.parent].get(path.stem.lower(), [])
 
     def evaluators(self) -> list[dict[str, Any]]:
         found = None if self.is_train else self.config.get(self.loader.replace('dataloader', 'evaluator'))
@@ -124,7 +146,7 @@ def numbers_of_classes(model: Any) -> Iterator[tuple[str, int]]:
     heads that are the same for all classes. In mmdet's Mask2Former the key is ``num_things_classes``.
     """
     for key, node in walk(model, 'model'):
-        if not isinstance(node, dict) or node.get('class_agnostic') or re.search('rpn|semantic_head', key):
+        if not isinstance(node, dict) or 'head' not in key or node.get('class_agnostic') or _OTHER_HEADS.search(key):
             continue
         # mmdet's default of stuff classes is 53, for panoptic segmentation.
         names = ('num_classes', 'num_things_classes') if node.get('num_stuff_classes') == 0 else ('num_classes',)
@@ -136,17 +158,21 @@ def numbers_of_classes(model: Any) -> Iterator[tuple[str, int]]:
 
 def check_heads(data: Data, classes: Sequence[str]) -> None:
     """Compare the heads with the number of classes: labels above it stop training, a spare output does no harm."""
-    model = data.config.model
-    if 'language_model' in model or data.has_own_steps:
+    model = data.config.get('model') or {}
+    if data.has_own_steps or any(str(key).startswith(('language_', 'text_')) for key in model):
         return
-    # The label maps say which labels a segmentor gets; DETR's detections have every class that its head has.
-    is_detr = bool(data.evaluators()) and any(key.endswith('num_queries') for key, _ in walk(model, ''))
+    nodes, is_segmentor = dict(walk(model, 'model')), data.base('mmseg.BaseSegDataset')
+    # DETR's detections have every class that its head has.
+    is_detr = bool(data.evaluators()) and any(key.endswith('num_queries') for key in nodes)
     for key, number in numbers_of_classes(model):
-        is_main = bool(_MAIN_HEADS.fullmatch(key.rpartition('.')[0])) and data.scope != 'mmseg'
+        head = key.rpartition('.')[0]
+        if number == len(classes) or (is_segmentor and (number, len(classes)) == (1, 2)):  # one output and a sigmoid
+            continue
+        # The label maps say which labels a segmentor gets; another class may count in another way.
+        is_main = _MAIN_HEADS.fullmatch(head) and not is_segmentor and not data.is_own(MODELS, nodes[head].get('type'))
         level = data.error if is_main and (number < len(classes) or is_detr) else data.warning
-        if number != len(classes):
-            detail = f'{data.loader} has {len(classes)} classes: {listed(classes)}; set {key}={len(classes)}'
-            level(f'{key} is {number}', detail=detail)
+        detail = f'{data.loader} has {len(classes)} classes: {listed(classes)}; set {key}={len(classes)}'
+        level(f'{key} is {number}', detail=detail)
 
 
 def listed(names: Sequence[str]) -> str:
