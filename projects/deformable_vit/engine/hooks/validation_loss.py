@@ -132,11 +132,9 @@ def _computes_losses(model: Any) -> Iterator[None]:
 
 def _load_first(dataset: dict[str, Any]) -> None:
     """Move what loads to the beginning of the pipelines of a dataset, or of those within a wrapper."""
-    if 'pipeline' in dataset:
-        # Stable, so that the order is kept otherwise.
-        dataset['pipeline'] = sorted(
-            dataset['pipeline'], key=lambda step: not type_name(step['type']).startswith('Load')
-        )
+    if 'pipeline' in dataset:  # otherwise in their order
+        steps = dataset['pipeline']
+        dataset['pipeline'] = sorted(steps, key=lambda step: not type_name(step['type']).startswith('Load'))
     inner = dataset.get('datasets') or [one for one in [dataset.get('dataset')] if one]
     for one in inner:
         _load_first(one)
