@@ -44,6 +44,8 @@ def test_four_channels_of_a_segmentor(call, tool, config, shapes: Path, tmp_path
         assert code == 0, err
     # In a process of its own: mmengine keeps one visualizer of each name.
     tool('test.py', path, checkpoint, '--work-dir', work_dir, '--show-dir', tmp_path / 'shown', *options)
-    height, width = cv2.imread(str(image)).shape[:2]
-    assert {cv2.imread(str(file)).shape for file in (tmp_path / 'shown').rglob('*.png')} == {(height, 2 * width, 3)}
-    assert cv2.imread(str(tmp_path / 'out' / 'vis' / f'{image.stem}.jpg')).shape == (height, width, 3)
+    shown = {file.name.split('.')[0]: cv2.imread(str(file)).shape for file in (tmp_path / 'shown').rglob('*.png')}
+    sizes = {file.stem: cv2.imread(str(file)).shape for file in (root / 'images' / 'validation').glob('*.png')}
+    assert shown == {f'test_{name}': (height, 2 * width, 3) for name, (height, width, _) in sizes.items()}
+    drawn = cv2.imread(str(tmp_path / 'out' / 'vis' / f'{image.stem}.jpg'))
+    assert drawn.shape == cv2.imread(str(image)).shape
