@@ -33,5 +33,6 @@ def call_in_float(layer: nn.Module, x: Tensor) -> Tensor:
         if not other:
             return cast(Tensor, layer(x))
         if is_plain(layer):  # as torch.jit.trace, which does not know functional_call, needs it
-            return F.linear(x, other.get('weight', layer.weight), other.get('bias', layer.bias))
+            plain = cast(nn.Linear, layer)
+            return F.linear(x, other.get('weight', plain.weight), other.get('bias', plain.bias))
         return functional_call(layer, other, (x,))
