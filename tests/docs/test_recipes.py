@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from few_images import shapes  # noqa: F401  fixture
-from mmengine.registry import MODELS
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, init_default_scope
 from running import ENVIRONMENT, ROOT
 from snippets import blocks, run, snippet, write_checkpoint
+from torch import nn
 
 from deformable_vit import DAT, DPT, PVT, PVTv2
 from deformable_vit.apis.config import load_config
@@ -68,6 +70,47 @@ def test_grad_cam(checkout: Path) -> None:
     model, label = names['model'], names['scores'][0].argmax()
     moved = model.head(model.neck((feature_map + 0.1 * gradient / gradient.norm(),)))[0, label]
     assert moved > names['scores'][0, label]
+
+
+def test_lora_trains_beside_every_projection_and_keeps_the_function() -> None:
+    text = snippet('docs/recipes.md', 'LoRAModel').replace("arch='tiny'", "arch='test'")
+    backbone = run(text)['backbone']
+    linear = {
+        name.removesuffix('.original_layer')
+        for name, module in backbone.module.named_modules()
+        if name.endswith('.original_layer')
+    }
+    wanted = {n for n, m in DAT('test').named_modules() if isinstance(m, nn.Linear) and 'offset' not in n}
+    assert linear == wanted
+    for name, parameter in backbone.named_parameters():
+        assert parameter.requires_grad == ('.lora_' in name)
+    plain = DAT('test').eval()
+    tensors = [*backbone.module.named_parameters(), *backbone.module.named_buffers()]
+    plain.load_state_dict({n.replace('.original_layer', ''): p for n, p in tensors if '.lora_' not in n}, strict=False)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        for found, expected in zip(backbone.eval()(images), plain(images), strict=True):
+            torch.testing.assert_close(found, expected)
+    sum(feature_map.square().mean() for feature_map in backbone.train()(images)).backward()
+    assert [name for name, p in backbone.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_the_learning_rate_falls_from_the_head_to_the_first_layer(tmp_path: Path) -> None:
+    (tmp_path / 'mine.py').write_text(snippet('docs/recipes.md', 'layer_decay_rate'))
+    config = load_config(str(tmp_path / 'mine.py'), {})
+    config.model.backbone.update(arch='test', init_cfg=None)
+    config.model.neck.in_channels = list(DAT('test', out_indices=(1, 2, 3)).out_channels)
+    init_default_scope(config.default_scope)
+    model = MODELS.build(config.model)
+    wrapper = build_optim_wrapper(model, config.optim_wrapper)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    rates = {names[id(group['params'][0])]: group['lr'] for group in wrapper.optimizer.param_groups}
+    base, blocks_of_stages = config.optim_wrapper.optimizer.lr, sum(DAT.arch_zoo['test']['depths'])
+    assert rates['bbox_head.retina_cls.weight'] == base
+    last = max(name for name in rates if name.startswith('backbone.stages.3.blocks'))
+    assert rates[last] == pytest.approx(0.8 * base)
+    first = min(name for name in rates if name.startswith('backbone.stages.0.patch_embed'))
+    assert rates[first] == pytest.approx(0.8 ** (blocks_of_stages + 1) * base)
 
 
 @pytest.mark.parametrize('kind', [DAT, DPT, PVT, PVTv2])
