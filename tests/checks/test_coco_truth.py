@@ -288,8 +288,7 @@ CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
 def test_settings_that_mmdet_reads_in_another_way(root: Path, name: str) -> None:
     dataset, text = CONFIGS[name]
     settings = config(root, good(), 'train', **dataset)
-    (line,) = errors(settings)
-    assert text in line
+    assert any(text in line for line in errors(settings))
     # The labels are others, or have other names.
     spoils = name in ('no metainfo', 'upper case', 'another order', 'a class that the file lacks', 'no comma')
     assert spoils or outcome(settings, 'train', good())

@@ -30,7 +30,7 @@ def wait_for(file: Path) -> None:
 @pytest.mark.slow
 def test_a_second_training_gets_one_line_and_a_dead_one_is_not_in_the_way(unbroken, tmp_path: Path) -> None:
     run, log = tmp_path / 'run', tmp_path / 'log'
-    first = start(partial(train, toy_config(run, workers=1, model=dict(pause=0.3))), tmp_path / 'first')
+    first = start(partial(train, toy_config(run, workers=1, keep=4, model=dict(pause=1))), tmp_path / 'first')
     wait_for(run / 'epoch_1.pth')
     before = (run / 'epoch_1.pth').read_bytes()
     assert wait(start(partial(train, toy_config(run), resume=False), log)) == 2

@@ -257,6 +257,4 @@ def test_classes_that_the_annotations_do_not_have(tmp_path: Path, coco: Path) ->
     path = fill_in(tmp_path / 'mine.py', 'detection', coco, classes=('roof', 'Tyre'))
     with pytest.raises(UserError) as raised:
         check_before_training(Config.fromfile(path), str(path))
-    assert "train.json: classes 'Tyre' are not in the annotation file (the config has 'roof', 'Tyre', the file" in str(
-        raised.value
-    )
+    assert "classes 'Tyre' are not in the annotation file (the config has 'roof', 'Tyre', the file" in str(raised.value)
