@@ -51,3 +51,13 @@ def test_own_preprocessors_are_not_judged() -> None:
         dict(detector=dict()),
     ):
         assert not list(check_channels(Config(dict(model=model, default_scope='mmdet'))))
+
+
+@pytest.mark.parametrize(
+    ('kind', 'is_error'), [('PVT', True), ('ResNet', True), ('STDCContextPathNet', False), ('Unknown', False)]
+)
+def test_channels_without_a_key_are_those_of_the_class(kind: str, is_error: bool) -> None:
+    """mmseg's STDCContextPathNet gives the channels to another backbone: ``backbone_cfg=dict(in_channels=4)``."""
+    preprocessor = dict(type='SegDataPreProcessor', mean=[1.0] * 4, std=[1.0] * 4)
+    config = Config(dict(model=dict(backbone=dict(type=kind), data_preprocessor=preprocessor), default_scope='mmseg'))
+    assert bool(list(check_channels(config))) == is_error

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.registry import DATASETS
 from PIL import Image
 
 from deformable_vit.checks import check
+from deformable_vit.checks.labels import Labels
 
 IGNORED = 'the masks have 255, which is ignored, and no more than one other value'
 CUT = 'the mask has values that are not of 8 bits, which mmseg cuts off'
@@ -245,3 +247,25 @@ def test_backends_that_cannot_read(write: Callable[..., Config]) -> None:
             (problem,) = check(config, loaders=('train_dataloader',))
             assert (problem.level, problem.kind) == ('error', 'the pipeline cannot read images')
             assert (f'pip install {package}' if package else 'not supported') in problem.detail
+
+
+@pytest.mark.parametrize(('loads', 'is_error'), [(None, False), (True, True), (False, False)])
+def test_zero_is_reduced_by_the_dataset(write: Callable[..., Config], loads: bool | None, is_error: bool) -> None:
+    """mmseg's loading fails where it is told something else than the dataset, as after a copy of ADE20K's pipeline."""
+    config = write(stripes(0, 1))
+    dataset = config.train_dataloader.dataset
+    dataset.pipeline[1].reduce_zero_label = loads
+    kind = 'LoadAnnotations does not fit the dataset'
+    assert found(config) == ([('error', kind)] if is_error else [])
+    with DATASETS.switch_scope_and_registry('mmseg') as registry:
+        built = registry.build(dataset)
+    if is_error:
+        with pytest.raises(AssertionError, match='reduce_zero_label'):
+            built[0]
+    else:
+        assert built[0]['gt_seg_map'].max() == 1
+
+
+def test_an_error_of_a_check_is_a_warning(write: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Labels, 'check_all', lambda self: 1 / 0)
+    assert found(write(stripes(0, 1))) == [('warning', 'a file cannot be checked')]

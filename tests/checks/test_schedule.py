@@ -15,7 +15,7 @@ from toy_runner import Line, Numbers
 
 from deformable_vit.apis.train import _StartHook
 from deformable_vit.checks.schedule import check_schedule
-from deformable_vit.errors import TrainingError
+from deformable_vit.errors import TrainingError, UserError
 
 
 @DATA_SAMPLERS.register_module()
@@ -94,7 +94,13 @@ def test_samplers_with_an_end_are_accepted() -> None:
                 assert not found(name, scope, **loop)
 
 
-def run(tmp_path: Path, sampler: str = 'DefaultSampler', hooks: tuple[Hook, ...] = (), **settings: Any) -> list[float]:
+def run(
+    tmp_path: Path,
+    sampler: str = 'DefaultSampler',
+    hooks: tuple[Hook, ...] = (),
+    batch: dict[str, Any] | None = None,
+    **settings: Any,
+) -> list[float]:
     """Train two numbers; return the learning rate of each iteration."""
     rates = []
 
@@ -102,7 +108,7 @@ def run(tmp_path: Path, sampler: str = 'DefaultSampler', hooks: tuple[Hook, ...]
         def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
             rates.append(runner.optim_wrapper.get_lr()['lr'][0])
 
-    loader = dict(batch_size=1, num_workers=0, sampler=dict(type=sampler), dataset=Numbers())
+    loader = dict(batch_size=1, num_workers=0, sampler=dict(type=sampler), dataset=Numbers()) | (batch or {})
     Runner(
         model=Line(),
         work_dir=str(tmp_path),
@@ -120,6 +126,15 @@ def test_a_sampler_that_no_check_knows_is_stopped(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match='an epoch of 2 batches has reached batch 5'):
         run(tmp_path, '_EndlessSampler', (_StartHook(),), train_cfg=dict(by_epoch=True, max_epochs=1))
     assert len(run(tmp_path, 'DefaultSampler', (_StartHook(),), train_cfg=dict(by_epoch=True, max_epochs=4))) == 8
+
+
+def test_a_training_without_a_batch_is_an_error(tmp_path: Path) -> None:
+    """mmengine's loop of epochs trains nothing, that of iterations never ends."""
+    batch = dict(batch_size=3, drop_last=True, collate_fn=dict(type=lambda samples: samples[:1]))
+    for loop in (dict(by_epoch=True, max_epochs=1), dict(by_epoch=False, max_iters=1)):
+        with pytest.raises(UserError, match='no batch: 2 samples, batch_size=3'):
+            run(tmp_path, 'DefaultSampler', (_StartHook(),), batch, train_cfg=loop)
+    assert len(run(tmp_path, 'InfiniteSampler', (_StartHook(),), batch, train_cfg=loop)) == 1
 
 
 STEPS = dict(type='MultiStepLR', milestones=[2], gamma=0.1)

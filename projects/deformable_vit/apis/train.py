@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dataset import DefaultSampler
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -45,6 +46,14 @@ class _StartHook(Hook):
     has_started = False
 
     def before_train(self, runner: Runner) -> None:
+        loader = runner.train_dataloader
+        batches: Any = getattr(loader, 'batch_sampler', None)
+        # An epoch without a batch trains nothing, and mmengine's loop of iterations waits for one for ever.
+        if isinstance(getattr(batches, 'sampler', None), DefaultSampler) and not len(batches):
+            raise UserError(
+                f'train_dataloader gives no batch: {len(loader.dataset)} samples, batch_size={batches.batch_size} and '
+                'drop_last=True; set drop_last=False, or a smaller batch_size'
+            )
         for warning in filter(None, (warmup_warning(runner), decay_warning(runner))):
             print_log(warning, 'current', logging.WARNING)
 

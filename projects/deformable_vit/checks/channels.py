@@ -1,11 +1,14 @@
 """Channels of images: what the data preprocessor normalizes and what the backbone takes."""
 
+import inspect
 from collections.abc import Iterator
+from typing import Any
 
 from mmengine.config import Config
 
 from .._nested import type_name
 from .problem import Problem
+from .types import find_type
 
 _PREPROCESSORS = ('', 'DetDataPreprocessor', 'SegDataPreProcessor', 'ClsDataPreprocessor')
 _LOADING = "LoadImageFromFile reads all channels with color_type='unchanged', one with 'grayscale'"
@@ -19,7 +22,9 @@ def check_channels(config: Config) -> Iterator[Problem]:
         return
     if type_name(preprocessor.get('type', '')) not in _PREPROCESSORS:
         return
-    channels, is_mmdet = backbone.get('in_channels', 3), config.get('default_scope') == 'mmdet'
+    channels, is_mmdet = _in_channels(backbone, config), config.get('default_scope') == 'mmdet'
+    if not isinstance(channels, int):
+        return
     mean = preprocessor.get('mean')
     count = 1 if mean is None else len(mean)
     if count not in ((1, 3) if is_mmdet else (1, channels)) or count not in (1, channels):
@@ -30,3 +35,12 @@ def check_channels(config: Config) -> Iterator[Problem]:
     elif is_mmdet and channels != 3 and preprocessor.get('bgr_to_rgb'):
         wrong = f'model.data_preprocessor.bgr_to_rgb keeps three channels and model.backbone.in_channels is {channels}'
         yield Problem('error', 'config', wrong, detail=f'set bgr_to_rgb=False; {_LOADING}')
+
+
+def _in_channels(backbone: dict[str, Any], config: Config) -> Any:
+    """Return ``in_channels`` of a backbone; None for a class without, such as one that gives it to another backbone."""
+    if 'in_channels' in backbone:
+        return backbone['in_channels']
+    kind = find_type(backbone.get('type'), config.get('default_scope') or 'mmengine')
+    parameter = inspect.signature(kind).parameters.get('in_channels') if inspect.isclass(kind) else None
+    return parameter and parameter.default

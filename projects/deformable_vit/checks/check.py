@@ -78,7 +78,7 @@ def check(
         for data in group:
             data.is_counted &= is_whole or is_coco(data)
             for check_all in data.at_end:
-                check_all()
+                _attempt(check_all, report)
         if all(data.is_counted for data in group):
             check_counts(group)
     report.sort()
@@ -125,16 +125,20 @@ def _jobs(data: Data, first: First) -> Iterator[Job]:
         yield from found(data)
 
 
+def _attempt(job: Job, report: Report) -> None:
+    try:
+        job()
+    except Exception as error:  # files of any content
+        report.append(Problem('warning', '', 'a file cannot be checked', detail=first_line(error)))
+
+
 def _run(jobs: Sequence[Job], report: Report, progress: Progress | None, workers: int | None, deadline: float) -> bool:
     """Run the jobs until the deadline; return whether all have been run."""
 
     def run(job: Job) -> bool:
         if time.monotonic() > deadline:
             return False
-        try:
-            job()
-        except Exception as error:  # files of any content
-            report.append(Problem('warning', '', 'a file cannot be checked', detail=first_line(error)))
+        _attempt(job, report)
         return True
 
     done = 0

@@ -91,7 +91,8 @@ class _Coco:
         if self.is_readable:
             check_evaluation(data, self.content)
         for image in self.images:
-            if isinstance(name := image.get('file_name'), str):
+            is_read = not _is_id(image.get('id')) or image['id'] in kept
+            if is_read and isinstance(name := image.get('file_name'), str):
                 path, record = Path(data.dataset.data_prefix['img'], name), f'image {image.get("id")!r}'
                 yield partial(check_image, data, path, _size(image), record)
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS, MODELS, TRANSFORMS, Registry
+from mmengine.registry import DATASETS
 
 from .._nested import walk
 from .counts import ClassCounts
 from .problem import Problem, Report
+from .types import find_type
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 Job = Callable[[], object]
@@ -63,14 +64,9 @@ class Data:
     def scope(self) -> str:
         return self.settings.get('_scope_') or self.config.get('default_scope') or 'mmengine'
 
-    def _class(self, registry: Registry, kind: Any) -> Any:
-        """Return the class that a type means, which may be a class; None for an unknown name."""
-        with registry.switch_scope_and_registry(self.scope) as scoped:
-            return scoped.get(kind) if isinstance(kind, str) else kind
-
     @cached_property
     def type(self) -> Any:
-        return self._class(DATASETS, self.settings.get('type'))
+        return find_type(self.settings.get('type'), self.scope)
 
     def base(self, name: str) -> Any:
         """Return the base class with a name such as ``mmdet.CocoDataset``, or None."""
@@ -105,9 +101,9 @@ class Data:
         steps = [node for _, node in walk(self.settings.get('pipeline') or (), '') if isinstance(node, dict)]
         return next((s for s in steps if name == str(getattr(k := s.get('type'), '__name__', k)).split('.')[-1]), {})
 
-    def is_own(self, registry: Registry, kind: Any) -> bool:
+    def is_own(self, kind: Any) -> bool:
         """Return whether a type is a class of neither OpenMMLab nor this package: it may do anything."""
-        found = self._class(registry, kind)
+        found = find_type(kind, self.scope)
         return found is not None and not str(getattr(found, '__module__', '')).startswith(('mm', 'deformable_vit.'))
 
     @cached_property
@@ -115,7 +111,7 @@ class Data:
         """Whether a transform of the pipeline is not one of OpenMMLab, and may do anything with annotations."""
         steps = self.settings.get('pipeline') or ()
         kinds = [node.get('type') for _, node in walk(steps, '') if isinstance(node, dict)]
-        return any(self.is_own(TRANSFORMS, k) for k in kinds) or not all(isinstance(step, dict) for step in steps)
+        return any(self.is_own(k) for k in kinds) or not all(isinstance(step, dict) for step in steps)
 
     def names_like(self, path: Path) -> list[str]:
         """Return the names of files beside one that does not exist, which have its name but for the suffix or case."""
@@ -169,7 +165,7 @@ def check_heads(data: Data, classes: Sequence[str]) -> None:
         if number == len(classes) or (is_segmentor and (number, len(classes)) == (1, 2)):  # one output and a sigmoid
             continue
         # The label maps say which labels a segmentor gets; another class may count in another way.
-        is_main = _MAIN_HEADS.fullmatch(head) and not is_segmentor and not data.is_own(MODELS, nodes[head].get('type'))
+        is_main = _MAIN_HEADS.fullmatch(head) and not is_segmentor and not data.is_own(nodes[head].get('type'))
         level = data.error if is_main and (number < len(classes) or is_detr) else data.warning
         detail = f'{data.loader} has {len(classes)} classes: {listed(classes)}; set {key}={len(classes)}'
         level(f'{key} is {number}', detail=detail)

@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmengine.registry import METRICS
-
 from ..errors import first_line
 from .classes import check_names
 from .coco_loading import read_json
 from .datasets import Data
 from .images import is_missing
+from .types import bases
 
 FIX = 'check_data.py --fix FILE writes a repaired copy'
 # What is an error of an evaluation, and the same one where mmdet reads the file for the dataset.
@@ -50,13 +49,9 @@ def check_evaluation(data: Data, content: dict[str, Any]) -> None:
 
 def _metrics(data: Data) -> Iterator[dict[str, Any]]:
     """Yield the evaluators that compute results with pycocotools."""
-    with METRICS.switch_scope_and_registry(data.scope) as scoped:
-        for evaluator in data.evaluators():
-            kind = evaluator.get('type')
-            kind = scoped.get(kind) if isinstance(kind, str) else kind
-            is_coco = 'CocoMetric' in [base.__name__ for base in getattr(kind, '__mro__', ())]
-            if is_coco and not evaluator.get('format_only'):
-                yield evaluator
+    for evaluator in data.evaluators():
+        if 'CocoMetric' in bases(evaluator.get('type'), data.scope) and not evaluator.get('format_only'):
+            yield evaluator
 
 
 def _check_without_file(data: Data) -> None:

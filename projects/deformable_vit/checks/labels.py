@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from mmengine.registry import MODELS
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -122,7 +121,7 @@ def _heads(data: Data) -> list[_Head]:
             number = head.get('num_classes') if isinstance(head, dict) else None
             # A binary auxiliary head, such as STDC's, makes its own labels.
             is_binary = name == 'auxiliary_head' and isinstance(number, int) and number <= 2
-            if not isinstance(number, int) or is_binary or data.is_own(MODELS, head.get('type')):
+            if not isinstance(number, int) or is_binary or data.is_own(head.get('type')):
                 continue
             is_softmax = 'num_queries' not in head and not any(
                 k.endswith('.use_sigmoid') and v for k, v in walk(head, key)

@@ -28,6 +28,13 @@ def check_segmentation(data: Data) -> Iterator[Job]:
             fix = 'a dataset reads one; ConcatDataset takes one dataset for each'
             data.error('a suffix is not text', '', key, f'{suffix!r}; {fix}')
             return
+    # mmseg's LoadAnnotations refuses the first sample.
+    zero = None if data.has_own_steps else data.step('LoadAnnotations').get('reduce_zero_label')
+    if zero is not None and zero != dataset.reduce_zero_label:
+        detail = (
+            f'reduce_zero_label={zero} there, {dataset.reduce_zero_label} in the dataset; set it in one, the dataset'
+        )
+        data.error('LoadAnnotations does not fit the dataset', detail=detail)
     is_base = data.type.load_data_list is data.base('mmseg.BaseSegDataset').load_data_list
     if is_base and not dataset.data_prefix.get('img_path'):
         data.error('data_prefix has no img_path', '', '', f'{dataset.data_prefix}')
