@@ -79,7 +79,7 @@ def find_inputs(arguments: Sequence[str]) -> dict[Path, str]:
 
 def check_outputs(out: Path, inputs: Iterable[Path], overwrite: bool) -> None:
     """Check that no file of the user's is lost, and create the directory of the drawn images."""
-    if not overwrite and out.is_dir() and any(out.iterdir()):
+    if not overwrite and out.is_dir() and not all(path.is_dir() for path in out.rglob('*')):
         raise UserError(
             f'--out {out} is not empty; choose another, or pass --overwrite to replace files of the same name'
         )
