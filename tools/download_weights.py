@@ -14,6 +14,7 @@ from deformable_vit.checkpoints import OfficialWeights, find_official, official_
 from deformable_vit.errors import UserError
 
 COLUMNS = ('name', 'model', 'data', 'published accuracy', 'size', 'source')
+SHORT = {'Top 1 Accuracy': 'top-1', 'mIoU(ms+flip)': 'ms+flip'}  # with these, all but the source fit in 120 columns
 
 
 @one_line_errors
@@ -60,7 +61,7 @@ def print_table(chosen: list[OfficialWeights], directory: Path) -> None:
     rows = [COLUMNS]
     for weights in chosen:
         path = directory / f'{weights.name}.pth'
-        results = ', '.join(f'{metric} {value}' for metric, value in weights.results.items())
+        results = ', '.join(f'{SHORT.get(metric, metric)} {value}' for metric, value in weights.results.items())
         model = f'{weights.backbone} {weights.arch}'
         rows.append((weights.name, model, weights.data, results, size(path) if path.is_file() else '', weights.source))
     widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]

@@ -48,7 +48,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--format', choices=FORMATS, help='also write the boxes as annotations for other tools')
     parser.add_argument('--tile', type=int, metavar='PIXELS', help='detect in tiles of this width and height, too')
-    parser.add_argument('--overlap', type=float, default=0.2, help='of tiles, as a fraction (default: %(default)s)')
+    parser.add_argument('--overlap', type=float, help='of neighboring tiles, as a fraction (default: 0.2)')
     parser.add_argument('--device', help='cpu, cuda or cuda:N (default: cuda if there is a GPU)')
     add_config_options(parser)
     return parser.parse_args()
@@ -79,7 +79,7 @@ def find_inputs(arguments: Sequence[str]) -> dict[Path, str]:
 
 def check_outputs(out: Path, inputs: Iterable[Path], overwrite: bool) -> None:
     """Check that no file of the user's is lost, and create the directory of the drawn images."""
-    if not overwrite and out.is_dir() and any(out.iterdir()):
+    if not overwrite and out.is_dir() and not all(path.is_dir() for path in out.rglob('*')):
         raise UserError(
             f'--out {out} is not empty; choose another, or pass --overwrite to replace files of the same name'
         )
@@ -163,15 +163,18 @@ def run_predictions(args: argparse.Namespace) -> None:
     if args.format:
         videos = [path for path in inputs if path.suffix.lower() in VIDEOS]
         check_format(args.format, config, inputs, videos)
+    overlap = 0.2 if args.overlap is None else args.overlap
     if args.tile is not None:
-        check_tiles(config, args.tile, args.overlap)
+        check_tiles(config, args.tile, overlap)
+    elif args.overlap is not None:
+        raise UserError(f'--overlap {args.overlap} is that of tiles; add --tile PIXELS')
     check_outputs(out, inputs, args.overwrite)
     with config_errors(args.config, lambda: False):
         options = (config, args.checkpoint, args.device or get_device(), args.score_thr)
         if args.tile is None:
             predictor = Predictor(*options)
         else:
-            predictor = TiledPredictor(*options, args.tile, args.overlap, args.batch_size)
+            predictor = TiledPredictor(*options, args.tile, overlap, args.batch_size)
 
     run, batch, complete = Run(predictor, inputs, out, not args.no_images), [], False
     try:

@@ -14,6 +14,7 @@ from torch import nn
 from deformable_vit import DAT, DPT, PVT, PVTv2
 from deformable_vit.backbones import PyramidBackbone
 from deformable_vit.backbones.pretrained import find_pretrained
+from deformable_vit.errors import CheckpointError
 
 CLASSES = [DAT, DPT, PVT, PVTv2]
 
@@ -91,3 +92,16 @@ def test_mistakes_are_named(kwargs: dict[str, Any], message: str) -> None:
 def test_a_module_without_it_has_none() -> None:
     assert isinstance(DAT('test'), BaseModule)
     assert DAT('test').init_cfg is None
+
+
+def test_a_failed_download_says_how_to_go_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('deformable_vit.checkpoints.official.download', _no_network)
+    with pytest.raises(CheckpointError, match=r'dat-tiny_in1k: no network.*; pretrained=False'):
+        DAT('tiny', pretrained=True)
+    backbone = DAT('tiny', init_cfg=dict(type='Pretrained', checkpoint='official://dat-tiny_in1k'))
+    with pytest.raises(CheckpointError, match=r'; init_cfg=None'):
+        backbone.init_weights()
+
+
+def _no_network(*_: Any) -> None:
+    raise CheckpointError('no network')

@@ -30,7 +30,8 @@ def load_backbone_weights(backbone: Any, checkpoint: str, prefix: str | None = N
             checkpoint = str(official_file(checkpoint))
         state_dict = read_state_dict(checkpoint, map_location)
     except CheckpointError as error:
-        raise CheckpointError(f'{error}; init_cfg=None trains from scratch') from error
+        option = 'pretrained=False' if backbone.pretrained else 'init_cfg=None'
+        raise CheckpointError(f'{error}; {option} trains from scratch') from error
     if prefix is None:
         prefix = 'backbone.' if any(key.startswith('backbone.') for key in state_dict) else ''
     elif prefix and not prefix.endswith('.'):
