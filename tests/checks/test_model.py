@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.optim import ConstantLR, CosineAnnealingLR, LinearLR, MultiStepLR
+from mmengine.optim import CosineAnnealingLR, LinearLR, MultiStepLR
 from mmengine.registry import MODELS, DefaultScope
 from running import ROOT
 from small_models import build_small
 from torch import nn
 
-from deformable_vit.checks import check_model, decay_warning, warmup_warning
+from deformable_vit.checks import check_model, warmup_warning
 from deformable_vit.errors import UserError
 
 
@@ -88,29 +88,3 @@ def test_short_warmup_and_decay_are_not_reported() -> None:
     assert warmup_warning(runner((LinearLR, dict(start_factor=1.0, end_factor=0.1, end=10)))) is None
     assert warmup_warning(runner((CosineAnnealingLR, dict(T_max=10, end=10)))) is None
     assert warmup_warning(SimpleNamespace(param_schedulers=None)) is None
-
-
-WARMUP = (LinearLR, dict(start_factor=0.001, by_epoch=False, end=20))
-
-
-@pytest.mark.parametrize(
-    ('decay', 'expected'),
-    [
-        ((MultiStepLR, dict(milestones=[3, 4], end=5, by_epoch=True)), ('80 of 200', 'param_scheduler.1.milestones')),
-        ((CosineAnnealingLR, dict(T_max=10, end=10, by_epoch=False)), ('10 of 200', 'param_scheduler.1.end')),
-        ((CosineAnnealingLR, dict(T_max=4, end=4, by_epoch=True)), ('80 of 200', 'param_scheduler.1.end')),
-        ((MultiStepLR, dict(milestones=[2, 8], by_epoch=True)), None),
-        ((CosineAnnealingLR, dict(T_max=10, begin=5, end=10, by_epoch=True)), None),
-        ((ConstantLR, dict(factor=0.5, end=3, by_epoch=True)), None),
-    ],
-)
-def test_schedules_of_a_shorter_training_are_reported(decay: tuple[type, dict], expected: tuple | None) -> None:
-    found = decay_warning(runner(WARMUP, decay))
-    assert (found is None) is (expected is None)
-    assert all(words in found for words in expected or ())
-
-
-def test_a_constant_learning_rate_is_not_reported() -> None:
-    assert decay_warning(runner(WARMUP)) is None
-    assert decay_warning(runner()) is None
-    assert decay_warning(SimpleNamespace(param_schedulers=None)) is None

@@ -17,7 +17,7 @@ from mmengine.runner import EpochBasedTrainLoop, FlexibleRunner, Runner
 from torch import nn
 
 from .._nested import type_name
-from ..checks import Problem, check, check_model, decay_warning, warmup_warning
+from ..checks import Problem, check, check_model, warmup_warning
 from ..engine import StopHook, resumable_checkpoints
 from ..engine.hooks.checkpoints import bare_model
 from ..engine.hooks.samples import SampleError
@@ -54,7 +54,7 @@ class _StartHook(Hook):
                 f'train_dataloader gives no batch: {len(loader.dataset)} samples, batch_size={batches.batch_size} and '
                 'drop_last=True; set drop_last=False, or a smaller batch_size'
             )
-        for warning in filter(None, (warmup_warning(runner), decay_warning(runner))):
+        if warning := warmup_warning(runner):
             print_log(warning, 'current', logging.WARNING)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:

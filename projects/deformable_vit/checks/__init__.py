@@ -3,7 +3,7 @@
 from .check import check
 from .counts import ClassCounts
 from .datasets import LOADERS, trains_masks
-from .model import check_model, decay_warning, warmup_warning
+from .model import check_model, warmup_warning
 from .options import check_options
 from .problem import Problem, Report
 from .repair import Repair, repair_file
@@ -19,7 +19,6 @@ __all__ = [
     'check',
     'check_model',
     'check_options',
-    'decay_warning',
     'find_type',
     'registered_name',
     'repair_file',

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from mmengine.optim import ConstantParamScheduler, LinearParamScheduler
+from mmengine.optim import LinearParamScheduler
 from mmengine.runner import Runner
 from torch import nn
 
@@ -69,30 +69,3 @@ def warmup_warning(runner: Runner) -> str | None:
                 f'set param_scheduler.{i}.end for at most {total // 10} iterations, or train longer (train_cfg)'
             )
     return None
-
-
-def decay_warning(runner: Runner) -> str | None:
-    """Return a warning if the learning rate decays in the first half of a training only, else ``None``.
-
-    The schedule is then one for fewer epochs or iterations, or counts the others.
-    """
-    built = runner.param_schedulers
-    ends: dict[str, int] = {}
-    for i, scheduler in enumerate(built if isinstance(built, list) else []):
-        is_warmup = getattr(scheduler, 'start_factor', 1) < getattr(scheduler, 'end_factor', 1)
-        if (
-            not is_warmup
-            and not isinstance(scheduler, ConstantParamScheduler)
-            and 'Warmup' not in type(scheduler).__name__
-        ):
-            steps = getattr(scheduler, 'milestones', None)
-            key = f'param_scheduler.{i}.' + ('milestones' if steps else 'end')
-            length = runner.max_iters // runner.max_epochs if scheduler.by_epoch else 1
-            ends[key] = length * (min(max(steps), scheduler.end) if steps else scheduler.end)
-    last = max(ends, key=lambda key: ends[key], default=None)
-    if last is None or 2 * ends[last] >= runner.max_iters:
-        return None
-    return (
-        f'the learning rate changes for the last time at iteration {ends[last]} of {runner.max_iters}: set {last} for '
-        'the whole training, or train shorter (train_cfg)'
-    )
