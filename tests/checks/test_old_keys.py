@@ -120,6 +120,7 @@ def test_parts_of_a_model_outside_of_it_are_named(tmp_path: Path) -> None:
     problems = found(tmp_path / 'own.py', 'train_cfg = dict(rpn=dict(), rcnn=dict())\ntest_cfg = dict(score_thr=0.1)')
     assert set(problems) == {'rpn', 'rcnn', 'score_thr'}
     assert problems['score_thr'] == 'error: set model.test_cfg.score_thr'
+    assert not found(tmp_path / 'own.py', "train_cfg = dict(type='OwnLoop', mode='fast')")
 
 
 @pytest.mark.parametrize(

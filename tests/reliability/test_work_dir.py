@@ -158,9 +158,12 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path, after: Path, free: int) -> None:
-    """Leave so many bytes of a disk when a file appears."""
+    """Leave so many bytes of a disk when a file appears, also after the outdated checkpoint is removed."""
     wait_for(after)
-    (disk / 'filler').write_bytes(bytes(max(shutil.disk_usage(disk).free - free, 0)))
+    with (disk / 'filler').open('wb', buffering=0) as file:
+        for _ in range(10):
+            file.write(bytes(max(shutil.disk_usage(disk).free - free, 0)))
+            time.sleep(0.03)
 
 
 @pytest.mark.slow

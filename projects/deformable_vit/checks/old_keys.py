@@ -59,6 +59,7 @@ _OLD_TRANSFORMS = {
     'ImageToTensor': 'PackDetInputs, PackSegInputs or PackInputs',
     'MultiScaleFlipAug': 'TestTimeAug, in tta_pipeline',
 }
+_LOOPS = ('', 'EpochBasedTrainLoop', 'IterBasedTrainLoop', 'TestLoop')
 # What an argument of a dataset, dataloader or model is called today.
 RENAMED = {
     'ann_dir': "data_prefix=dict(seg_map_path='...')",
@@ -85,7 +86,9 @@ def check_old_keys(config: Config, loaders: Sequence[str] = LOADERS) -> Iterator
             level: Literal['error', 'warning'] = 'error' if key in _TRAINING and not is_whole else 'warning'
             yield Problem(level, 'config', f'nothing reads {key!r}', detail=f'today it is {new}')
     for loop in ('train_cfg', 'test_cfg'):
-        for key in sorted(_OF_MODEL & set(config.get(loop) or ())):
+        settings = config.get(loop) or {}
+        # A loop of the user's own may take anything.
+        for key in sorted(_OF_MODEL & set(settings)) if type_name(settings.get('type', '')) in _LOOPS else ():
             yield Problem('error', 'config', f'{loop} is of a loop, and has {key!r}', detail=f'set model.{loop}.{key}')
     yield from _old_data(config, loaders)
 
