@@ -1,20 +1,24 @@
-"""docs/recipes.md and the backbones of docs/own_configs.md: what the pages show runs as it stands there."""
+"""docs/recipes.md and docs/own_configs.md: what the pages show runs as it stands there."""
 
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from few_images import shapes  # noqa: F401  fixture
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import HOOKS, MODELS, TRANSFORMS, init_default_scope
+from mmseg.structures import SegDataSample
+from PIL import Image
 from running import ENVIRONMENT, ROOT
 from snippets import blocks, run, snippet, write_checkpoint
 from torch import nn
 
 from deformable_vit import DAT, DPT, PVT, PVTv2
 from deformable_vit.apis.config import load_config
+from deformable_vit.engine import ValidationLossHook
 from deformable_vit.ops import use_backend
 
 CLASSES = ('disc', 'triangle', 'square', 'star', 'ring')
@@ -164,3 +168,32 @@ def test_backbone_of_your_own(checkout: Path) -> None:
     shell(command.replace('PYTHONPATH=.', 'PYTHONPATH=.:$PYTHONPATH'), checkout)
     weights = torch.load(checkout / 'work_dirs/my_config/epoch_1.pth', weights_only=False)['state_dict']
     assert {int(name.split('.')[4]) for name in weights if name.startswith('backbone.stages.2.blocks')} == set(range(6))
+
+
+def test_images_of_other_channels(tmp_path: Path) -> None:
+    base = ROOT / 'configs' / 'demo' / 'fpn_pvt_shapes.py'
+    text = snippet('docs/own_configs.md', "color_type='unchanged'")
+    (tmp_path / 'own.py').write_text(f'_base_ = {str(base)!r}\n{text}')
+    config = load_config(str(tmp_path / 'own.py'), {})
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 4), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / 'rgba.png')
+    init_default_scope('mmseg')
+    image = TRANSFORMS.build(config.load)(dict(img_path=str(tmp_path / 'rgba.png')))['img']
+    assert (image[..., 3] == pixels[..., 3]).all()
+    model = MODELS.build(config.model).eval()
+    batch = dict(inputs=[torch.from_numpy(image).permute(2, 0, 1)], data_samples=[SegDataSample()])
+    inputs = model.data_preprocessor(batch)['inputs']
+    assert torch.equal(inputs[0, 3], (torch.from_numpy(pixels[..., 3]).float() - 110) / 50)
+    assert model.backbone(inputs)[0].shape[-2:] == (16, 16)
+
+
+def test_validation_loss(tmp_path: Path) -> None:
+    base = ROOT / 'configs' / 'demo' / 'retinanet_pvtv2_shapes.py'
+    text = snippet('docs/own_configs.md', 'ValidationLossHook')
+    (tmp_path / 'own.py').write_text(f'_base_ = {str(base)!r}\n{text}')
+    config = load_config(str(tmp_path / 'own.py'), {})
+    (hook,) = config.custom_hooks
+    assert isinstance(HOOKS.build(hook), ValidationLossHook)
+    saving = HOOKS.build(config.default_hooks.checkpoint)
+    assert saving.key_indicators == ['val/loss']
+    assert saving.rules == ['less']
