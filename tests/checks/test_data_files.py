@@ -193,6 +193,28 @@ def test_files_of_segmentation_datasets(image: Path, tmp_path: Path) -> None:
     ]
 
 
+def test_voc_files_that_filters_drop(image: Path, tmp_path: Path) -> None:
+    objects = {'a': '<object><name>cat</name><bndbox>{}</bndbox></object>', 'b': ''}
+    corners = '<xmin>1</xmin><ymin>1</ymin><xmax>50</xmax><ymax>50</ymax>'
+    for name, text in objects.items():
+        size = '<size><width>90</width><height>60</height></size>'
+        (tmp_path / f'{name}.xml').write_text(f'<annotation>{size}{text.format(corners)}</annotation>')
+        (tmp_path / f'{name}.jpg').write_bytes(image.read_bytes())
+    (tmp_path / 'list.txt').write_text('a\nb\n')
+    for filters, level, words in (
+        (dict(filter_empty_gt=True), 'warning', '1 of 2: 1 without an annotation of the classes'),
+        (dict(min_size=80), 'error', '2 of 2: 2 below min_size=80'),
+        (None, None, ''),
+    ):
+        settings = dict(type='XMLDataset', data_root=str(tmp_path), ann_file='list.txt', ann_subdir='', img_subdir='')
+        settings |= dict(metainfo=dict(classes=('cat',)), data_prefix=dict(sub_data_root='.'), filter_cfg=filters)
+        settings |= dict(pipeline=[dict(type='LoadImageFromFile')])
+        report = check(Config(dict(default_scope='mmdet', model={}, train_dataloader=dict(dataset=settings))))
+        found = [problem for problem in report if problem.kind == 'filter_cfg drops images']
+        assert [problem.level for problem in found] == ([level] if level else [])
+        assert all(words in problem.detail for problem in found)
+
+
 def test_voc_files(image: Path, tmp_path: Path) -> None:
     def found(
         box: str, size: str = '<width>90</width><height>60</height>', name: str = 'cat', difficult: str = '0'

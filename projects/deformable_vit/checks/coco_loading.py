@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import first_line
-from .datasets import Data
+from .datasets import Data, report_dropped
 
 
 def read_json(file: Path) -> Any:
@@ -53,7 +53,7 @@ def check_loading(data: Data, content: dict[str, Any], dropped: Mapping[str, Cou
         data.error(f'{data.type.__name__} cannot load the annotation file', dataset.ann_file, '', first_line(error))
         data.is_counted = False
         return set(api.imgs)
-    _report_images(data, dataset.data_list, kept)
+    report_dropped(data, dataset.data_list, kept)
     for image in kept:
         for instance in image['instances']:
             if not instance['ignore_flag']:
@@ -66,20 +66,3 @@ def check_loading(data: Data, content: dict[str, Any], dropped: Mapping[str, Cou
             data.causes[name] = f'{number} annotations, {", ".join(reasons) or "on images that are dropped"}'
     dataset.data_list = []  # of much memory
     return {image['img_id'] for image in kept}
-
-
-def _report_images(data: Data, loaded: list[dict[str, Any]], kept: list[dict[str, Any]]) -> None:
-    """Say how many images the filters drop, and why."""
-    left = {id(image) for image in kept}
-    gone = [image for image in loaded if id(image) not in left]
-    if not gone:
-        return
-    filters = data.dataset.filter_cfg or {}
-    least = filters.get('min_size', 0)
-    small = [image for image in gone if min(image['width'], image['height']) < least]
-    reasons = [f'{len(small)} below min_size={least}'] if small else []
-    if others := [image for image in gone if min(image['width'], image['height']) >= least]:
-        why = 'without an annotation of the classes' if filters.get('filter_empty_gt') else 'by the dataset'
-        reasons.append(f'{len(others)} {why}')
-    detail = f'{len(gone)} of {len(loaded)}: {", ".join(reasons)}; the first is {gone[0]["img_path"]}'
-    (data.warning if kept else data.error)('filter_cfg drops images', data.dataset.ann_file, '', detail)

@@ -171,6 +171,23 @@ def check_heads(data: Data, classes: Sequence[str]) -> None:
         level(f'{key} is {number}', detail=detail)
 
 
+def report_dropped(data: Data, loaded: list[dict[str, Any]], kept: list[dict[str, Any]]) -> None:
+    """Say how many images the filters of a dataset of mmdet drop, and why."""
+    left = {id(image) for image in kept}
+    gone = [image for image in loaded if id(image) not in left]
+    if not gone:
+        return
+    filters = data.dataset.filter_cfg or {}
+    least = filters.get('min_size', 0)
+    small = [image for image in gone if min(image['width'], image['height']) < least]
+    reasons = [f'{len(small)} below min_size={least}'] if small else []
+    if others := [image for image in gone if min(image['width'], image['height']) >= least]:
+        why = 'without an annotation of the classes' if filters.get('filter_empty_gt') else 'by the dataset'
+        reasons.append(f'{len(others)} {why}')
+    detail = f'{len(gone)} of {len(loaded)}: {", ".join(reasons)}; the first is {gone[0]["img_path"]}'
+    (data.warning if kept else data.error)('filter_cfg drops images', data.dataset.ann_file, '', detail)
+
+
 def listed(names: Sequence[str]) -> str:
     """Return up to 20 names as text."""
     shown = ', '.join(map(repr, names[:20]))

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
-from .datasets import Data, Job, check_heads
+from .datasets import Data, Job, check_heads, report_dropped
 from .images import check_image, is_missing
 
 
@@ -17,6 +17,15 @@ def check_voc(data: Data) -> Iterator[Job]:
     annotations, images = (Path(dataset.sub_data_root, name) for name in (dataset.ann_subdir, dataset.img_subdir))
     for name in Path(dataset.ann_file).read_text().splitlines():
         yield partial(_check, data, annotations / f'{name}.xml', images / f'{name}.jpg')
+    data.at_end.append(partial(_check_filters, data))
+
+
+def _check_filters(data: Data) -> None:
+    """Let mmdet load the annotation files, if they have no errors, and say what it leaves out."""
+    is_right = data.is_counted and not any(problem.loader == data.loader for problem in data.report.errors)
+    if is_right and len(data.counts.missing()) < len(data.counts.classes):  # otherwise the classes are the cause
+        loaded = data.dataset.data_list = data.dataset.load_data_list()
+        report_dropped(data, loaded, data.dataset.filter_data())
 
 
 def _check(data: Data, file: Path, image: Path) -> None:
