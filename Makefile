@@ -20,7 +20,7 @@ convergence: setup  ## train every combination of backbone and head on built-in 
 test: setup lint  ## lint and the tests (about 10 minutes on 2 cores)
 	@$(VENV_PYTHON) -m pytest -m "not nightly" $(PYTEST_ARGS)
 
-test-fast: setup  ## the tests that do not train (about 90 seconds on 2 cores)
+test-fast: setup  ## the tests that do not train (about 3 minutes on 2 cores)
 	@$(VENV_PYTHON) -m pytest -m "not slow and not nightly and not campaign" $(PYTEST_ARGS)
 
 test-all: setup lint  ## everything, with coverage: also many kills, full disks and damaged files, and development tools
