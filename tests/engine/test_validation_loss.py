@@ -129,6 +129,7 @@ def logged(work_dir: Path) -> list[dict[str, Any]]:
     return [line for line in lines if 'count' in line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('workers', [0, 2])
 def test_losses_are_logged_and_the_training_stays_the_same(tmp_path: Path, workers: int) -> None:
     plain = run(tmp_path / 'plain', (), workers)
