@@ -12,7 +12,7 @@ from devices import CalledOps
 from deformable_vit import ops
 from deformable_vit.ops import current_backend, use_backend
 
-ALL = 'auto, reference, chunked, separable, grid_sample, mmcv'
+ALL = 'auto, reference, chunked, products, separable, grid_sample, mmcv'
 q = torch.zeros(1, 2, 4, 8)
 maps = torch.zeros(1, 2, 2, 2, 8)
 features = torch.zeros(1, 8, 4, 4)
@@ -33,6 +33,7 @@ CALLS: dict[str, Callable[..., torch.Tensor]] = {
 MARKS = {
     ('dense_attention', 'auto'): 'scaled_dot_product',
     ('deformable_attention', 'chunked'): 'scaled_dot_product',
+    ('deformable_attention', 'products'): 'aten::clamp_',
     ('deformable_attention', 'separable'): 'deformable_vit::separable_attention',
     ('deformable_sampling', 'grid_sample'): 'grid_sampler_2d',
     ('deformable_patch_projection', 'grid_sample'): 'grid_sampler_2d',

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from deformable_vit.ops import deformable_attention, dense_attention, key_grid, query_coordinates, reference
-from deformable_vit.ops.attention import _table_index, chunked_attention
-from deformable_vit.ops.separable import interpolation_slopes, interpolation_weights, separable_attention
+from deformable_vit.ops.attention import chunked_attention
+from deformable_vit.ops.interpolation import interpolation_slopes, interpolation_weights, table_index
+from deformable_vit.ops.products import product_attention
+from deformable_vit.ops.separable import separable_attention
 
 small_sizes = st.tuples(st.integers(1, 6), st.integers(1, 6))
 each_device = pytest.mark.parametrize('device', DEVICES)
@@ -34,7 +36,7 @@ def attention_inputs(batch: int = 2, size: tuple[int, int] = (3, 5), keys: int =
 @settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**16),
-    backend=st.sampled_from(['auto', 'chunked', 'separable']),
+    backend=st.sampled_from(['auto', 'chunked', 'products', 'separable']),
     convention=st.sampled_from(['centers', 'corners']),
     size=small_sizes,
     keys=small_sizes,
@@ -42,6 +44,7 @@ def attention_inputs(batch: int = 2, size: tuple[int, int] = (3, 5), keys: int =
     table=st.tuples(st.integers(1, 13), st.integers(1, 13)),
 )
 @example(0, 'chunked', 'centers', (1, 1), (1, 1), (4, 2), (1, 1))
+@example(0, 'products', 'centers', (1, 1), (1, 1), (4, 2), (1, 1))
 @example(0, 'separable', 'centers', (1, 1), (1, 1), (4, 2), (1, 1))
 def test_deformable_attention_equals_reference(
     seed: int,
@@ -69,12 +72,12 @@ def test_deformable_attention_equals_reference(
 def separable(*args: Tensor, max_scores: int) -> Tensor:
     """The separable backend with chunks of a chosen size."""
     q, k, v, table, locations, query_y, query_x = args
-    y = _table_index(query_y - locations[..., :1], table.shape[1])
-    x = _table_index(query_x - locations[..., 1:], table.shape[2])
+    y = table_index(query_y - locations[..., :1], table.shape[1])
+    x = table_index(query_x - locations[..., 1:], table.shape[2])
     return separable_attention(q, k, v, table, y, x, max_scores)[0].to(q.dtype)
 
 
-IMPLEMENTATIONS = {'chunked': chunked_attention, 'separable': separable}
+IMPLEMENTATIONS = {'chunked': chunked_attention, 'products': product_attention, 'separable': separable}
 
 
 @each_device
@@ -88,7 +91,7 @@ def test_chunks_of_any_size_equal_reference(device: str) -> None:
 @each_device
 def test_precisions_are_close_to_reference(device: str) -> None:
     for precision in (torch.float64, *LOWER_PRECISIONS):
-        for backend in ('auto', 'chunked', 'separable'):
+        for backend in ('auto', 'chunked', 'products', 'separable'):
             function = partial(deformable_attention, backend=backend)
             exact = (4, 5, 6)
             assert_same_function(function, reference.deformable_attention, attention_inputs(), precision, device, exact)
@@ -165,5 +168,5 @@ def test_interpolation_slopes_equal_those_of_grid_sample() -> None:
 
 def test_gradients_are_numerically_right() -> None:
     inputs = [t.double().requires_grad_() for t in attention_inputs(1, (2, 3), 3)]
-    for backend in ('chunked', 'separable', 'reference'):
+    for backend in ('chunked', 'products', 'separable', 'reference'):
         assert torch.autograd.gradcheck(partial(deformable_attention, backend=backend), inputs, fast_mode=True)

@@ -7,7 +7,9 @@ Every op takes ``backend=None``, which stands for the default. The default is ``
   stay symbolic (:mod:`.tracing`).
 - ``reference``: plain PyTorch that follows the formulas step by step, see :mod:`.reference`.
 - ``chunked``: deformable attention by ``scaled_dot_product_attention``, a chunk of query rows at a time.
-- ``separable``: deformable attention with the relative position bias as matrix products, for large inputs on a CPU.
+- ``products``: deformable attention by ``scaled_dot_product_attention``, with the relative position bias as matrix
+  products, for GPUs.
+- ``separable``: the same products in chunks of keys, with their gradients written out, for large inputs on a CPU.
 - ``grid_sample``: deformable sampling by ``grid_sample``, and patches projected by a matrix product.
 - ``mmcv``: deformable patches sampled and projected by mmcv's compiled deformable convolution.
 """
@@ -23,9 +25,9 @@ from torch.utils.checkpoint import checkpoint as recompute_in_backward
 
 from .tracing import is_recorded_by_jit
 
-BACKENDS = ('auto', 'reference', 'chunked', 'separable', 'grid_sample', 'mmcv')
+BACKENDS = ('auto', 'reference', 'chunked', 'products', 'separable', 'grid_sample', 'mmcv')
 # Their custom ops and chunks take sizes as numbers, which torch.jit.trace would record as constants.
-UNTRACEABLE = ('chunked', 'separable', 'mmcv')
+UNTRACEABLE = ('chunked', 'products', 'separable', 'mmcv')
 VARIABLE = 'DEFORMABLE_VIT_BACKEND'
 
 # Validated on use rather than on import, so that a program can report a wrong value in its own way.

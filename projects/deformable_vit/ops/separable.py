@@ -18,22 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .interpolation import interpolation_slopes, interpolation_weights
+
 # Elements of the score matrix of a chunk: 8 MiB in float32. Half of it makes the products too small, twice as much
 # exceeds the caches.
 MAX_SCORES = 2**21
-
-
-def interpolation_weights(index: Tensor, size: int) -> Tensor:
-    """Return the linear interpolation weights of fractional indices into ``size`` entries: (...) -> (..., size)."""
-    entry = torch.arange(size, dtype=index.dtype, device=index.device)
-    return (index.unsqueeze(-1) - entry).abs_().neg_().add_(1).clamp_(min=0)
-
-
-def interpolation_slopes(index: Tensor, size: int) -> Tensor:
-    """Return the derivatives of :func:`interpolation_weights`; at an entry the right one, as in ``grid_sample``."""
-    entry = torch.arange(size, dtype=index.dtype, device=index.device)
-    lower = index.floor().unsqueeze(-1)
-    return (entry == lower + 1).to(index.dtype) - (entry == lower).to(index.dtype)
 
 
 class _Group:
