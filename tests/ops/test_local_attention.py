@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from devices import DEVICES, LOWER_PRECISIONS, assert_same_function
+from devices import DEVICES, LOWER_PRECISIONS, CalledOps, assert_same_function
 from functorch.compile import make_boxed_func
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -68,6 +68,16 @@ def test_lower_precision_is_close_to_reference(name: str, device: str) -> None:
 def test_gradients_are_numerically_right(name: str) -> None:
     args = [t.double().requires_grad_() for t in inputs(1, (4, 5), 5)]
     assert torch.autograd.gradcheck(OPS[name][0], args, fast_mode=True)
+
+
+@each_op
+def test_gradient_of_the_table_is_a_sum(name: str) -> None:
+    """Without indices, which CUDA sorts or adds to atomically, thousands for each entry of the table."""
+    args = [t.requires_grad_() for t in inputs(2, (15, 29), 7)]
+    with CalledOps() as ops:
+        torch.autograd.grad(OPS[name][0](*args).sum(), args)
+    assert ops.count('softmax_backward') > 0
+    assert ops.count('index') == ops.count('scatter') == 0
 
 
 def test_neighborhood_is_shifted_inside_at_a_border() -> None:

@@ -35,11 +35,8 @@ def key_grid(h: int, w: int, convention: str, like: Tensor) -> Tensor:
 
 def key_spacing(h: int, w: int, convention: str, like: Tensor) -> Tensor:
     """Return half the distance of adjacent keys (2,), (y, x): the unit of a bounded offset."""
-    centers, like = _is_centers(convention), like.new_empty(0, dtype=coordinate_dtype(like))
-    if is_tracing():
-        extents = sizes_tensor((h, w), like)
-        return 1 / (extents if centers else (extents - 1).clamp(min=1))
-    return 1 / sizes_tensor((h, w) if centers else (max(h - 1, 1), max(w - 1, 1)), like)
+    sizes = sizes_tensor((h, w), like.new_empty(0, dtype=coordinate_dtype(like)))
+    return 1 / (sizes if _is_centers(convention) else (sizes - 1).clamp(min=1))
 
 
 def coordinate_dtype(like: Tensor) -> torch.dtype:

@@ -5,7 +5,7 @@ columns of keys. Along an axis, equal tiles follow each other in runs: a first t
 a feature map is a few rectangles of equal tiles, and each rectangle is one call of dense attention with one bias.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import product
 from typing import Any, NamedTuple
@@ -142,31 +142,40 @@ def _tiled(
     table = table.to(q.dtype)
     queries = [[n for run in axis for n in (run.start, run.tiles, run.size, run.size)] for axis in (rows, columns)]
     keys = [[n for run in axis for n in (run.key, run.tiles, run.size, run.span)] for axis in (rows, columns)]
-    biases = [_bias(table, row, h, column, w, kernel) for row, column in product(rows, columns)]
+    biases = _biases(table, rows, h, columns, w, kernel)
     rectangles = zip(_tiles(q, *queries), _tiles(k, *keys), _tiles(v, *keys), biases, strict=True)
     outs = [F.scaled_dot_product_attention(*qkv_and_bias) for qkv_and_bias in rectangles]
     return _assemble(outs, len(q), *queries)
 
 
-def _bias(table: Tensor, row: Run, h: int, column: Run, w: int, kernel: int | None) -> Tensor:
-    """Return the bias (1, heads, queries, keys) of a rectangle, the same for all of its tiles."""
-    y, bias_y = _relative(row, h, kernel, table)
-    x, bias_x = _relative(column, w, kernel, table)
-    bias = table[:, y[:, None, :, None], x[None, :, None, :]] + (bias_y[:, None, :, None] + bias_x[None, :, None, :])
-    return bias.flatten(3).flatten(1, 2)[None]
+def _biases(
+    table: Tensor, rows: Sequence[Run], h: int, columns: Sequence[Run], w: int, kernel: int | None
+) -> Iterator[Tensor]:
+    """Yield the bias (1, heads, queries, keys) of each rectangle, the same for all of its tiles."""
+    along_x = [_bias_along(table, column, w, kernel).movedim(1, -1) for column in columns]
+    for row, part in product(rows, along_x):  # (heads, size, span, Ty)
+        bias = _bias_along(part, row, h, kernel)  # (heads, size, span, size, span), x before y
+        yield bias.permute(0, 3, 1, 4, 2).flatten(3).flatten(1, 2)[None]
 
 
-def _relative(run: Run, n: int, kernel: int | None, table: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the table index and the mask (0 or -inf) of a run's tiles, (size, span) each for queries and keys."""
-    query = torch.arange(run.size, device=table.device)[:, None] + run.start
-    key = torch.arange(run.span, device=table.device) + run.key
-    last = table.shape[-1] - 1
-    index = key - query + last // 2
-    bias = torch.zeros(index.shape, dtype=table.dtype, device=table.device)
-    if kernel is not None:
-        first = (query - kernel // 2).clamp(0, max(n - kernel, 0))
-        bias = bias.masked_fill((key < first) | (key >= first + kernel), -torch.inf)
-    return index.clamp(0, last), bias
+def _bias_along(t: Tensor, run: Run, n: int, kernel: int | None) -> Tensor:
+    """Return the bias of a tile along one axis: (..., T) -> (..., size, span), of entry key - query + T // 2.
+
+    Equal rows of ``length`` entries that are read as rows of ``length - 1`` move by one entry from row to row. Indexing
+    has the same values, but its gradient has to sort the indices, or to add atomically.
+    """
+    length = run.size + run.span
+    first = run.key - run.start - run.size + 1 + t.shape[-1] // 2
+    entries = F.pad(t, (-first, first + length - t.shape[-1]))  # a negative number cuts
+    equal = entries.unsqueeze(-2).expand(*t.shape[:-1], run.size, length).flatten(-2)
+    moved = equal[..., run.size - 1 :][..., : run.size * (length - 1)]
+    bias = moved.unflatten(-1, (run.size, length - 1))[..., : run.span]
+    if kernel is None:
+        return bias
+    query = torch.arange(run.size, device=t.device)[:, None] + run.start
+    key = torch.arange(run.span, device=t.device) + run.key
+    nearest = (query - kernel // 2).clamp(0, max(n - kernel, 0))  # the first neighbor
+    return bias.masked_fill((key < nearest) | (key >= nearest + kernel), -torch.inf)
 
 
 def traced_neighborhood_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, tile: int = _TILE) -> Tensor:

@@ -51,9 +51,7 @@ def decode_boxes(offsets: Tensor, wh_bias: Tensor) -> Tensor:
     y = (torch.arange(h, dtype=dtype, device=offsets.device) + 0.5) / h
     x = (torch.arange(w, dtype=dtype, device=offsets.device) + 0.5) / w
     anchors = torch.stack(torch.meshgrid(x, y, indexing='xy'))  # (2, H', W') of (x, y)
-    # 1 / n is rounded once outside of tracing, as a number
-    unit = 1 / sizes_tensor((w, h), anchors) if is_tracing() else anchors.new_tensor([1 / w, 1 / h])
-    unit = unit[:, None, None]
+    unit = 1 / sizes_tensor((w, h), anchors)[:, None, None]
     center = anchors + shift.tanh() * unit
     half = (size + wh_bias.to(dtype)[:, None, None]).tanh().relu() * unit
     return torch.cat([center - half, center + half], dim=1).clamp(0, 1)
