@@ -12,7 +12,7 @@ from devices import CalledOps
 from deformable_vit import ops
 from deformable_vit.ops import current_backend, use_backend
 
-ALL = 'auto, reference, chunked, products, separable, grid_sample, mmcv'
+ALL = 'auto, reference, chunked, products, separable, triton, grid_sample, mmcv'
 q = torch.zeros(1, 2, 4, 8)
 maps = torch.zeros(1, 2, 2, 2, 8)
 features = torch.zeros(1, 8, 4, 4)

@@ -1,6 +1,6 @@
 """Functions of tensors, without parameters. Attention and sampling take ``backend=None``, see :mod:`.backends`."""
 
-from . import attention, sampling, separable
+from . import attention, sampling, separable, triton_attention
 from .attention import deformable_attention, dense_attention
 from .backends import BACKENDS, current_backend, recompute_with_backend, use_backend
 from .coordinates import CONVENTIONS, coordinate_dtype, key_coordinates, key_grid, key_spacing, query_coordinates
@@ -17,7 +17,9 @@ from .tracing import adaptive_avg_pool2d, at_least, constant_size, is_tracing, u
 
 # For ``FlopCounterMode(custom_mapping=FLOP_FORMULAS)``. Not registered: that would change other programs' counts of
 # torch's ops, and importing the counter imports triton, 72 MiB.
-FLOP_FORMULAS = attention.FLOP_FORMULAS | sampling.FLOP_FORMULAS | separable.FLOP_FORMULAS
+FLOP_FORMULAS = (
+    attention.FLOP_FORMULAS | sampling.FLOP_FORMULAS | separable.FLOP_FORMULAS | triton_attention.FLOP_FORMULAS
+)
 
 __all__ = [
     'BACKENDS',

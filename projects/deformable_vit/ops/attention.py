@@ -18,6 +18,7 @@ from .interpolation import table_index
 from .products import product_attention
 from .separable import separable_attention
 from .tracing import is_tracing, unflatten
+from .triton_attention import fused_attention
 
 # Elements of the score matrix that the chunked backend holds at a time: 64 MiB in float32, small beside a detector's
 # feature maps and large enough for full speed.
@@ -73,12 +74,16 @@ def deformable_attention(
             ``heads``.
         query_y: (H,), normalized coordinates of the query rows.
         query_x: (W,), normalized coordinates of the query columns.
-        backend: ``auto``, ``reference``, ``chunked``, ``products`` or ``separable``; see :mod:`.backends`.
+        backend: ``auto``, ``reference``, ``chunked``, ``products``, ``separable`` or ``triton``; see :mod:`.backends`.
 
     Returns:
         (B, heads, H * W, d).
+
+    Raises:
+        ValueError: The backend ``triton`` is named, and does not run here or with these arguments.
     """
-    backend = select_backend('deformable_attention', backend, ('reference', 'chunked', 'products', 'separable'))
+    available = 'reference', 'chunked', 'products', 'separable', 'triton'
+    backend = select_backend('deformable_attention', backend, available)
     if backend == 'reference':
         return reference.deformable_attention(q, k, v, table, key_locations, query_y, query_x)
     if backend == 'auto' and is_tracing():
@@ -86,6 +91,8 @@ def deformable_attention(
         if torch.is_grad_enabled():  # torch.jit.trace records with gradients
             return recompute_in_backward(whole_attention, *args, use_reentrant=False)
         return whole_attention(*args)
+    if backend == 'triton':
+        return fused_attention(q, k, v, table, key_locations, query_y, query_x)
     if backend == 'products' or (backend == 'auto' and q.device.type != 'cpu'):
         return product_attention(q, k, v, table, key_locations, query_y, query_x)
     # Inputs that fit one chunk are faster by grid_sample: 28 x 28 queries and 12 heads take 0.6 of the time.

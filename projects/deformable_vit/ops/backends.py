@@ -10,6 +10,7 @@ Every op takes ``backend=None``, which stands for the default. The default is ``
 - ``products``: deformable attention by ``scaled_dot_product_attention``, with the relative position bias as matrix
   products, for GPUs.
 - ``separable``: the same products in chunks of keys, with their gradients written out, for large inputs on a CPU.
+- ``triton``: deformable attention by fused kernels for NVIDIA GPUs, which ``auto`` never selects.
 - ``grid_sample``: deformable sampling by ``grid_sample``, and patches projected by a matrix product.
 - ``mmcv``: deformable patches sampled and projected by mmcv's compiled deformable convolution.
 """
@@ -25,9 +26,9 @@ from torch.utils.checkpoint import checkpoint as recompute_in_backward
 
 from .tracing import is_recorded_by_jit
 
-BACKENDS = ('auto', 'reference', 'chunked', 'products', 'separable', 'grid_sample', 'mmcv')
+BACKENDS = ('auto', 'reference', 'chunked', 'products', 'separable', 'triton', 'grid_sample', 'mmcv')
 # Their custom ops and chunks take sizes as numbers, which torch.jit.trace would record as constants.
-UNTRACEABLE = ('chunked', 'products', 'separable', 'mmcv')
+UNTRACEABLE = ('chunked', 'products', 'separable', 'triton', 'mmcv')
 VARIABLE = 'DEFORMABLE_VIT_BACKEND'
 
 # Validated on use rather than on import, so that a program can report a wrong value in its own way.

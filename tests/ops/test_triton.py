@@ -1,0 +1,111 @@
+"""The triton backend: its kernels in the interpreter, compiled for GPUs that are not here, and its errors."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from devices import CalledOps
+from running import ENVIRONMENT
+
+from deformable_vit.ops import deformable_attention, triton_attention, use_backend
+from deformable_vit.ops.triton_compile import ARCHITECTURES, KERNELS, Case, cases, compile_for, compile_report
+
+needs_triton = pytest.mark.skipif(not triton_attention.HAS_TRITON, reason='needs triton')
+
+
+def arguments(device: str = 'cpu') -> list[torch.Tensor]:
+    q, table = torch.zeros(1, 2, 6, 16, device=device), torch.zeros(2, 5, 5, device=device)
+    return [q, q, q, table, torch.zeros(1, 1, 6, 2, device=device), torch.zeros(2), torch.zeros(3)]
+
+
+@needs_triton
+@pytest.mark.slow
+def test_the_kernels_equal_reference_in_the_interpreter() -> None:
+    """In another process, as the interpreter is selected before triton is imported."""
+    tests = Path(__file__).with_name('interpreted_triton.py')
+    command = [sys.executable, '-m', 'pytest', '-n', '0', '-q', '--durations=3', tests]
+    environment = ENVIRONMENT | {'TRITON_INTERPRET': '1'}
+    done = subprocess.run(command, env=environment, cwd=tests.parents[2], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ' passed' in done.stdout
+    assert 'skipped' not in done.stdout
+
+
+@pytest.fixture
+def _new_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Compile again what other runs have compiled."""
+    monkeypatch.setenv('TRITON_CACHE_DIR', str(tmp_path))
+
+
+def assert_within_limits(architecture: int, chosen: list[Case]) -> None:
+    rows = list(compile_report([architecture], chosen))
+    assert len(rows) == len(chosen)
+    for row in rows:
+        assert row['spills'] == 0, row
+        assert 32 <= row['registers'] <= 255, row
+        assert 0 < row['shared'] <= ARCHITECTURES[architecture], row
+
+
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.usefixtures('_new_cache')
+def test_kernels_of_half_precision_compile_without_spills() -> None:
+    chosen = [case for case in cases() if case.dtype == torch.bfloat16 and case.head_dim == 32]
+    assert {case.kernel for case in chosen} == set(KERNELS)
+    assert_within_limits(80, chosen)
+
+
+@needs_triton
+@pytest.mark.nightly
+@pytest.mark.usefixtures('_new_cache')
+def test_kernels_compile_for_sizes_of_one() -> None:
+    for kernel in KERNELS:
+        queries = 'height' if kernel == 'backward_table' else 'queries'
+        ones = queries, 'keys', 'width', 'heads', 'per_group', 'table_h', 'table_w'
+        assert compile_for(Case(kernel, torch.float16, 16), 80, ones).spills == 0
+
+
+@needs_triton
+@pytest.mark.nightly
+@pytest.mark.usefixtures('_new_cache')
+@pytest.mark.parametrize('architecture', ARCHITECTURES)
+def test_every_tile_compiles_without_spills(architecture: int) -> None:
+    assert_within_limits(architecture, cases())
+
+
+@pytest.mark.parametrize('size', [(7, 7), (14, 14), (28, 28), (25, 42), (50, 84), (42, 25), (100, 168)])
+def test_queries_that_a_tile_does_not_divide_cost_less_than_a_third(size: tuple[int, int]) -> None:
+    sizes = triton_attention.tile('backward_table', torch.bfloat16, 32)
+    rows, columns = (-(-n // sizes[name]) * sizes[name] for n, name in zip(size, ('ROWS', 'COLUMNS'), strict=True))
+    assert rows * columns * 3 < size[0] * size[1] * 4
+
+
+def test_it_is_never_the_default() -> None:
+    with CalledOps() as ops:
+        deformable_attention(*arguments())
+    assert ops.count('triton') == 0
+
+
+def test_without_a_gpu_or_triton_it_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = arguments()
+    with pytest.raises(
+        ValueError, match="^deformable_attention: the backend 'triton' runs on CUDA, got .* cpu; use auto$"
+    ):
+        deformable_attention(*call, backend='triton')
+    with use_backend('triton'), pytest.raises(ValueError, match='got tensors on cpu'):
+        deformable_attention(*call)
+    monkeypatch.setattr(triton_attention, 'HAS_TRITON', False)
+    with pytest.raises(ValueError, match='needs triton, which is not installed; use auto'):
+        deformable_attention(*call, backend='triton')
+
+
+def test_an_old_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Query:
+        dtype, shape, device = torch.float16, (1, 2, 6, 32), torch.device('cuda')
+
+    for capability, reason in (((7, 5), '8.0 or newer, got 7.5'), ((8, 0), ''), ((12, 0), '')):
+        monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda _, c=capability: c)
+        got = triton_attention.unsupported(Query())
+        assert reason in got if reason else got == ''
