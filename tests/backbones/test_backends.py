@@ -18,7 +18,7 @@ def test_backends_compute_the_same_and_reference_uses_no_fast_op(small_backbone:
         with CalledOps() as ops, use_backend('reference'):
             reference = model(x)
         assert ops.count('scaled_dot_product') == ops.count('deformable_vit::') == 0
-        for backend in ('auto', 'separable', 'mmcv'):
+        for backend in ('auto', 'products', 'separable', 'mmcv'):
             with use_backend(backend):
                 outs = model(x)
             for a, b in zip(outs, reference, strict=True):

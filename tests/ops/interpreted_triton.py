@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from devices import assert_same_function
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_global_attention import attention_inputs
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from triton_cases import assert_equals_reference, away_from_entries, inputs
 
-from deformable_vit.ops import deformable_attention, key_grid, query_coordinates, reference, triton_attention
+from deformable_vit.ops import FLOP_FORMULAS, deformable_attention, key_grid, reference, triton_attention
 
 if os.environ.get('TRITON_INTERPRET') != '1':
     pytest.skip('test_triton.py runs these tests in the interpreter', allow_module_level=True)
@@ -37,32 +38,6 @@ def _few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 PRECISIONS = (torch.float32, torch.float16)
 triton = partial(deformable_attention, backend='triton')
-
-
-def inputs(
-    size: tuple[int, int],
-    keys: int,
-    table: tuple[int, int],
-    heads: tuple[int, int] = (4, 2),
-    batch: int = 1,
-    d: int = 16,
-) -> list[Tensor]:
-    """Arguments with (heads, groups), and locations on both sides of the borders, away from the kinks of the reads."""
-    locations = torch.rand(batch, heads[1], keys, 2) * 3 - 1.5
-    q, (k, v) = torch.randn(batch, heads[0], size[0] * size[1], d), torch.randn(2, batch, heads[0], keys, d)
-    y, x = (query_coordinates(n, 'centers', q) for n in size)
-    return [q, k, v, torch.randn(heads[0], *table), locations, y, x]
-
-
-def assert_equals_reference(args: list[Tensor], precision: torch.dtype) -> None:
-    """Compare outputs and all five gradients; coordinates of queries have none."""
-    *args, y, x = args
-
-    def with_coordinates(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        return lambda *five: function(*five, y.to(five[4].dtype), x.to(five[4].dtype))
-
-    same = with_coordinates(triton), with_coordinates(reference.deformable_attention)
-    assert_same_function(*same, args, precision, exact=(4,))
 
 
 @pytest.mark.parametrize('precision', PRECISIONS)
@@ -95,13 +70,7 @@ def test_any_size(
 ) -> None:
     torch.manual_seed(seed)
     args = inputs(size, keys, table, heads, 1 + seed % 2, d)
-    # Away from entries of the table, where the slope jumps and rounding decides which one is right.
-    for axis, query in ((0, args[5]), (1, args[6])):
-        scale = (table[axis] - 1) / 4
-        distance = (query - args[4][..., axis, None]) * scale
-        near = (distance - distance.round()).abs().amin(-1) < 1e-3
-        args[4][..., axis] = torch.where(near, 9.0, args[4][..., axis])  # far outside
-    assert_equals_reference(args, precision)
+    assert_equals_reference(away_from_entries(args), precision)
 
 
 def test_on_entries_of_the_table_gradients_are_those_of_grid_sample() -> None:
@@ -218,6 +187,16 @@ def test_memory_kept_for_backward_has_nothing_of_queries_x_keys() -> None:
         triton(*args)
     assert len(saved) == 9
     assert max(saved) == args[0].numel()
+
+
+def test_flops_do_not_depend_on_the_backend() -> None:
+    args = inputs((3, 5), 6, (7, 7))
+    totals = set()
+    for backend in ('triton', 'separable'):
+        with FlopCounterMode(display=False, custom_mapping=FLOP_FORMULAS) as counter:
+            deformable_attention(*args, backend=backend)
+        totals.add(counter.get_total_flops())
+    assert totals == {2 * 4 * 15 * 6 * (16 + 16 + 2)}
 
 
 def test_arguments_that_the_kernels_do_not_take() -> None:

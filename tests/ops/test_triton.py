@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from devices import CalledOps
+from devices import LOWER_PRECISIONS, CalledOps
 from running import ENVIRONMENT
+from triton_cases import assert_equals_reference, away_from_entries, inputs
 
 from deformable_vit.ops import deformable_attention, triton_attention, use_backend
 from deformable_vit.ops.triton_compile import ARCHITECTURES, KERNELS, Case, cases, compile_for, compile_report
@@ -31,6 +32,15 @@ def test_the_kernels_equal_reference_in_the_interpreter() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert ' passed' in done.stdout
     assert 'skipped' not in done.stdout
+
+
+@needs_triton
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+@pytest.mark.parametrize('precision', LOWER_PRECISIONS)
+def test_the_kernels_equal_reference_on_a_gpu(precision: torch.dtype) -> None:
+    for size, keys, table, d in (((7, 7), 49, (13, 13), 32), ((3, 84), 70, (27, 27), 16), ((5, 9), 40, (9, 111), 64)):
+        assert_equals_reference(away_from_entries(inputs(size, keys, table, batch=2, d=d)), precision, 'cuda')
 
 
 @pytest.fixture
