@@ -44,13 +44,14 @@ def product_bias(table: Tensor, key_locations: Tensor, query_y: Tensor, query_x:
     """Return the bias (B, heads, H * W, N) of :func:`.deformable_attention`, of the same arguments."""
     b, groups = key_locations.shape[:2]
     tables = unflatten(table, 0, (groups, -1)).repeat(b, 1, 1, 1)
-    return unflatten(_bias(tables, key_locations.flatten(0, 1), query_y, query_x), 0, (b, groups)).flatten(1, 2)
+    bias = _bias(tables, key_locations.flatten(0, 1), query_y, query_x).flatten(2, 3)
+    return unflatten(bias, 0, (b, groups)).flatten(1, 2)
 
 
 def _bias(tables: Tensor, key_locations: Tensor, query_y: Tensor, query_x: Tensor) -> Tensor:
-    """Return the bias (groups, heads, H * W, N); a group has its tables (heads, Ty, Tx) and key locations (N, 2).
+    """Return the bias (groups, heads, H, W, N); a group has its tables (heads, Ty, Tx) and key locations (N, 2).
 
-    Its memory has the keys first, which is how the products give it.
+    Its memory is that of (groups, N, H, heads, W), as the products give it.
     """
     heads, table_h, table_w = tables.shape[1:]
     with torch.autocast(tables.device.type, enabled=False):  # weights in half precision would move the locations
@@ -59,9 +60,9 @@ def _bias(tables: Tensor, key_locations: Tensor, query_y: Tensor, query_x: Tenso
         x = differentiable_weights(table_index(query_x - key_locations[..., 1:], table_w), table_w)
         # For all keys and heads the table read along y, then along x.
         read = y.flatten(1, 2) @ tables.to(y.dtype).transpose(1, 2).flatten(2)  # (groups, N * H, heads * Tx)
-        read = unflatten(unflatten(read, 1, (-1, query_y.shape[0])), 3, (heads, table_w)).transpose(2, 3)
-        bias = read.flatten(2, 3) @ x.transpose(2, 3)  # (groups, N, heads * H, W)
-    return unflatten(bias, 2, (heads, -1)).flatten(3).permute(0, 2, 3, 1)
+        read = unflatten(unflatten(read, 1, (-1, query_y.shape[0])), 3, (heads, table_w)).flatten(2, 3)
+        bias = read @ x.transpose(2, 3)  # (groups, N, H * heads, W)
+    return unflatten(bias, 2, (-1, heads)).permute(0, 3, 2, 4, 1)
 
 
 def _attend(
@@ -70,7 +71,7 @@ def _attend(
     """Compute attention of (groups, heads, H * W or N, d) with the bias of :func:`_bias` as the mask."""
     bias = _bias(tables, key_locations, query_y, query_x)
     # One pass over memory moves the keys last and converts; in the same dtype `to` would leave them first.
-    mask = bias.to(q.dtype, memory_format=torch.contiguous_format).contiguous()
+    mask = bias.to(q.dtype, memory_format=torch.contiguous_format).contiguous().flatten(2, 3)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 

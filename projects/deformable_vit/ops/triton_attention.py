@@ -78,23 +78,22 @@ _FLOAT = {
 }
 
 
-def tile(kernel: str, dtype: torch.dtype, head_dim: int) -> dict[str, int]:
-    """Return the tile of a kernel, its warps and stages, for q in a dtype."""
-    queries, keys, warps = (_FLOAT if dtype == torch.float32 else _HALF)[kernel][HEAD_DIMS.index(head_dim)]
+def tile(kernel: str, dtype: torch.dtype, head_dim: int) -> dict[str, Any]:
+    """Return the tile and the other constants of a kernel, its warps and stages, for q in a dtype."""
+    is_float = dtype == torch.float32
+    queries, keys, warps = (_FLOAT if is_float else _HALF)[kernel][HEAD_DIMS.index(head_dim)]
+    # 'tf32', the default, has no meaning for products of half precision.
+    others = dict(D=head_dim, KEYS=keys, PRECISION='tf32x3' if is_float else 'tf32', num_warps=warps)
     if kernel != 'backward_table':
-        return dict(QUERIES=queries, KEYS=keys, num_warps=warps, num_stages=2)
+        return dict(QUERIES=queries, num_stages=2, **others)
     # Two rows: 88 columns for 84 queries in a row, and 8 x 8 queries for the 7 x 7 of stage 4 at 224.
-    return dict(ROWS=2, COLUMNS=queries // 2, KEYS=keys, TABLE_H=16, TABLE_W=32, num_warps=warps, num_stages=1)
+    return dict(ROWS=2, COLUMNS=queries // 2, TABLE_H=16, TABLE_W=32, num_stages=1, **others)
 
 
 def _shape(k: Tensor, table: Tensor, key_index: Tensor, column_index: Tensor) -> tuple[int, ...]:
     """Return the arguments of every kernel from ``keys`` to ``table_w``."""
     heads = table.shape[0]
     return k.shape[2], len(column_index), heads, heads // key_index.shape[1], table.shape[1], table.shape[2]
-
-
-def _precision(q: Tensor) -> str:
-    return 'tf32x3' if q.dtype == torch.float32 else 'tf32'  # the latter has no meaning for half precision
 
 
 @torch.library.custom_op('deformable_vit::triton_attention', mutates_args=())
@@ -127,7 +126,7 @@ def _attention(
     with torch.cuda.device_of(q):
         triton_kernels.forward[-(-m // options['QUERIES']), b * heads](
             k, v, key_index, q, padded, row_index, column_index, out, lse, d**-0.5, m,
-            *_shape(k, table, key_index, column_index), D=d, PRECISION=_precision(q), **options,
+            *_shape(k, table, key_index, column_index), **options,
         )  # fmt: skip
     return out, lse
 
@@ -166,11 +165,10 @@ def _attention_backward(
     padded = F.pad(table, [triton_kernels.PADDING.value] * 4)
     tensors = q, padded, row_index, column_index, grad, lse, delta
     shape, scale = _shape(k, table, key_index, column_index), d**-0.5
-    constants = dict(D=d, PRECISION=_precision(q))
     with torch.cuda.device_of(q):
         d_q, options = torch.empty_like(q), tile('backward_queries', q.dtype, d)
         triton_kernels.backward_queries[-(-m // options['QUERIES']), b * heads](
-            k, v, key_index, *tensors, d_q, scale, m, *shape, **constants, **options
+            k, v, key_index, *tensors, d_q, scale, m, *shape, **options
         )
 
         options = tile('backward_keys', q.dtype, d)
@@ -180,7 +178,7 @@ def _attention_backward(
         d_k, d_v = q.new_empty(2, parts, b, heads, n, d, dtype=torch.float32)
         d_index = key_index.new_empty(parts, b, key_index.shape[1], heads // key_index.shape[1], n, 2)
         triton_kernels.backward_keys[tiles, b * heads, parts](
-            k, v, key_index, *tensors, d_k, d_v, d_index, scale, m, *shape, size, **constants, **options
+            k, v, key_index, *tensors, d_k, d_v, d_index, scale, m, *shape, size, **options
         )
 
         options = tile('backward_table', q.dtype, d)
@@ -188,18 +186,10 @@ def _attention_backward(
         size = _part(h, options['ROWS'], tiles * b * heads)
         parts = -(-h // size)
         d_table = table.new_zeros(parts * b, heads, tiles, *table.shape[1:])
+        k, v, key_index = _sort_keys(k, v, key_index)
         column_range = torch.stack(column_index.aminmax())
         triton_kernels.backward_table[tiles, b * heads, parts](
-            *_sort_keys(k, v, key_index),
-            *tensors,
-            column_range,
-            d_table,
-            scale,
-            h,
-            *shape,
-            size,
-            **constants,
-            **options,
+            k, v, key_index, *tensors, column_range, d_table, scale, h, *shape, size, **options
         )
     return d_q, d_k.sum(0).to(k.dtype), d_v.sum(0).to(v.dtype), d_table.sum((0, 2)), d_index.sum((0, 3))
 

@@ -28,12 +28,6 @@ class Case:
     dtype: torch.dtype
     head_dim: int
 
-    def constants(self) -> dict[str, Any]:
-        """Return the constants and the options of the kernel."""
-        precision = 'tf32x3' if self.dtype == torch.float32 else 'tf32'
-        sizes = tile(self.kernel, self.dtype, self.head_dim)
-        return dict(sizes, D=self.head_dim, PRECISION=precision)
-
 
 @dataclass(frozen=True)
 class Resources:
@@ -63,7 +57,7 @@ def compile_for(case: Case, architecture: int, ones: Sequence[str] = ()) -> Reso
 
     from . import triton_kernels
 
-    kernel, constants = getattr(triton_kernels, case.kernel), case.constants()
+    kernel, constants = getattr(triton_kernels, case.kernel), tile(case.kernel, case.dtype, case.head_dim)
     options = {name: constants.pop(name) for name in ('num_warps', 'num_stages')}
     constants |= dict.fromkeys(ones, 1)
     names, pointers = kernel.arg_names, _pointers(kernel.fn)
@@ -104,12 +98,12 @@ def compile_report(
 ) -> Iterator[dict[str, Any]]:
     """Compile every kernel at every tile for every architecture; yield a row each.
 
-    A row has ``kernel``, ``architecture``, ``dtype``, ``head_dim``, ``tile`` (the constants, warps and stages),
+    A row has ``kernel``, ``architecture``, ``dtype``, ``head_dim``, ``tile`` (with warps and stages),
     ``registers`` and ``spills`` (bytes) of a thread, ``shared`` and ``shared_limit`` (bytes) of a block.
     """
     for architecture in architectures:
         for case in cases() if chosen is None else chosen:
-            got, constants = compile_for(case, architecture), case.constants()
+            got, constants = compile_for(case, architecture), tile(case.kernel, case.dtype, case.head_dim)
             yield dict(
                 kernel=case.kernel,
                 architecture=f'sm_{architecture}',
