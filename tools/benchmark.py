@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import resource
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
@@ -103,8 +103,12 @@ def parse_model(text: str) -> tuple[str, str]:
     return name, backend or 'auto'
 
 
-def stepper(case: Case) -> Callable[[], None]:
-    """Build a model, with the same weights each time; return a function that runs forward, and backward in training."""
+def stepper(case: Case) -> Callable[[], Sequence[Tensor]]:
+    """Build a model, with the same weights and images each time.
+
+    Returns:
+        A function that runs forward, and backward in training, and returns the outputs.
+    """
     torch.manual_seed(0)
     scope, backbone = scope_and_backbone(case.model)
     if case.model == 'attention':
@@ -119,13 +123,14 @@ def stepper(case: Case) -> Callable[[], None]:
     model.train(training)
     x = torch.randn(case.batch, 3, case.height, case.width, device=case.device)
 
-    def step() -> None:
+    def step() -> Sequence[Tensor]:
         with use_backend(case.backend), torch.set_grad_enabled(training):
             with torch.autocast(case.device, dtype, enabled=dtype != torch.float32):
                 outs = model(x)
             if training:
                 sum(out.float().square().mean() for out in outs).backward()
                 model.zero_grad(set_to_none=True)
+        return [out.detach() for out in outs]
 
     return step
 
