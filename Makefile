@@ -3,7 +3,7 @@ SHELL := /bin/bash
 # Not PYTHON: tools/dev/setup.sh uses that for the interpreter that creates .venv.
 VENV_PYTHON := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup demo convergence test test-fast test-all lint format real benchmark clean
+.PHONY: help setup demo convergence test test-fast test-all lint format real benchmark gpu clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 20
@@ -37,6 +37,9 @@ real: setup  ## overfit small sets of real COCO and ADE20K images (slow; tools/d
 
 benchmark: setup  ## time and memory of backbones, reference implementations and mmdet's (20 minutes on 2 idle cores)
 	@$(VENV_PYTHON) tools/benchmark.py $(BENCHMARK_ARGS)
+
+gpu: setup  ## check and measure on a GPU; writes gpu-report.md for an issue (GPU_ARGS=--quick: 8 minutes)
+	@$(VENV_PYTHON) tools/check_gpu.py $(GPU_ARGS)
 
 clean:  ## remove caches; keeps .venv, data and work_dirs
 	@find . -path ./.venv -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf

@@ -137,7 +137,7 @@ def parity(part: Part) -> None:
         model, x = part.build(family).eval(), part.images()
         with use_backend('reference'):
             exact = results(copy.deepcopy(model).double(), x.double())
-        for dtype in BOUNDS:
+        for dtype in list(BOUNDS)[:2] if part.smoke else BOUNDS:  # Triton's interpreter has no bfloat16
             for backend in backends:
                 cells = dict(family=family, backend=backend, dtype=short(dtype))
                 try:

@@ -7,7 +7,7 @@ import importlib
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -123,13 +123,15 @@ class Quick:
         triton: dict[str, Function] = {'triton': partial(attention, backend='triton')}
         self.compare(functions | {'no bias': no_bias})
         for dtype in self.dtypes:
-            self.split(self.layers[0], dtype)
+            try:
+                self.split(self.layers[0], dtype)
+            except RuntimeError as error:  # out of memory
+                self.report.add('Parts of a chunk', dtype=short(dtype), note=one_line(error))
         self.compare(triton)
         for queries, keys, warps in TILES[:1] if self.device == 'cpu' else TILES:
-            with tile(queries, keys, warps):
-                name = f'triton, tile {queries} x {keys}, {warps} warps'
-                for dtype in self.dtypes:
-                    self.times(self.layers[0], 1, dtype, name, triton['triton'])
+            name = f'triton, tile {queries} x {keys}, {warps} warps'
+            for dtype in self.dtypes:
+                self.times(self.layers[0], 1, dtype, name, triton['triton'], partial(tile, queries, keys, warps))
 
     def compare(self, functions: dict[str, Function]) -> None:
         """Measure deviations on a small layer, then times of all layers."""
@@ -155,19 +157,28 @@ class Quick:
         worst = [float((a - b).detach().abs().max() / b.detach().abs().max()) for a, b in zip(*results, strict=True)]
         return {name: f'{value:.1e}' for name, value in zip(names, worst, strict=True)}
 
-    def times(self, layer: Layer, batch: int, dtype: torch.dtype, name: str, function: Function) -> None:
-        """Add the times and the peak of forward, and of forward with backward."""
+    def times(
+        self,
+        layer: Layer,
+        batch: int,
+        dtype: torch.dtype,
+        name: str,
+        function: Function,
+        context: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """Add the times and the peak of forward, and of forward with backward, measured in a context."""
 
         def found() -> dict[str, str]:
             leaves, axes = arguments(self.ops, layer, batch, dtype, self.device)
-            with torch.no_grad():
-                forward, _ = measure(lambda: function(*leaves, *axes), self.device)
 
             def both() -> None:
                 out = function(*leaves, *axes)
                 torch.autograd.grad(out, leaves, torch.ones_like(out), allow_unused=True)
 
-            training, peak = measure(both, self.device)
+            with context():
+                with torch.no_grad():
+                    forward, _ = measure(lambda: function(*leaves, *axes), self.device)
+                training, peak = measure(both, self.device)
             return {'forward ms': f'{forward:.3f}', 'training ms': f'{training:.3f}', 'peak MiB': f'{peak:.0f}'}
 
         self.row('Times', found, layer=layer.name, batch=str(batch), dtype=short(dtype), backend=name)
