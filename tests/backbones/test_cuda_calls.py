@@ -41,11 +41,11 @@ def forward(model: torch.nn.Module) -> list[str]:
 
 @pytest.mark.parametrize('name', SMALL_BACKBONES)
 def test_forward_never_waits_for_the_gpu(name: str) -> None:
-    """A copy from or to the host, or a value that Python reads, would wait for all kernels that are queued."""
+    """A copy from or to the CPU, or a value that Python reads, would wait for all kernels that are queued."""
     assert forward(build_small(name).train()) == []
 
 
-def test_a_copy_from_the_host_and_a_read_value_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_from_the_cpu_and_a_read_value_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = PVT.forward
 
     def copying(self: PVT, x: Tensor) -> tuple[Tensor, ...]:

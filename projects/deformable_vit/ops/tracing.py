@@ -29,7 +29,7 @@ def is_tracing() -> bool:
 def sizes_tensor(sizes: Sequence[int], like: Tensor) -> Tensor:
     """Return sizes as a tensor (n,) with the dtype and device of ``like``; a traced model computes it again.
 
-    Filled on its device: ``torch.tensor`` copies from the host, which waits until the GPU has caught up.
+    Filled on its device: ``torch.tensor`` copies from the CPU, which waits until the GPU has caught up.
     """
     return torch.cat([torch.full((1,), n, dtype=like.dtype, device=like.device) for n in sizes])
 
