@@ -61,14 +61,13 @@ def no_bias(q: Tensor, k: Tensor, v: Tensor, *_: Tensor) -> Tensor:
 
 @contextmanager
 def tile(queries: int, keys: int, warps: int) -> Iterator[None]:
-    """Set the tiles of the Triton kernels; the kernel of the keys' gradients only takes the number of keys."""
+    """Set the tiles of two Triton kernels; those of the gradients of keys and table need more registers."""
     module = importlib.import_module('deformable_vit.ops.triton_attention')
     default = module.tile
 
-    def chosen(kernel: str, *args: Any, **kwargs: Any) -> dict[str, int]:
+    def chosen(kernel: str, *args: Any) -> dict[str, Any]:
         own = dict(QUERIES=queries, KEYS=keys, num_warps=warps)
-        before = default(kernel, *args, **kwargs)
-        return before | (own if 'QUERIES' in before else dict(KEYS=min(keys, before['KEYS'])))
+        return default(kernel, *args) | (own if kernel in ('forward', 'backward_queries') else {})
 
     module.tile = chosen
     try:

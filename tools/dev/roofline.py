@@ -20,8 +20,8 @@ GPUS = {'A100': (312e12, 19.5e12, 2.039e12), 'H100': (989e12, 67e12, 3.35e12)}
 
 # Float32 operations per score, an instruction counted as two: a bilinear read with its indices, and a softmax.
 READ, SOFTMAX = 30, 12
-# Of the triton backend's backward, for the gradient of the table: weights and sums over the columns of a tile.
-SPREAD = 60
+# The same for the gradient of the table in the triton backend: weights and sums over the columns that a tile uses.
+SPREAD = 100
 
 
 class Kernel(NamedTuple):
@@ -131,12 +131,13 @@ def separable(c: Call) -> Kernels:
 
 
 def triton(c: Call) -> Kernels:
-    """Fused kernels that read the table for each score: forward, and backward by queries and by keys."""
-    each = (READ + SOFTMAX) * c.scores
-    queries = Kernel(6 * c.scores * c.dim, each, 2 * c.qkvo)
-    return [Kernel(4 * c.scores * c.dim, each, c.qkvo)], [
-        queries,
-        Kernel(8 * c.scores * c.dim, each + SPREAD * c.scores, 2 * c.qkvo),
+    """Fused kernels that read the table for each score: backward by queries, by keys, and for the table."""
+    product, each = 2 * c.scores * c.dim, (READ + SOFTMAX) * c.scores
+    sums = 2 * 2 * 4 * c.keys * c.heads * c.dim  # of the gradients of keys and values, float32, then converted
+    return [Kernel(2 * product, each, c.qkvo)], [
+        Kernel(3 * product, each, 2 * c.qkvo),
+        Kernel(4 * product, each, 2 * c.qkvo + sums),
+        Kernel(2 * product, each + SPREAD * c.scores, c.qkvo),
     ]
 
 
