@@ -51,6 +51,11 @@ def at_least(n: Any, minimum: int) -> Any:
     return n.clamp(min=minimum) if isinstance(n, Tensor) else torch.sym_max(n, minimum)
 
 
+def ceil_to_multiple(n: int, divisor: int) -> int:
+    """Return the smallest multiple of ``divisor`` that is at least ``n``; an exporter solves this form at once."""
+    return (n + divisor - 1) // divisor * divisor
+
+
 def unflatten(x: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     """Return ``x.unflatten(dim, sizes)``; the ONNX exporter would take the sizes of that method for constants."""
     if not is_recorded_by_jit():
