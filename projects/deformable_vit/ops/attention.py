@@ -17,7 +17,7 @@ from .backends import select_backend
 from .interpolation import table_index
 from .products import product_attention
 from .separable import separable_attention
-from .tracing import is_tracing, unflatten
+from .tracing import constant_size, is_tracing, unflatten
 
 # Elements of the score matrix that the chunked backend holds at a time: 64 MiB in float32, small beside a detector's
 # feature maps and large enough for full speed.
@@ -131,9 +131,13 @@ def chunked_attention(
 def whole_attention(
     q: Tensor, k: Tensor, v: Tensor, table: Tensor, key_locations: Tensor, query_y: Tensor, query_x: Tensor
 ) -> Tensor:
-    """Compute :func:`deformable_attention` by torch's attention, with the whole bias as its mask, at any size."""
-    bias = relative_position_bias(table, key_locations, query_y, query_x)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+    """Compute :func:`deformable_attention` by torch's attention, with the bias of a group as its mask, at any size."""
+    groups, outs = constant_size(key_locations, 1), []
+    parts = [t.chunk(groups, dim=1) for t in (q, k, v)]
+    for *qkv, tables, locations in zip(*parts, table.chunk(groups), key_locations.chunk(groups, dim=1), strict=True):
+        bias = relative_position_bias(tables, locations, query_y, query_x)
+        outs.append(F.scaled_dot_product_attention(*qkv, attn_mask=bias.to(q.dtype)))
+    return torch.cat(outs, dim=1)
 
 
 def relative_position_bias(table: Tensor, key_locations: Tensor, query_y: Tensor, query_x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .coordinates import autocast_dtype
-from .tracing import ceil_to_multiple, constant_size, sizes_tensor, unflatten
+from .tracing import constant_size, sizes_tensor, unflatten
 
 
 def sample(x: Tensor, locations: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, shift: int 
     h, w = q.shape[2:4]
     window = (constant_size(table, -1) + 1) // 2
     first = -shift % window  # rows and columns of padding before the map, so that windows start shift pixels in
-    last_y, last_x = (ceil_to_multiple(first + n, window) - first - n for n in (h, w))
+    last_y, last_x = (-(first + n) % window for n in (h, w))
     padded = (F.pad(t, (0, 0, first, last_x, first, last_y)) for t in (q, k, v))
     # (B, heads, rows, window, columns, window, d)
     windows = (unflatten(unflatten(t, 3, (-1, window)), 2, (-1, window)) for t in padded)

@@ -51,9 +51,9 @@ def at_least(n: Any, minimum: int) -> Any:
     return n.clamp(min=minimum) if isinstance(n, Tensor) else torch.sym_max(n, minimum)
 
 
-def ceil_to_multiple(n: int, divisor: int) -> int:
-    """Return the smallest multiple of ``divisor`` that is at least ``n``; an exporter solves this form at once."""
-    return (n + divisor - 1) // divisor * divisor
+def ceil_div(n: int, divisor: int) -> int:
+    """Return ``n / divisor`` rounded up, for ``n`` of at least 1; exporters simplify a chain of this form to one."""
+    return (n - 1) // divisor + 1
 
 
 def unflatten(x: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
@@ -66,7 +66,7 @@ def unflatten(x: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
 
 def adaptive_avg_pool2d(x: Tensor, size: int) -> Tensor:
     """Return the means (B, C, size, size) of (B, C, H, W), as torch's function does, which ONNX does not have."""
-    if not is_recorded_by_jit():
+    if not is_tracing():
         return F.adaptive_avg_pool2d(x, size)
     cells = torch.arange(size, device=x.device)[:, None]
     weights = []  # of each row, then of each column, (size, n)
