@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .tracing import ceil_div, constant_size, sizes_tensor, unflatten
+from .tracing import ceil_div, constant_size, shared, sizes_tensor, unflatten
 
 
 class _Axis(NamedTuple):
@@ -49,6 +49,7 @@ def traced_neighborhood_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor
     return _attend(q, k, v, table, *(_neighborhoods(n, kernel, size, q.device) for n in q.shape[2:4]))
 
 
+@shared
 def _windows(n: int, window: int, first: int, device: torch.device) -> _Axis:
     """Divide an axis into windows that begin ``first`` pixels before it."""
 
@@ -62,6 +63,7 @@ def _windows(n: int, window: int, first: int, device: torch.device) -> _Axis:
     return _divide(n, tiles, window, (0, window), start, visible, torch.arange(n, device=device) + first)
 
 
+@shared
 def _neighborhoods(n: int, kernel: int, size: int, device: torch.device) -> _Axis:
     """Divide an axis into tiles, the last one aligned to its end, that see ``kernel // 2`` pixels to each side."""
     length, tiles = torch.full((), n, dtype=torch.long, device=device), ceil_div(n, size)

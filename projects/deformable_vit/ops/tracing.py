@@ -7,13 +7,48 @@ tracer knows. Outside of tracing nothing changes.
 """
 
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.jit import TracerWarning  # type: ignore[attr-defined]
+
+
+P = ParamSpec('P')
+T = TypeVar('T')
+_shared: dict[Hashable, Any] | None = None
+
+
+@contextmanager
+def sharing() -> Iterator[None]:
+    """Within the context, an export holds what :func:`shared` functions compute from sizes once for all blocks."""
+    global _shared
+    before, _shared = _shared, {}
+    try:
+        yield
+    finally:
+        _shared = before
+
+
+def shared(function: Callable[P, T]) -> Callable[P, T]:
+    """Mark a function whose result depends on sizes and on the dtypes and devices of tensors only."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if _shared is None or not torch.compiler.is_exporting():
+            return function(*args, **kwargs)
+        # A symbolic size has no hash; as a string it is its formula.
+        described = [(a.dtype, a.device) if isinstance(a, Tensor) else str(a) for a in (*args, *kwargs.values())]
+        key = function, *described
+        if key not in _shared:
+            _shared[key] = function(*args, **kwargs)
+        return _shared[key]
+
+    return call
 
 
 def is_recorded_by_jit() -> bool:
