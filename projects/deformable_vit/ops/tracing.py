@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.jit import TracerWarning  # type: ignore[attr-defined]
 
-
 P = ParamSpec('P')
 T = TypeVar('T')
 _shared: dict[Hashable, Any] | None = None
