@@ -1,8 +1,10 @@
 """Compare backbones: time of forward and of a training iteration, and peak memory, on the CPU or on a CUDA device.
 
 A model is a name of --list, or a config file, whose backbone is measured. MODEL:BACKEND selects the backend of its ops:
-MODEL:reference is the plain PyTorch implementation; deformable_vit.ops.backends lists the others. Times come from one
-process that runs all models in turns, peak memory from a new process for each model, mode and size.
+MODEL:reference is the plain PyTorch implementation; deformable_vit.ops.backends lists the others. A model may also be
+an exported file: .onnx runs in ONNX Runtime, .xml in OpenVINO, on the CPU with as many threads as PyTorch, forward in
+float32; other conditions leave it out. Times come from one process that runs all models in turns, peak memory from a
+new process for each model, mode and size.
 """
 
 import argparse
@@ -82,6 +84,25 @@ class Attention(nn.Module):
         return (deformable_attention(q, k, v, table, locations, y, x),)
 
 
+def is_exported(name: str) -> bool:
+    return name.endswith(('.onnx', '.xml'))
+
+
+def exported_model(path: str) -> Callable[[Tensor], Any]:
+    """Load an exported file, whose one input is an image."""
+    threads = torch.get_num_threads()
+    if path.endswith('.onnx'):
+        runtime = importlib.import_module('onnxruntime')
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = runtime.InferenceSession(path, options)
+        name = session.get_inputs()[0].name
+        return lambda x: session.run(None, {name: x.numpy()})
+    settings = {'INFERENCE_NUM_THREADS': threads, 'INFERENCE_PRECISION_HINT': 'f32'}
+    compiled = importlib.import_module('openvino').Core().compile_model(path, 'CPU', settings)
+    return lambda x: compiled(x.numpy())
+
+
 @cache
 def scope_and_backbone(name: str) -> tuple[str, dict[str, Any]]:
     """Return the scope and the config of a backbone, by its name or config file."""
@@ -99,7 +120,10 @@ def parse_model(text: str) -> tuple[str, str]:
     name, _, backend = text.partition(':')
     if backend and backend not in BACKENDS:
         raise UserError(f'{text}: the backend must be one of {", ".join(BACKENDS)}')
-    scope_and_backbone(name)
+    if not is_exported(name):
+        scope_and_backbone(name)
+    elif backend or not Path(name).is_file():
+        raise UserError(f'{text}: name an exported file that exists, without a backend')
     return name, backend or 'auto'
 
 
@@ -110,6 +134,9 @@ def stepper(case: Case) -> Callable[[], Sequence[Tensor]]:
         A function that runs forward, and backward in training, and returns the outputs.
     """
     torch.manual_seed(0)
+    if is_exported(case.model):
+        run, image = exported_model(case.model), torch.randn(case.batch, 3, case.height, case.width)
+        return lambda: run(image)
     scope, backbone = scope_and_backbone(case.model)
     if case.model == 'attention':
         model: nn.Module = Attention(case.batch, case.height, case.width)
@@ -165,7 +192,10 @@ def measure_peak(case: Case) -> float:
         torch.cuda.reset_peak_memory_stats()
         step()
         return torch.cuda.max_memory_allocated() / 2**20
-    importlib.import_module(f'{scope_and_backbone(case.model)[0]}.models')  # so that its imports do not count
+    library = {'.onnx': 'onnxruntime', '.xml': 'openvino'}.get(Path(case.model).suffix)
+    importlib.import_module(
+        library or f'{scope_and_backbone(case.model)[0]}.models'
+    )  # so that its imports do not count
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     stepper(case)()
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10  # from KiB
@@ -223,13 +253,17 @@ def main() -> None:
         return
     models = [parse_model(text) for text in args.models]
     groups = [
-        [Case(name, backend, height, width, batch, dtype, mode, args.device) for name, backend in models]
+        [
+            Case(name, backend, height, width, batch, dtype, mode, args.device)
+            for name, backend in models
+            if not is_exported(name) or (dtype, mode, args.device) == ('float32', 'forward', 'cpu')
+        ]
         for (height, width), batch, dtype, mode in itertools.product(args.shape, args.batch, args.dtype, args.mode)
     ]
     load = os.getloadavg()[0]  # before this process adds to it
     # The fork server is small, unlike this process, and forks a new process for each case.
     forking = multiprocessing.get_context('forkserver')
-    for group in groups:
+    for group in filter(None, groups):
         measure_times(group, args.repeats)
         for case in tqdm(group, desc=f'{group[0].mode}, memory', disable=None):
             try:

@@ -107,7 +107,7 @@ def test_environment_variable_sets_the_default(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.filterwarnings('ignore:.*torch.jit.trace:DeprecationWarning')
-def test_backends_with_constant_sizes_cannot_be_traced() -> None:
+def test_backends_with_constant_sizes_cannot_be_traced(monkeypatch: pytest.MonkeyPatch) -> None:
     for op, backend in (
         ('deformable_patch_projection', 'mmcv'),
         ('deformable_attention', 'chunked'),
@@ -116,3 +116,6 @@ def test_backends_with_constant_sizes_cannot_be_traced() -> None:
         message = f"traced with the backend '{backend}' would be wrong at other sizes; use auto"
         with use_backend(backend), pytest.raises(ValueError, match=message):
             torch.jit.trace(lambda x, op=op: CALLS[op]() + x, torch.zeros(1), check_trace=False)
+        with monkeypatch.context() as exporting, use_backend(backend), pytest.raises(ValueError, match=message):
+            exporting.setattr(torch.compiler, 'is_exporting', lambda: True)
+            CALLS[op]()

@@ -17,9 +17,9 @@ from deformable_vit.ops.local_attention import (
     Run,
     neighborhood_runs,
     surplus_pairs,
-    traced_neighborhood_attention,
     window_runs,
 )
+from deformable_vit.ops.traced_local_attention import traced_neighborhood_attention, traced_window_attention
 
 OPS = {
     'windows': (partial(window_attention, shift=4), partial(reference.window_attention, shift=4)),
@@ -88,13 +88,19 @@ def test_neighborhood_is_shifted_inside_at_a_border() -> None:
     torch.testing.assert_close(out, torch.tensor([7.0, 7.0, 14.0, 28.0, 28.0]) / 3)
 
 
-def test_neighborhoods_of_equal_tiles_are_those_of_the_reference() -> None:
-    for kernel, tile in ((7, 7), (5, 3), (3, 4), (1, 2)):
+def test_equal_tiles_of_traced_models_are_those_of_the_reference() -> None:
+    for kernel, tile in ((7, 7), (5, 3), (3, 4), (1, 2), (15, 7)):
         table = torch.randn(3, 2 * kernel - 1, 2 * kernel - 1, dtype=torch.float64)
         for n in (1, 2, 3, 6, 7, 8, 12, 13, 14, 20, 27):
             q, k, v = torch.randn(3, 2, 3, n, 9, 4, dtype=torch.float64)
             out = traced_neighborhood_attention(q, k, v, table, tile)
             torch.testing.assert_close(out, reference.neighborhood_attention(q, k, v, table), rtol=0, atol=1e-10)
+    for window, shift in ((7, 0), (7, 4), (2, 1)):
+        table = torch.randn(3, 2 * window - 1, 2 * window - 1, dtype=torch.float64)
+        for n in (1, 2, 3, 4, 5, 7, 10, 11, 14, 18, 27):
+            q, k, v = torch.randn(3, 2, 3, n, 9, 4, dtype=torch.float64)
+            out = traced_window_attention(q, k, v, table, shift)
+            torch.testing.assert_close(out, reference.window_attention(q, k, v, table, shift), rtol=0, atol=1e-10)
 
 
 def test_runs_have_values_by_hand() -> None:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import benchmark
+import openvino
 import pytest
 import torch
 from benchmark import Case, measure_times, parse_model, stepper, table
@@ -12,6 +13,7 @@ from mmengine.registry import MODELS
 from running import ROOT, exit_status
 from torch import Tensor, nn
 
+from deformable_vit.errors import UserError
 from deformable_vit.ops import current_backend
 
 CASE = dict(mode='training', height=64, width=96, batch=2, dtype='float32', device='cpu')
@@ -105,3 +107,34 @@ def test_invalid_arguments_are_one_line_errors(monkeypatch: pytest.MonkeyPatch, 
         monkeypatch.setattr(sys, 'argv', ['benchmark.py', *args])
         assert exit_status(benchmark.main) == 2
         assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+class Twice(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2
+
+
+@pytest.mark.filterwarnings('ignore')  # of the exporter
+def test_exported_files_run_beside_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnx, xml, results = (str(tmp_path / name) for name in ('twice.onnx', 'twice.xml', 'results.json'))
+    sizes = ({0: 'batch', 2: 'height', 3: 'width'},)
+    torch.onnx.export(Twice(), (torch.zeros(2, 3, 32, 64),), onnx, dynamic_shapes=sizes, verbose=False)
+    openvino.save_model(openvino.convert_model(onnx), xml)
+    image = torch.randn(1, 3, 33, 65)
+    for file in (onnx, xml):
+        assert torch.equal(torch.from_numpy(benchmark.exported_model(file)(image)[0]), image * 2)
+    arguments = ['--shape', '32x64', '--mode', 'forward', 'training', '--repeats', '1', '--device', 'cpu']
+    monkeypatch.setattr(sys, 'argv', ['benchmark.py', 'pvtv2-b0', onnx, xml, *arguments, '--json', results])
+    benchmark.main()
+    cases = [Case(**case) for case in json.loads(Path(results).read_text())]
+    assert [(case.model, case.mode, len(case.seconds)) for case in cases] == [
+        ('pvtv2-b0', 'forward', 1),
+        (onnx, 'forward', 1),
+        (xml, 'forward', 1),
+        ('pvtv2-b0', 'training', 1),
+    ]
+    assert all(case.peak >= 0 and not case.error for case in cases)
+    with pytest.raises(UserError, match='missing.onnx'):
+        parse_model('missing.onnx')

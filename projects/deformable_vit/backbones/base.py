@@ -9,7 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..checkpoints import adapt_to_backbone, load_backbone_weights
-from ..ops import constant_size, interleave, recompute_with_backend, tokens_to_map
+from ..ops import constant_size, interleave, is_tracing, recompute_with_backend, sharing, tokens_to_map
 from .arch import MIN_INPUT_SIZE, NUM_STAGES
 from .pretrained import find_pretrained
 
@@ -135,6 +135,13 @@ class PyramidBackbone(BaseModule):
                 f'{type(self).__name__} needs images of at least {MIN_INPUT_SIZE} x {MIN_INPUT_SIZE} pixels, '
                 f'got height x width {h} x {w}: resize or pad them'
             )
+        if is_tracing():
+            with sharing():
+                return self.feature_maps(x)
+        return self.feature_maps(x)
+
+    def feature_maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute :meth:`forward` of valid images."""
         outs = []
         for i, stage in enumerate(self.stages[: max(self.out_indices) + 1]):
             if i == NUM_STAGES - 1 and self.output_stride == 16:

@@ -13,7 +13,7 @@ from .sampling import (
     deformable_sampling,
 )
 from .tokens import interleave, map_to_tokens, pad_to_multiple, resize_position_embedding, tokens_to_map
-from .tracing import adaptive_avg_pool2d, at_least, constant_size, is_tracing, unflatten
+from .tracing import adaptive_avg_pool2d, at_least, constant_size, is_tracing, sharing, unflatten
 
 # For ``FlopCounterMode(custom_mapping=FLOP_FORMULAS)``. Not registered: that would change other programs' counts of
 # torch's ops, and importing the counter imports triton, 72 MiB.
@@ -48,6 +48,7 @@ __all__ = [
     'query_coordinates',
     'recompute_with_backend',
     'resize_position_embedding',
+    'sharing',
     'surplus_pairs',
     'tokens_to_map',
     'unflatten',

@@ -17,6 +17,7 @@ from .backends import select_backend
 from .interpolation import table_index
 from .products import product_attention
 from .separable import separable_attention
+from .traced_attention import traced_deformable_attention
 from .tracing import is_tracing, unflatten
 from .triton_attention import fused_attention
 
@@ -89,8 +90,8 @@ def deformable_attention(
     if backend == 'auto' and is_tracing():
         args = q, k, v, table, key_locations, query_y, query_x
         if torch.is_grad_enabled():  # torch.jit.trace records with gradients
-            return recompute_in_backward(whole_attention, *args, use_reentrant=False)
-        return whole_attention(*args)
+            return recompute_in_backward(traced_deformable_attention, *args, use_reentrant=False)
+        return traced_deformable_attention(*args)
     if backend == 'triton':
         return fused_attention(q, k, v, table, key_locations, query_y, query_x)
     if backend == 'products' or (backend == 'auto' and q.device.type != 'cpu'):
@@ -133,14 +134,6 @@ def chunked_attention(
         else:
             outs.append(chunked_attention(*args))
     return torch.cat(outs, dim=2)
-
-
-def whole_attention(
-    q: Tensor, k: Tensor, v: Tensor, table: Tensor, key_locations: Tensor, query_y: Tensor, query_x: Tensor
-) -> Tensor:
-    """Compute :func:`deformable_attention` by torch's attention, with the whole bias as its mask, at any size."""
-    bias = relative_position_bias(table, key_locations, query_y, query_x)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
 
 
 def relative_position_bias(table: Tensor, key_locations: Tensor, query_y: Tensor, query_x: Tensor) -> Tensor:

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute_in_backward
 
-from .tracing import is_recorded_by_jit
+from .tracing import is_tracing
 
 BACKENDS = ('auto', 'reference', 'chunked', 'products', 'separable', 'triton', 'grid_sample', 'mmcv')
-# Their custom ops and chunks take sizes as numbers, which torch.jit.trace would record as constants.
+# Their custom ops and chunks take sizes as numbers, which a tracer would record as constants.
 UNTRACEABLE = ('chunked', 'products', 'separable', 'triton', 'mmcv')
 VARIABLE = 'DEFORMABLE_VIT_BACKEND'
 
@@ -76,14 +76,14 @@ def select_backend(op: str, backend: str | None, available: tuple[str, ...]) -> 
         available: Backends that the op has besides ``auto``.
 
     Raises:
-        ValueError: The op does not have the caller's choice, or ``torch.jit.trace`` cannot record it.
+        ValueError: The op does not have the caller's choice, or a model is traced or exported with it.
     """
     if backend is None:
         backend = current_backend()
         backend = backend if backend in available else 'auto'
     elif backend != 'auto' and backend not in available:
         raise ValueError(f'{op} has the backends auto, {", ".join(available)}, got {backend!r}')
-    if backend in UNTRACEABLE and is_recorded_by_jit():
+    if backend in UNTRACEABLE and is_tracing():
         raise ValueError(
             f'{op}: a model that is traced with the backend {backend!r} would be wrong at other sizes; use auto'
         )

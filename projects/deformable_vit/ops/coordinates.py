@@ -12,11 +12,12 @@ and 1 for the centers of the first and last pixels.
 import torch
 from torch import Tensor
 
-from .tracing import is_tracing, sizes_tensor
+from .tracing import is_tracing, shared, sizes_tensor
 
 CONVENTIONS = ('centers', 'corners')
 
 
+@shared
 def query_coordinates(n: int, convention: str, like: Tensor) -> Tensor:
     """Return the coordinates (n,) of the queries along an axis, on the device of ``like``, in its dtype or float32."""
     return _positions(n, convention, 0.5 if _is_centers(convention) else 0.0, like)
@@ -27,12 +28,14 @@ def key_coordinates(n: int, convention: str, like: Tensor) -> Tensor:
     return _positions(n, convention, 0.5, like)
 
 
+@shared
 def key_grid(h: int, w: int, convention: str, like: Tensor) -> Tensor:
     """Return the coordinates (h, w, 2) of a grid of keys without offsets, (y, x)."""
     y, x = key_coordinates(h, convention, like), key_coordinates(w, convention, like)
     return torch.stack(torch.meshgrid(y, x, indexing='ij'), dim=-1)
 
 
+@shared
 def key_spacing(h: int, w: int, convention: str, like: Tensor) -> Tensor:
     """Return half the distance of adjacent keys (2,), (y, x): the unit of a bounded offset."""
     sizes = sizes_tensor((h, w), like.new_empty(0, dtype=coordinate_dtype(like)))

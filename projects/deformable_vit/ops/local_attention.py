@@ -16,7 +16,8 @@ from torch import Tensor
 
 from . import reference
 from .backends import select_backend
-from .tracing import constant_size, is_tracing, unflatten
+from .traced_local_attention import traced_neighborhood_attention, traced_window_attention
+from .tracing import constant_size, is_tracing
 
 # Queries per tile along an axis of neighborhood attention. A tile of n queries computes n * (n + K - 1) products where
 # n * K are needed, but small tiles copy more keys.
@@ -58,7 +59,10 @@ def window_attention(
     window = (constant_size(table, -1) + 1) // 2
     if not 0 <= shift < window:
         raise ValueError(f'shift must be 0 to {window - 1} for windows of {window} x {window}, got {shift}')
-    if select_backend('window_attention', backend, ('reference',)) == 'reference' or is_tracing():
+    backend = select_backend('window_attention', backend, ('reference',))
+    if is_tracing():
+        return traced_window_attention(q, k, v, table, shift)
+    if backend == 'reference':
         return reference.window_attention(q, k, v, table, shift)
     return _tiled(q, k, v, table, lambda n: window_runs(n, window, shift), kernel=None)
 
@@ -176,54 +180,6 @@ def _bias_along(t: Tensor, run: Run, n: int, kernel: int | None) -> Tensor:
     key = torch.arange(run.span, device=t.device) + run.key
     nearest = (query - kernel // 2).clamp(0, max(n - kernel, 0))  # the first neighbor
     return bias.masked_fill((key < nearest) | (key >= nearest + kernel), -torch.inf)
-
-
-def traced_neighborhood_attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor, tile: int = _TILE) -> Tensor:
-    """Compute :func:`neighborhood_attention` with equal tiles, gathered, on a map of any size.
-
-    The last tiles repeat the last query, and every tile sees ``tile + K - 1`` keys along an axis with those outside the
-    neighborhood masked: more products than the tiles of the default backend, but as many for every size.
-
-    ``tile`` is the number of queries per tile along an axis.
-    """
-    kernel = (constant_size(table, -1) + 1) // 2
-    h, w = q.shape[2:4]
-    (query_y, key_y, index_y, near_y), (query_x, key_x, index_x, near_x) = (
-        _equal_tiles(n, kernel, tile, q.device) for n in (h, w)
-    )
-    # (B, heads, rows, columns, tile, tile or span, d), then the tiles of a map beside each other in one axis
-    queries = q[:, :, query_y[:, None, :, None], query_x[None, :, None, :]].flatten(4, 5).flatten(2, 3)
-    keys, values = (
-        t[:, :, key_y[:, None, :, None], key_x[None, :, None, :]].flatten(4, 5).flatten(2, 3) for t in (k, v)
-    )
-    # (heads, rows, columns, tile, tile, span, span)
-    bias = table.to(q.dtype)[:, index_y[:, None, :, None, :, None], index_x[None, :, None, :, None, :]]
-    near = near_y[:, None, :, None, :, None] & near_x[None, :, None, :, None, :]
-    bias = bias.masked_fill(~near, -torch.inf).flatten(5, 6).flatten(3, 4).flatten(1, 2)
-    # Heads beside the batch: attention of all tiles of a head, (B * heads, tiles, queries, d).
-    out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
-    rows, columns = query_y.shape[0], query_x.shape[0]
-    out = unflatten(unflatten(out, 3, (tile, tile)), 2, (rows, columns)).transpose(3, 4).flatten(4, 5).flatten(2, 3)
-    return out[:, :, :h, :w]
-
-
-def _equal_tiles(n: int, kernel: int, tile: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Divide an axis of ``n`` pixels into tiles.
-
-    Returns:
-        Queries (tiles, tile) and keys (tiles, span) as pixels of the axis; for each query and key the index into the
-        table, and whether the key is in the neighborhood, (tiles, tile, span).
-    """
-    span = tile + kernel - 1
-    size = torch.full((), n, dtype=torch.long, device=device)
-    start = torch.arange((n + tile - 1) // tile, device=device) * tile
-    query = torch.minimum(start[:, None] + torch.arange(tile, device=device), size - 1)
-    first_key = torch.minimum((start - kernel // 2).clamp(min=0), (size - span).clamp(min=0))
-    key = first_key[:, None] + torch.arange(span, device=device)
-    first = torch.minimum((query - kernel // 2).clamp(min=0), (size - kernel).clamp(min=0))[..., None]
-    near = (key[:, None] >= first) & (key[:, None] < torch.minimum(first + kernel, size))
-    index = (key[:, None] - query[..., None] + kernel - 1).clamp(0, 2 * kernel - 2)
-    return query, torch.minimum(key, size - 1), index, near
 
 
 # Tiling and assembling are custom ops. Tiling then has one gradient of the map's size, where autograd would add one for

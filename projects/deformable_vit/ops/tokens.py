@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .tracing import constant_size, is_tracing, unflatten
+from .tracing import ceil_div, constant_size, is_tracing, unflatten
 
 
 def map_to_tokens(x: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ def tokens_to_map(x: Tensor, hw: tuple[int, int]) -> Tensor:
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Pad (B, C, H, W) with zeros at the bottom and right so that ``multiple`` divides H and W."""
-    pad_h, pad_w = -x.shape[-2] % multiple, -x.shape[-1] % multiple
+    pad_h, pad_w = (ceil_div(n, multiple) * multiple - n for n in x.shape[-2:])
     return F.pad(x, (0, pad_w, 0, pad_h)) if is_tracing() or pad_h or pad_w else x
 
 

@@ -7,13 +7,47 @@ tracer knows. Outside of tracing nothing changes.
 """
 
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.jit import TracerWarning  # type: ignore[attr-defined]
+
+P = ParamSpec('P')
+T = TypeVar('T')
+_shared: dict[Hashable, Any] | None = None
+
+
+@contextmanager
+def sharing() -> Iterator[None]:
+    """Within the context, an export holds what :func:`shared` functions compute from sizes once for all blocks."""
+    global _shared
+    before, _shared = _shared, {}
+    try:
+        yield
+    finally:
+        _shared = before
+
+
+def shared(function: Callable[P, T]) -> Callable[P, T]:
+    """Mark a function whose result depends on sizes and on the dtypes and devices of tensors only."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if _shared is None or not torch.compiler.is_exporting():
+            return function(*args, **kwargs)
+        # A symbolic size has no hash; as a string it is its formula.
+        described = [(a.dtype, a.device) if isinstance(a, Tensor) else str(a) for a in (*args, *kwargs.values())]
+        key = function, *described
+        if key not in _shared:
+            _shared[key] = function(*args, **kwargs)
+        return _shared[key]
+
+    return call
 
 
 def is_recorded_by_jit() -> bool:
@@ -51,6 +85,11 @@ def at_least(n: Any, minimum: int) -> Any:
     return n.clamp(min=minimum) if isinstance(n, Tensor) else torch.sym_max(n, minimum)
 
 
+def ceil_div(n: int, divisor: int) -> int:
+    """Return ``n / divisor`` rounded up, for ``n`` of at least 1; exporters simplify a chain of this form to one."""
+    return (n - 1) // divisor + 1
+
+
 def unflatten(x: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     """Return ``x.unflatten(dim, sizes)``; the ONNX exporter would take the sizes of that method for constants."""
     if not is_recorded_by_jit():
@@ -61,7 +100,7 @@ def unflatten(x: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
 
 def adaptive_avg_pool2d(x: Tensor, size: int) -> Tensor:
     """Return the means (B, C, size, size) of (B, C, H, W), as torch's function does, which ONNX does not have."""
-    if not is_recorded_by_jit():
+    if not is_tracing():
         return F.adaptive_avg_pool2d(x, size)
     cells = torch.arange(size, device=x.device)[:, None]
     weights = []  # of each row, then of each column, (size, n)
