@@ -7,7 +7,7 @@ import torch
 from mmdet.models.dense_heads import ATSSHead, FCOSHead, GFLHead, RetinaHead
 from torch import Tensor, nn
 
-from .detections import Detections, decode, gather, iou_threshold, suppress, top
+from .selection import Detections, decode, gather, iou_threshold, suppress, top
 
 # Without their subclasses, which may decode in another way.
 DENSE_HEADS = (RetinaHead, ATSSHead, GFLHead, FCOSHead)
@@ -24,7 +24,7 @@ class DenseDetector(nn.Module):
         super().__init__()
         self.model = model
         self.raw = raw
-        self.output_names = ('boxes', 'scores', 'labels')
+        self.output_names: tuple[str, ...] = ('boxes', 'scores', 'labels')
         iou_threshold(model.bbox_head.test_cfg)
         if raw:
             outputs = ['cls_score', 'bbox_pred']

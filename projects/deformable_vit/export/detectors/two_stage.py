@@ -13,10 +13,9 @@ from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from deformable_vit.errors import UserError
-
+from ...errors import UserError
 from .dense import dense_detections
-from .detections import Detections, decode, iou_threshold, require, suppress
+from .selection import Detections, decode, iou_threshold, require, suppress
 
 ROI_HEADS = (StandardRoIHead, CascadeRoIHead)
 BOX_HEADS = (BBoxHead, ConvFCBBoxHead, Shared2FCBBoxHead, Shared4Conv1FCBBoxHead)
@@ -71,9 +70,7 @@ class TwoStageDetector(nn.Module):
         boxes = decode(head.bbox_coder, boxes[..., None, :].expand_as(predicted), predicted, image)
         boxes = boxes.expand(*scores.shape, 4)
         labels = torch.arange(scores.shape[-1], device=scores.device).expand_as(scores)
-        return suppress(
-            boxes.flatten(1, 2), scores.flatten(1), labels.flatten(1), iou_threshold(cfg), cfg.max_per_img
-        )
+        return suppress(boxes.flatten(1, 2), scores.flatten(1), labels.flatten(1), iou_threshold(cfg), cfg.max_per_img)
 
     def masks(self, features: Sequence[Tensor], detections: Detections) -> Tensor:
         """Return the probabilities (B, K, m, m) within the boxes, 0 in empty places."""
@@ -116,4 +113,4 @@ def pool(extractor: Any, features: Sequence[Tensor], boxes: Tensor) -> Tensor:
         mine = torch.cat([rois[:, :1], rois[:, 1:] * here], dim=1)
         found = roi_align(feature, mine, layer.output_size, layer.spatial_scale, layer.sampling_ratio, layer.aligned)
         pooled = found.where(here[..., None, None], pooled)
-    return pooled  # type: ignore[no-any-return]
+    return pooled

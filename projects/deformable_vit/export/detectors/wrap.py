@@ -1,11 +1,9 @@
 """Which detectors can be exported."""
 
-from typing import Any
-
 from torch import nn
 
 from .dense import DENSE_HEADS, DenseDetector
-from .detections import require
+from .selection import require
 from .two_stage import TwoStageDetector
 
 
@@ -19,6 +17,5 @@ def wrap_detector(model: nn.Module, raw: bool = False) -> nn.Module:
     """
     if getattr(model, 'with_rpn', False) and hasattr(model, 'roi_head'):
         return TwoStageDetector(model, raw).eval()
-    head: Any = getattr(model, 'bbox_head', None)
-    require('bbox_head', head, DENSE_HEADS)
+    require(f'bbox_head of {type(model).__name__}', getattr(model, 'bbox_head', None), DENSE_HEADS)
     return DenseDetector(model, raw).eval()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import nms
 
-from deformable_vit.errors import UserError
+from ...errors import UserError
 
 EMPTY_LABEL = -1
 
@@ -59,7 +59,9 @@ def iou_threshold(cfg: Any) -> float:
     iou = settings.pop('iou_threshold', None)
     settings.pop('split_thr', None)  # of memory, not of the result
     if kind != 'nms' or iou is None or settings:
-        raise UserError(f"an exported detector needs nms=dict(type='nms', iou_threshold=...) in test_cfg, got {cfg.nms}")
+        raise UserError(
+            f"an exported detector needs nms=dict(type='nms', iou_threshold=...) in test_cfg, got {cfg.nms}"
+        )
     return float(iou)
 
 
