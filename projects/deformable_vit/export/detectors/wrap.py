@@ -3,6 +3,7 @@
 from torch import nn
 
 from .dense import DENSE_HEADS, DenseDetector
+from .detr import DETRS, TransformerDetector
 from .selection import require
 from .two_stage import TwoStageDetector
 
@@ -17,5 +18,7 @@ def wrap_detector(model: nn.Module, raw: bool = False) -> nn.Module:
     """
     if getattr(model, 'with_rpn', False) and hasattr(model, 'roi_head'):
         return TwoStageDetector(model, raw).eval()
+    if type(model) in DETRS:
+        return TransformerDetector(model, raw).eval()
     require(f'bbox_head of {type(model).__name__}', getattr(model, 'bbox_head', None), DENSE_HEADS)
     return DenseDetector(model, raw).eval()

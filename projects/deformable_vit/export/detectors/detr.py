@@ -1,0 +1,125 @@
+"""DETR, Deformable DETR and DINO of mmdet as a module of tensors."""
+
+import copy
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from mmcv.ops import MultiScaleDeformableAttention
+from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
+from mmdet.models.dense_heads import DeformableDETRHead, DETRHead, DINOHead
+from mmdet.models.detectors import DETR, DINO, DeformableDETR
+from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
+from torch import Tensor, nn
+
+from ...ops.tracing import sizes_tensor
+from .selection import Detections, clip, gather, require, top
+
+DETRS = (DETR, DeformableDETR, DINO)
+
+
+class TransformerDetector(nn.Module):
+    """Backbone, neck, encoder, decoder and head; the best ``max_per_img`` boxes without NMS.
+
+    Returns boxes (B, K, 4), scores (B, K) and labels (B, K) of images (B, 3, H, W), or with ``raw`` what the last layer
+    gives for the queries: ``cls_score`` (B, Q, classes) and ``bbox_pred`` (B, Q, 4), (cx, cy, w, h) as fractions of
+    the image.
+    """
+
+    def __init__(self, model: Any, raw: bool = False) -> None:
+        super().__init__()
+        require('bbox_head', model.bbox_head, (DETRHead, DeformableDETRHead, DINOHead))
+        self.model = with_exportable_attention(model)
+        self.raw = raw
+        self.output_names = ('cls_score', 'bbox_pred') if raw else ('boxes', 'scores', 'labels')
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W), normalized -> what ``output_names`` names."""
+        states = decoder_states(self.model, self.model.extract_feat(image), image)
+        scores, boxes = (layers[-1] for layers in self.model.bbox_head(**states))
+        return (scores, boxes) if self.raw else self.detect(scores, boxes, image)
+
+    def detect(self, logits: Tensor, boxes: Tensor, image: Tensor) -> Detections:
+        """Return the best of the queries, (B, Q, classes) and (B, Q, 4)."""
+        head = self.model.bbox_head
+        number = head.test_cfg.get('max_per_img', logits.shape[1])
+        if head.loss_cls.use_sigmoid:
+            scores, index = top(logits.sigmoid().flatten(1), number)
+            query, labels = index // head.num_classes, index % head.num_classes
+        else:
+            best, classes = logits.softmax(-1)[..., :-1].max(-1)
+            scores, query = top(best, number)
+            labels = classes.gather(1, query)
+        height, width = image.shape[-2:]
+        corners = bbox_cxcywh_to_xyxy(gather(boxes, query))
+        pixels = torch.stack([corners[..., i] * (width, height)[i % 2] for i in range(4)], dim=-1)
+        return Detections(clip(pixels, image), scores, labels)
+
+
+def decoder_states(model: Any, features: Sequence[Tensor], image: Tensor) -> dict[str, Any]:
+    """Return what the head takes: :meth:`forward_transformer` of mmdet with the sizes of the levels as numbers."""
+    size = tuple(image.shape[-2:])
+    without_padding = [SimpleNamespace(batch_input_shape=size, img_shape=size)] * len(image)
+    encoder_inputs, decoder_inputs = model.pre_transformer(features, without_padding)
+    if 'spatial_shapes' in encoder_inputs:
+        # mmdet iterates over them; iterating over a tensor ends an export.
+        sizes = [tuple(x.shape[-2:]) for x in features]
+        encoder_inputs['spatial_shapes'] = decoder_inputs['spatial_shapes'] = sizes
+    queries, head_inputs = model.pre_decoder(**model.forward_encoder(**encoder_inputs))
+    return {**head_inputs, **model.forward_decoder(**decoder_inputs, **queries)}
+
+
+class ExportableAttention(nn.Module):
+    """mmcv's multi-scale deformable attention with the sizes of the levels as a list of (height, width)."""
+
+    def __init__(self, attention: MultiScaleDeformableAttention) -> None:
+        super().__init__()
+        self.attention = attention
+
+    def forward(
+        self,
+        query: Tensor,
+        value: Tensor,
+        query_pos: Tensor,
+        reference_points: Tensor,
+        spatial_shapes: Sequence[tuple[int, int]],
+        **unused: Any,
+    ) -> Tensor:
+        """Attend from queries (B, Q, C) to the pixels of all levels (B, N, C), without padding.
+
+        Args:
+            query: Also the residual.
+            value: If None, the queries.
+            query_pos: (B, Q, C).
+            reference_points: (B, Q, levels, 2 or 4), as fractions of the image.
+            spatial_shapes: (height, width) of each level.
+            unused: What mmdet passes to every layer.
+        """
+        layer = self.attention
+        value = layer.value_proj(query if value is None else value)
+        identity, query = query, query + query_pos
+        points = (*query.shape[:2], layer.num_heads, layer.num_levels, layer.num_points)
+        weights = layer.attention_weights(query).view(*points[:3], -1).softmax(-1).view(points)
+        offsets = layer.sampling_offsets(query).view(*points, 2)
+        references = reference_points[:, :, None, :, None]
+        if reference_points.shape[-1] == 2:
+            sizes = torch.stack([sizes_tensor((w, h), like=offsets) for h, w in spatial_shapes])
+            locations = references + offsets / sizes[:, None]
+        else:
+            locations = references[..., :2] + offsets / layer.num_points * references[..., 2:] * 0.5
+        value = value.view(*value.shape[:2], layer.num_heads, -1)
+        output = multi_scale_deformable_attn_pytorch(value, spatial_shapes, locations, weights)
+        return layer.output_proj(output) + identity
+
+
+def with_exportable_attention(model: Any) -> Any:
+    """Return a copy of a model with :class:`ExportableAttention` in place of mmcv's, or the model if it has none."""
+    if not any(isinstance(module, MultiScaleDeformableAttention) for module in model.modules()):
+        return model
+    model = copy.deepcopy(model)
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, MultiScaleDeformableAttention):
+                setattr(parent, name, ExportableAttention(child))
+    return model
