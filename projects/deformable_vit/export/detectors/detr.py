@@ -10,6 +10,7 @@ from mmcv.ops import MultiScaleDeformableAttention
 from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
 from mmdet.models.dense_heads import DeformableDETRHead, DETRHead, DINOHead
 from mmdet.models.detectors import DETR, DINO, DeformableDETR
+from mmdet.models.layers import inverse_sigmoid
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from torch import Tensor, nn
 
@@ -37,7 +38,7 @@ class TransformerDetector(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W), normalized -> what ``output_names`` names."""
         states = decoder_states(self.model, self.model.extract_feat(image), image)
-        scores, boxes = (layers[-1] for layers in self.model.bbox_head(**states))
+        scores, boxes = last_layer(self.model.bbox_head, **states)
         return (scores, boxes) if self.raw else self.detect(scores, boxes, image)
 
     def detect(self, logits: Tensor, boxes: Tensor, image: Tensor) -> Detections:
@@ -58,16 +59,56 @@ class TransformerDetector(nn.Module):
 
 
 def decoder_states(model: Any, features: Sequence[Tensor], image: Tensor) -> dict[str, Any]:
-    """Return what the head takes: :meth:`forward_transformer` of mmdet with the sizes of the levels as numbers."""
-    size = tuple(image.shape[-2:])
-    without_padding = [SimpleNamespace(batch_input_shape=size, img_shape=size)] * len(image)
-    encoder_inputs, decoder_inputs = model.pre_transformer(features, without_padding)
-    if 'spatial_shapes' in encoder_inputs:
-        # mmdet iterates over them; iterating over a tensor ends an export.
-        sizes = [tuple(x.shape[-2:]) for x in features]
-        encoder_inputs['spatial_shapes'] = decoder_inputs['spatial_shapes'] = sizes
+    """Return what the head takes: mmdet's :meth:`forward_transformer` of images without padding."""
+    if isinstance(model, DeformableDETR):
+        encoder_inputs, decoder_inputs = multi_scale_inputs(model, features)
+    else:
+        size = tuple(image.shape[-2:])
+        encoder_inputs, decoder_inputs = model.pre_transformer(
+            features, [SimpleNamespace(batch_input_shape=size, img_shape=size)]
+        )
     queries, head_inputs = model.pre_decoder(**model.forward_encoder(**encoder_inputs))
     return {**head_inputs, **model.forward_decoder(**decoder_inputs, **queries)}
+
+
+def multi_scale_inputs(model: Any, features: Sequence[Tensor]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the inputs of encoder and decoder: mmdet's :meth:`pre_transformer` with the sizes of levels as numbers.
+
+    mmdet makes a tensor of them and iterates over it, which ends an export.
+    """
+    positions = [
+        model.positional_encoding(None, input=x) + embedding[:, None, None]
+        for x, embedding in zip(features, model.level_embed, strict=True)
+    ]
+    shared = dict(
+        spatial_shapes=[tuple(x.shape[-2:]) for x in features],
+        level_start_index=None,
+        valid_ratios=features[0].new_ones(len(features[0]), len(features), 2),
+    )
+    encoder_inputs = dict(feat=flatten_levels(features), feat_mask=None, feat_pos=flatten_levels(positions))
+    return encoder_inputs | shared, dict(memory_mask=None) | shared
+
+
+def flatten_levels(features: Sequence[Tensor]) -> Tensor:
+    """(B, C, h, w) of each level -> (B, N, C)."""
+    return torch.cat([x.flatten(2).transpose(1, 2) for x in features], dim=1)
+
+
+def last_layer(head: Any, hidden_states: Tensor, references: Sequence[Tensor] = ()) -> tuple[Tensor, Tensor]:
+    """Return the logits (B, Q, classes) and boxes (B, Q, 4), (cx, cy, w, h), of the last of the decoder's layers.
+
+    The head of Deformable DETR computes those of all layers, and its order lets onnxscript 0.7 give two constants one
+    name.
+    """
+    if not isinstance(head, DeformableDETRHead):
+        logits, boxes = head(hidden_states[-1:])
+        return logits[-1], boxes[-1]
+    layer = len(hidden_states) - 1
+    boxes = head.reg_branches[layer](hidden_states[layer])
+    reference = inverse_sigmoid(references[layer])
+    known = reference.shape[-1]  # the center, or the whole box
+    boxes = torch.cat([boxes[..., :known] + reference, boxes[..., known:]], dim=-1)
+    return head.cls_branches[layer](hidden_states[layer]), boxes.sigmoid()
 
 
 class ExportableAttention(nn.Module):
