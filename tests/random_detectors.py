@@ -26,6 +26,8 @@ LAST_LAYERS = dict(
     fc_cls=(0.0, 2.5),
     fc_reg=BOXES,
     conv_logits=(0.0, 2.0),
+    cls_branches=SCORES,
+    reg_branches=BOXES,
 )
 
 
@@ -58,8 +60,10 @@ def random_detector(config: Config) -> Any:
     torch.manual_seed(0)
     model = build_detector(config).eval()
     for x in model.parameters():
-        noise = (x.shape[0] / x.numel()) ** 0.5 if x.dim() > 1 else 0.1
-        x.add_(torch.randn_like(x) * noise)
+        if x.dim() > 1:
+            x.normal_(std=(x.shape[0] / x.numel()) ** 0.5)  # also what mmdet leaves for init_weights
+        else:
+            x.add_(torch.randn_like(x) * 0.1)
     for layer, mean, std in _last_layers(model):
         _standardize(model, layer, mean, std)
     return model
@@ -68,7 +72,8 @@ def random_detector(config: Config) -> Any:
 def _last_layers(model: nn.Module) -> list[tuple[Any, float, float]]:
     layers = []
     for name, layer in model.named_modules():
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+        is_hidden = 'reg_branches' in name and isinstance(layer, nn.Linear) and layer.out_features != 4
+        if isinstance(layer, (nn.Conv2d, nn.Linear)) and not is_hidden:
             layers += [(layer, *LAST_LAYERS[part]) for part in name.split('.') if part in LAST_LAYERS]
     return layers
 

@@ -13,6 +13,14 @@ from deformable_vit.export.detectors import wrap_detector
 
 DENSE = ('retinanet_pvtv2', 'atss_pvtv2', 'gfl_pvtv2')
 TWO_STAGE = ('mask-rcnn_pvtv2', 'cascade-mask-rcnn_dat')
+DETRS = (
+    'detr_dat',
+    'deformable-detr_pvtv2',
+    'deformable-detr-refine_dat',
+    'deformable-detr-refine-twostage_dat',
+    'deformable-detr-single-scale-dc5_dat',
+    'dino_dat',
+)
 
 
 @torch.no_grad()
@@ -48,7 +56,7 @@ def pasted(model: Any, outputs: dict[str, Tensor], shape: tuple[int, ...]) -> Te
     return result.masks
 
 
-@pytest.mark.parametrize('name', [*DENSE, *TWO_STAGE])
+@pytest.mark.parametrize('name', [*DENSE, *TWO_STAGE, *DETRS])
 def test_finds_what_predict_finds(name: str) -> None:
     counts = assert_same_as_predict(random_detector(demo_config(name)), 2, 3, 128, 160)
     assert min(counts) > 10
@@ -106,6 +114,32 @@ def test_raw_outputs_are_those_of_the_head() -> None:
     for kind, levels in zip(('cls_score', 'bbox_pred', 'centerness'), expected, strict=True):
         for i, level in enumerate(levels):
             torch.testing.assert_close(outputs[f'{kind}_{i}'], level)
+
+
+@pytest.mark.parametrize('name', ['detr_dat', 'dino_dat'])
+def test_raw_outputs_of_a_transformer_are_those_of_the_last_layer(name: str) -> None:
+    model = random_detector(demo_config(name))
+    images = random_images(2, 3, 64, 96)
+    wrapper = wrap_detector(model, raw=True)
+    assert wrapper.output_names == ('cls_score', 'bbox_pred')
+    with torch.no_grad():
+        scores, boxes = wrapper(images)
+        expected_scores, expected_boxes = model(images, data_samples(images), mode='tensor')
+    torch.testing.assert_close(scores, expected_scores[-1])
+    torch.testing.assert_close(boxes, expected_boxes[-1])
+
+
+def test_two_stage_detector_has_no_raw_outputs() -> None:
+    with pytest.raises(UserError, match='two-stage'):
+        wrap_detector(build_detector(demo_config('mask-rcnn_pvtv2')), raw=True)
+
+
+def test_model_stays_as_it_was() -> None:
+    """A wrapper replaces layers in a copy."""
+    model = random_detector(demo_config('deformable-detr_pvtv2'))
+    before = [type(module) for module in model.modules()]
+    wrap_detector(model)
+    assert [type(module) for module in model.modules()] == before
 
 
 def test_batches_do_not_mix() -> None:

@@ -83,7 +83,7 @@ def multi_scale_inputs(model: Any, features: Sequence[Tensor]) -> tuple[dict[str
     shared = dict(
         spatial_shapes=[tuple(x.shape[-2:]) for x in features],
         level_start_index=None,
-        valid_ratios=features[0].new_ones(len(features[0]), len(features), 2),
+        valid_ratios=features[0].new_ones(features[0].shape[0], len(features), 2),
     )
     encoder_inputs = dict(feat=flatten_levels(features), feat_mask=None, feat_pos=flatten_levels(positions))
     return encoder_inputs | shared, dict(memory_mask=None) | shared
