@@ -37,15 +37,15 @@ def assert_same_detections(module: Any, run: Any, images: Tensor) -> None:
         expected, found = module(images), run(images)
     assert [x.shape for x in found] == [x.shape for x in expected]
     for i in range(len(images)):
-        ours, theirs = ([x[i] for x in side] for side in (expected, found))
-        last = max(ours[1].min(), theirs[1].min()) + 1e-3
-        count = int((ours[1] > last).sum())
+        a, b = ([x[i] for x in side] for side in (expected, found))
+        last = max(a[1].min(), b[1].min()) + 1e-3
+        count = int((a[1] > last).sum())
         assert count > 10
         for k in range(count):
-            same = (theirs[2] == ours[2][k]) & ((theirs[1] - ours[1][k]).abs() < 1e-3)
-            same &= (theirs[0] - ours[0][k]).abs().amax(dim=1) < 0.01
-            assert same.any(), f'detection {k} of image {i}: {[x[k] for x in ours[:3]]}'
-            for mask, other in zip(ours[3:], theirs[3:], strict=True):
+            same = (b[2] == a[2][k]) & ((b[1] - a[1][k]).abs() < 1e-3)
+            same &= (b[0] - a[0][k]).abs().amax(dim=1) < 0.01
+            assert same.any(), f'detection {k} of image {i}: {[x[k] for x in a[:3]]}'
+            for mask, other in zip(a[3:], b[3:], strict=True):
                 assert (other[same] - mask[k]).abs().flatten(1).amax(dim=1).min() < 1e-3
 
 
