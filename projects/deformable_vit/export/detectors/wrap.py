@@ -1,0 +1,24 @@
+"""Which detectors can be exported."""
+
+from torch import nn
+
+from .dense import DENSE_HEADS, DenseDetector
+from .detr import DETRS, TransformerDetector
+from .selection import require
+from .two_stage import TwoStageDetector
+
+
+def wrap_detector(model: nn.Module, raw: bool = False) -> nn.Module:
+    """Return a module, in evaluation mode, of images (B, 3, H, W) that gives the tensors which ``output_names`` names.
+
+    Images are normalized, and full: without padding. Detections are ``boxes`` (B, K, 4), clipped (x1, y1, x2, y2) in
+    pixels of the image, ``scores`` (B, K), descending, ``labels`` (B, K), and of detectors with a mask head ``masks``
+    (B, K, m, m), probabilities within the box. K is ``max_per_img`` of the config; empty places have score 0 and label
+    -1. With ``raw`` they are the outputs of the head. Raises :class:`UserError` for detectors that it does not know.
+    """
+    if getattr(model, 'with_rpn', False) and hasattr(model, 'roi_head'):
+        return TwoStageDetector(model, raw).eval()
+    if type(model) in DETRS:
+        return TransformerDetector(model, raw).eval()
+    require(f'bbox_head of {type(model).__name__}', getattr(model, 'bbox_head', None), DENSE_HEADS)
+    return DenseDetector(model, raw).eval()
