@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmengine.config import Config
 from torch import Tensor, nn
+
+from ..ops import pad_to_multiple
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,15 @@ class WithPreprocessing(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(B, H, W, C) uint8 -> the outputs of the module; logits and label maps without the padding."""
-        divisor, (h, w) = self.preprocessing.divisor, image.shape[1:3]
-        x = self.preprocessing.normalize(image)
-        if divisor > 1:
-            x = F.pad(x, (0, -w % divisor, 0, -h % divisor), value=self.preprocessing.pad_value)
+        (h, w), settings = image.shape[1:3], self.preprocessing
+        x = settings.normalize(image)
+        if settings.divisor > 1:
+            x = pad_to_multiple(x - settings.pad_value, settings.divisor) + settings.pad_value
         outputs = zip(self.output_names, self.module(x), strict=True)
-        return tuple(y[..., :h, :w] if name in ('logits', 'label_map') and y.dim() > 2 else y for name, y in outputs)
+        return tuple(_crop(y, h, w) if name in ('logits', 'label_map') and y.dim() > 2 else y for name, y in outputs)
+
+
+def _crop(x: Tensor, height: int, width: int) -> Tensor:
+    """Return (..., :height, :width) of a map, by indices: torch.export cannot prove that a slice lies within it."""
+    rows, columns = (torch.arange(n, device=x.device) for n in (height, width))
+    return x.index_select(-2, rows).index_select(-1, columns)
