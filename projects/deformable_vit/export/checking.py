@@ -15,13 +15,14 @@ from .running import ExportedFile
 TOLERANCE = 1e-4
 
 
-def check_file(path: Path, module: Any, spec: Input) -> str:
+def check_file(path: Path, module: Any, spec: Input, score_thr: float = 0.0) -> str:
     """Compare the outputs of a file with those of its module on five inputs, and return a table of deviations.
 
     Args:
         path: The file.
         module: Takes one tensor, and has ``output_names``; for a file of label maps the one with logits.
         spec: The input of both.
+        score_thr: Least score of a detection of the model.
 
     Raises:
         UserError: A deviation exceeds the tolerance.
@@ -34,7 +35,7 @@ def check_file(path: Path, module: Any, spec: Input) -> str:
         with torch.no_grad():
             expected = dict(zip(module.output_names, module(image), strict=True))
         size = ' x '.join(map(str, image.shape))
-        row, problems = compare_outputs(expected, found)
+        row, problems = compare_outputs(expected, found, score_thr)
         rows.append(dict(input=size) | row)
         failed += [f'{problem} at {size}' for problem in problems]
     table = _markdown(rows)
@@ -43,15 +44,18 @@ def check_file(path: Path, module: Any, spec: Input) -> str:
     return table
 
 
-def compare_outputs(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> tuple[dict[str, str], list[str]]:
+def compare_outputs(
+    expected: Mapping[str, Tensor], found: Mapping[str, Tensor], score_thr: float = 0.0
+) -> tuple[dict[str, str], list[str]]:
     """Return the deviation of each output, as text, and what exceeds the tolerance.
 
     Args:
         expected: Outputs of the model by name.
         found: Those of the file.
+        score_thr: Least score of a detection of the model.
     """
     if 'boxes' in expected:
-        return _compare_detections(expected, found)
+        return _compare_detections(expected, found, score_thr)
     row, problems = {}, []
     for name, x in found.items():
         deviation = label_deviation(expected['logits'], x) if name == 'label_map' else deviation_of(expected[name], x)
@@ -75,7 +79,7 @@ def label_deviation(logits: Tensor, labels: Tensor) -> float:
     """Return by how much the logit of a label falls below the best one at most, as a fraction of the logits' range.
 
     Args:
-        logits: (B, classes, H, W); one channel is that of class 1, and that of class 0 is its threshold.
+        logits: (B, classes, H, W).
         labels: (B, H, W).
     """
     if logits.shape[2:] != labels.shape[1:]:
@@ -86,20 +90,19 @@ def label_deviation(logits: Tensor, labels: Tensor) -> float:
 
 
 def _compare_detections(
-    expected: Mapping[str, Tensor], found: Mapping[str, Tensor]
+    expected: Mapping[str, Tensor], found: Mapping[str, Tensor], score_thr: float
 ) -> tuple[dict[str, str], list[str]]:
-    agreement = Agreement()
+    agreement = Agreement(score_thr)
     for i in range(len(expected['boxes'])):
         agreement.add(*({name: x[i] for name, x in side.items()} for side in (expected, found)))
-    row = dict(
-        detections=f'{agreement.count}', unmatched=f'{agreement.unmatched}', boxes=f'{agreement.pixels:.1e} pixels'
+    row = dict(detections=f'{agreement.count}', unmatched=f'{agreement.unmatched}')
+    row |= dict(boxes=f'{agreement.pixels:.1e} pixels', scores=f'{agreement.score:.1e}')
+    problems = [f'{agreement.unmatched} detections, beside {agreement.count}, have no partner'] * bool(
+        agreement.unmatched
     )
-    row |= dict(scores=f'{agreement.score:.1e}')
-    problems = [f'{agreement.unmatched} of {agreement.count} detections have no partner'] if agreement.unmatched else []
     if 'masks' in expected:
-        row |= dict(masks=f'{agreement.mask:.1e}')
-        if agreement.mask > MASK:
-            problems.append(f'masks deviate by {agreement.mask:.1e}')
+        row['masks'] = f'{agreement.mask:.1e}'
+        problems += [f'masks deviate by {agreement.mask:.1e}'] * (agreement.mask > MASK)
     return row, problems
 
 

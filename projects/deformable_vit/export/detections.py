@@ -15,14 +15,16 @@ class Agreement:
     """What the comparison of some images found.
 
     Attributes:
+        score_thr: Least score of a detection of the model.
         count: Detections of the model.
-        unmatched: Detections of either side without a partner of the same class, at IoU 0.99 and the same score, but
-            for those at the lowest score that is kept, which rounding keeps or drops.
+        unmatched: Detections of either side without a partner of the same class, at IoU 0.99 and the same score. Those
+            whose score rounding may put on either side of the lowest one that is kept do not count.
         pixels: Largest difference between the boxes of partners.
         score: Largest difference of their scores.
         mask: Largest difference of their mask probabilities.
     """
 
+    score_thr: float = 0.0
     count: int = 0
     unmatched: int = 0
     pixels: float = 0.0
@@ -31,16 +33,15 @@ class Agreement:
 
     def add(self, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
         """Compare the detections of one image: ``boxes`` (K, 4), ``scores`` (K), ``labels`` (K), ``masks`` if any."""
+        is_full = bool((expected['labels'] >= 0).all())
+        lowest = float(expected['scores'].min()) if is_full else self.score_thr
         a, b = (_without_empty(side) for side in (expected, found))
         self.count += len(a['scores'])
         pairs = _pairs(a, b)
         for side, index in ((a, 0), (b, 1)):
             is_alone = torch.ones(len(side['scores']), dtype=torch.bool)
             is_alone[[pair[index] for pair in pairs]] = False
-            is_last = (
-                side['scores'] <= min((float(s['scores'].min()) for s in (a, b) if len(s['scores'])), default=0) + SCORE
-            )
-            self.unmatched += int((is_alone & ~is_last).sum())
+            self.unmatched += int((is_alone & (side['scores'] > lowest + SCORE)).sum())
         if pairs:
             i, j = torch.tensor(pairs).T
             self.pixels = max(self.pixels, float((a['boxes'][i] - b['boxes'][j]).abs().max()))

@@ -10,6 +10,7 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
+from .._nested import walk
 from ..apis.inference import TASKS, load_model
 from ..errors import UserError, shown
 from .checking import check_file
@@ -80,7 +81,8 @@ def export(config: Config, checkpoint: str, out: Path, options: Options, name: s
         table = 'not checked'
         if options.check:
             reference = _module(model, config.default_scope, spec, options, argmax=False)
-            table = check_file(staging / out.name, reference, spec)
+            found = [node for key, node in walk(config.model, '') if key.endswith('.score_thr')]
+            table = check_file(staging / out.name, reference, spec, *found[:1])
         files = sorted(staging.iterdir(), key=lambda file: file.name == out.name)  # the weights first
         for file in files:
             file.rename(out.parent / file.name)

@@ -49,16 +49,13 @@ class Segmentor(nn.Module):
 
 
 class LabelMap(Segmentor):
-    """Return the label map of a segmentor; with one output channel, 1 where its threshold is exceeded."""
+    """Return the label map of a segmentor."""
 
     output_names = ('label_map',)
 
     def forward(self, image: Tensor) -> tuple[Tensor]:
         """(B, C, H, W) -> (B, H, W) int64."""
-        (logits,) = super().forward(image)
-        if self.model.out_channels == 1:
-            return ((logits[:, 0].sigmoid() > self.model.decode_head.threshold).long(),)
-        return (logits.argmax(dim=1),)
+        return (super().forward(image)[0].argmax(dim=1),)
 
 
 def wrap_backbone(model: Any) -> nn.Module:
@@ -94,6 +91,8 @@ def wrap_segmentor(model: Any, argmax: bool = False) -> nn.Module:
         raise UserError(_refusal(type(model).__name__, 'EncoderDecoder'))
     if not isinstance(model.decode_head, BaseDecodeHead):
         raise UserError(_refusal(type(model.decode_head).__name__, 'Semantic FPN, UPerNet and other heads of logits'))
+    if argmax and model.out_channels == 1:
+        raise UserError('--argmax: this model has one channel and a threshold; export its logits')
     _replace_upsampling(model)
     return (LabelMap if argmax else Segmentor)(model).eval()
 
