@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from deformable_vit.export.checking import compare_outputs, deviation_of, label_deviation
-from deformable_vit.export.detections import Agreement
+from deformable_vit.export.agreement import Agreement
 
 
 def detections(*rows: tuple[float, float, float, float, float, int], places: int = 6) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .detections import MASK, Agreement
+from .agreement import MASK, Agreement
 from .inputs import Input
 from .running import ExportedFile
 

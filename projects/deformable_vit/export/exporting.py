@@ -131,9 +131,9 @@ def metadata_of(config: Config, model: Any, spec: Input, options: Options, name:
     )
 
 
-def _module(model: Any, scope: str, spec: Input, options: Options, argmax: bool) -> nn.Module:
+def _module(model: Any, scope: str, spec: Input, options: Options, argmax: bool) -> Any:
     if options.part == 'backbone':
-        module = wrap_backbone(model)
+        module: Any = wrap_backbone(model)
     elif scope == 'mmdet':
         from .detectors import wrap_detector
 

@@ -31,9 +31,13 @@ class ExportedNetwork(nn.Module):
         """(B, C, H, W), normalized unless the file does that -> the outputs of the file."""
         metadata, (h, w) = self.file.metadata, images.shape[2:]
         height, width = self._size(h, w)
-        x = F.pad(images, (0, width - w, 0, height - h))
+        padding = (0, width - w, 0, height - h)
         if metadata['preprocessing']:
-            x = x.round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+            mean = images.new_tensor(metadata['mean']).round()[:, None, None]  # 0 when it is normalized
+            mean = mean.flip(0) if metadata['channel_order'] == 'RGB' else mean  # the pipeline reads BGR
+            x = (F.pad(images - mean, padding) + mean).byte().permute(0, 2, 3, 1)
+        else:
+            x = F.pad(images, padding)
         parts = x.split(1) if metadata['input_shape'][0] == 1 else [x]
         outputs: list[dict[str, Any]] = [self.file(part) for part in parts]
         whole = {name: torch.cat([output[name] for output in outputs]).to(images.device) for name in outputs[0]}
