@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from deformable_vit.export.checking import compare_outputs, deviation_of, label_deviation
 from deformable_vit.export.agreement import Agreement
+from deformable_vit.export.checking import compare_outputs, deviation_of, label_deviation
 
 
 def detections(*rows: tuple[float, float, float, float, float, int], places: int = 6) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """tools/export.py as users run it, and tools/test.py with the files."""
 
+import pickle
 from pathlib import Path
 
 import cv2
@@ -8,7 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from running import ROOT, read_metrics
+from running import read_metrics
 
 
 def write_checkpoint(config: Path, path: Path) -> Path:
@@ -22,6 +23,61 @@ def write_checkpoint(config: Path, path: Path) -> Path:
     return path
 
 
+def test_bad_input_is_one_line_before_any_work(call, config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seg, det, cls = (config(name) for name in ('fpn_pvtv2_shapes.py', 'retinanet_pvt_shapes.py', 'pvt_shapes.py'))
+    (tmp_path / 'there.onnx').touch()
+    (tmp_path / 'old.onnx.data').touch()
+    (tmp_path / 'old.bin').touch()
+    new = tmp_path / 'new.onnx'
+    monkeypatch.setattr('deformable_vit.export.exporting.load_model', None)
+    for cfg, out, flags, words in (
+        (seg, new, ['--shape', 31, 64], '--shape 31 64'),
+        (seg, new, ['--shape', -64, 64], '--shape -64 64'),
+        (seg, tmp_path / 'there.onnx', [], 'there.onnx exists already'),
+        (seg, tmp_path / 'old.onnx', [], 'old.onnx.data exists already'),
+        (seg, tmp_path / 'old.xml', [], 'old.bin exists already'),
+        (seg, tmp_path / 'nowhere' / 'new.onnx', [], 'nowhere does not exist'),
+        (seg, tmp_path / 'new.pt', [], 'new.pt: the suffix is neither .onnx nor .xml'),
+        (seg, new, ['--format', 'openvino'], 'end in .xml'),
+        (det, new, ['--argmax'], '--argmax is for segmentors'),
+        (cls, new, ['--argmax'], '--argmax is for segmentors'),
+        (seg, new, ['--argmax', '--part', 'backbone'], '--argmax is for segmentors'),
+        (seg, new, ['--raw'], '--raw is for detectors'),
+    ):
+        code, _, err = call('export.py', cfg, 'c.pth', '--out', out, *flags)
+        assert code == 2, err
+        (line,) = [line for line in err.splitlines() if 'error: ' in line]
+        assert words in line
+    assert not new.exists()
+
+
+@pytest.mark.parametrize(
+    ('out', 'missing', 'extra'), [('a.onnx', 'onnxscript', 'export'), ('a.xml', 'openvino', 'openvino')]
+)
+def test_a_missing_extra_is_named(
+    call, config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, missing: str, extra: str
+) -> None:
+    monkeypatch.setattr('deformable_vit.export.running.find_spec', lambda name: None if name == missing else name)
+    code, _, err = call('export.py', config('pvt_shapes.py'), 'c.pth', '--out', tmp_path / out)
+    assert code == 2
+    assert f"needs {missing}: pip install 'deformable-vit[{extra}]'" in err
+
+
+def test_models_that_cannot_be_exported_are_named(call, config, tmp_path: Path) -> None:
+    for name, words in (
+        ('mask2former-semantic_dat-pp_shapes.py', 'Mask2FormerHead cannot be exported; Semantic FPN'),
+        ('fpn_pvtv2_shapes.py', 'does not fit the model of this config'),  # a checkpoint of another model
+    ):
+        cfg = config(name)
+        weights = tmp_path / 'c.pth'
+        if not weights.exists():
+            write_checkpoint(cfg, weights)
+        code, _, err = call('export.py', cfg, weights, '--out', tmp_path / 'new.onnx')
+        assert code == 2
+        assert words in err.splitlines()[-1]
+    assert not (tmp_path / 'new.onnx').exists()
+
+
 @pytest.mark.slow
 def test_a_segmentor_has_the_metric_of_its_checkpoint(tool, config, tmp_path: Path) -> None:
     """As logits of any size, and as label maps from bytes."""
@@ -32,7 +88,7 @@ def test_a_segmentor_has_the_metric_of_its_checkpoint(tool, config, tmp_path: Pa
     assert expected > 0
     for run, name, flags in (
         ('logits', 'a.onnx', []),
-        ('labels', 'b.xml', ['--argmax', '--with-preprocessing', '--shape', 96, 96]),
+        ('labels', 'b.xml', ['--argmax', '--with-preprocessing']),
     ):
         tool('export.py', cfg, 'run/iter_4.pth', '--out', name, *flags)
         tool('test.py', cfg, name, '--work-dir', run, '--out', f'{run}_maps', '--show-dir', 'seen')
@@ -41,3 +97,30 @@ def test_a_segmentor_has_the_metric_of_its_checkpoint(tool, config, tmp_path: Pa
             a, b = (cv2.imread(str(maps / file.name), -1) for maps in (tmp_path / 'maps', tmp_path / f'{run}_maps'))
             assert np.mean(a != b) < 1e-3
     assert list((tmp_path / 'seen').rglob('*.png'))
+
+
+@pytest.mark.slow
+def test_a_detector_has_the_metrics_of_its_checkpoint(tool, config, tmp_path: Path) -> None:
+    """On the few images that it is trained on, so that it finds something."""
+    extra = """
+train_cfg = dict(max_epochs=40, val_interval=40)
+default_hooks = dict(checkpoint=dict(interval=40))
+test_dataloader = dict(dataset=dict(ann_file='annotations/instances_train2017.json', data_prefix=dict(img='train2017/')))
+test_evaluator = dict(ann_file=train_dataloader['dataset']['data_root'] + 'annotations/instances_train2017.json')
+"""
+    cfg = config('mask-rcnn_pvtv2_shapes.py', extra)
+    tool('train.py', cfg, '--work-dir', 'run')
+    tool('test.py', cfg, 'run/epoch_40.pth', '--work-dir', 'checkpoint', '--out', 'checkpoint.pkl')
+    tool('export.py', cfg, 'run/epoch_40.pth', '--out', 'a.onnx', '--shape', 128, 128)
+    tool('test.py', cfg, 'a.onnx', '--work-dir', 'exported', '--out', 'exported.pkl', '--show-dir', 'seen')
+    expected, found = (read_metrics(tmp_path / run) for run in ('checkpoint', 'exported'))
+    assert expected.keys() == found.keys()
+    for metric in ('coco/bbox_mAP_50', 'coco/segm_mAP_50'):
+        assert expected[metric] > 0.1
+        assert found[metric] == pytest.approx(expected[metric], abs=1e-3)
+    a, b = (pickle.loads((tmp_path / f'{run}.pkl').read_bytes()) for run in ('checkpoint', 'exported'))
+    for one, other in zip(a, b, strict=True):
+        one, other = one['pred_instances'], other['pred_instances']
+        best = one['scores'] > 0.2
+        torch.testing.assert_close(other['scores'][: best.sum()], one['scores'][best], rtol=0, atol=1e-3)
+    assert list((tmp_path / 'seen').rglob('*.jpg'))
