@@ -105,8 +105,10 @@ def test_a_detector_has_the_metrics_of_its_checkpoint(tool, config, tmp_path: Pa
     extra = """
 train_cfg = dict(max_epochs=40, val_interval=40)
 default_hooks = dict(checkpoint=dict(interval=40))
-test_dataloader = dict(dataset=dict(ann_file='annotations/instances_train2017.json', data_prefix=dict(img='train2017/')))
-test_evaluator = dict(ann_file=train_dataloader['dataset']['data_root'] + 'annotations/instances_train2017.json')
+train = dict(ann_file='annotations/instances_train2017.json', data_prefix=dict(img='train2017/'))
+val_dataloader['dataset'].update(train)
+val_evaluator['ann_file'] = val_evaluator['ann_file'].replace('val2017', 'train2017')
+del train
 """
     cfg = config('mask-rcnn_pvtv2_shapes.py', extra)
     tool('train.py', cfg, '--work-dir', 'run')
