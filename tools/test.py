@@ -1,4 +1,4 @@
-"""Test a checkpoint or an exported file with the evaluators of its config: COCO mAP, ADE20K mIoU or ImageNet accuracy."""
+"""Test a checkpoint or an exported file with the metrics of its config: COCO mAP, ADE20K mIoU or ImageNet accuracy."""
 
 import argparse
 from pathlib import Path
