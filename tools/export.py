@@ -1,10 +1,12 @@
 """Export a model to ONNX or OpenVINO, and check the file against the model."""
 
 import argparse
+import logging
 from pathlib import Path
 
 from deformable_vit.apis.command_line import add_config_options, config_errors, one_line_errors
 from deformable_vit.apis.config import load_config
+from deformable_vit.apis.console import quiet_log
 from deformable_vit.errors import UserError
 from deformable_vit.export import Options, export
 
@@ -36,6 +38,8 @@ def parse_args() -> argparse.Namespace:
 @one_line_errors
 def main() -> None:
     args = parse_args()
+    quiet_log()
+    logging.getLogger('onnx_ir').setLevel(logging.ERROR)  # it warns of what the exporter itself writes
     suffix = dict(onnx='.onnx', openvino='.xml').get(args.format, args.out.suffix)
     if args.out.suffix != suffix:
         raise UserError(f'--out {args.out}: files of --format {args.format} end in {suffix}')

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from .agreement import MASK, Agreement
 from .inputs import Input
 from .running import ExportedFile
@@ -31,17 +31,20 @@ def check_file(path: Path, module: Any, spec: Input, score_thr: float = 0.0) -> 
     rows: list[dict[str, str]] = []
     failed: list[str] = []
     for image in spec.check_images():
-        found = file(image)
+        size = ' x '.join(map(str, image.shape))
+        try:
+            found = file(image)
+        except Exception as error:  # of the two libraries, which have many
+            raise UserError(f'the file does not run with {size}: {first_line(error)}') from error
         with torch.no_grad():
             expected = dict(zip(module.output_names, module(image), strict=True))
-        size = ' x '.join(map(str, image.shape))
         row, problems = compare_outputs(expected, found, score_thr)
         rows.append(dict(input=size) | row)
         failed += [f'{problem} at {size}' for problem in problems]
-    table = _markdown(rows)
     if failed:
-        raise UserError(f'the file is not equal to the model: {"; ".join(failed)}\n{table}')
-    return table
+        more = f', and {len(failed) - 1} more' if len(failed) > 1 else ''
+        raise UserError(f'the file is not equal to the model: {failed[0]}{more}; --no-check keeps it')
+    return _markdown(rows)
 
 
 def compare_outputs(
