@@ -13,6 +13,7 @@ from snippets import run, snippet
 
 from deformable_vit.apis.config import load_config
 from deformable_vit.apis.inference import load_model
+from deformable_vit.datasets import draw_image
 from deformable_vit.export import Options, export
 
 DEMO = str(ROOT / 'configs' / 'demo' / 'mask-rcnn_dat_shapes.py')
@@ -21,10 +22,11 @@ CLASSES = ['disc', 'triangle', 'square', 'star', 'ring']
 
 @pytest.fixture
 def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Write the untrained detector of the demo, in an empty directory with the demo's image."""
+    """Write the untrained detector of the demo, in an empty directory with an image."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'docs').mkdir()
-    (tmp_path / 'docs' / 'demo.jpg').symlink_to(ROOT / 'docs' / 'demo.jpg')
+    # Square like the input of the file: padding would change what an untrained model finds.
+    cv2.imwrite('docs/demo.jpg', draw_image(np.random.default_rng(0), 160, 160).image)
     torch.save(dict(state_dict=load_model(load_config(DEMO, {})).state_dict(), meta={}), 'c.pth')
     return 'c.pth'
 

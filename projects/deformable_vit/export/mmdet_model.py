@@ -38,12 +38,15 @@ class ExportedDetector(BaseDetector):
         outputs = dict(zip(self.network.file.output_names, self.network(batch_inputs), strict=True))
         results = []
         for i, sample in enumerate(batch_data_samples):
-            found = {name: x[i][outputs['labels'][i] >= 0] for name, x in outputs.items()}
-            result = InstanceData(bboxes=found['boxes'], scores=found['scores'], labels=found['labels'])
             meta = dict(sample.metainfo)
+            size = outputs['boxes'].new_tensor(meta['img_shape'][1::-1])
+            # Neither empty places nor boxes within the padding.
+            is_kept = (outputs['labels'][i] >= 0) & (outputs['boxes'][i, :, :2] < size).all(dim=1)
+            found = {name: x[i][is_kept] for name, x in outputs.items()}
+            result = InstanceData(bboxes=found['boxes'], scores=found['scores'], labels=found['labels'])
             factor = meta.setdefault('scale_factor', (1.0, 1.0))
             if 'masks' in found:  # this rescales the boxes, too
-                masks = (found['masks'][:, None],)
+                masks = (found['masks'][:, None].numpy(force=True),)
                 self.mask_head.predict_by_feat(masks, [result], [meta], self.test_cfg, rescale, activate_map=True)
             elif rescale:
                 result.bboxes /= result.bboxes.new_tensor(factor).repeat(2)
