@@ -39,7 +39,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     quiet_log()
-    logging.getLogger('onnx_ir').setLevel(logging.ERROR)  # it warns of what the exporter itself writes
+    for name in ('onnx_ir', 'onnxscript'):  # they warn of what the exporter itself writes
+        logging.getLogger(name).setLevel(logging.ERROR)
     suffix = dict(onnx='.onnx', openvino='.xml').get(args.format, args.out.suffix)
     if args.out.suffix != suffix:
         raise UserError(f'--out {args.out}: files of --format {args.format} end in {suffix}')

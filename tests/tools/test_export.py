@@ -35,6 +35,7 @@ def test_bad_input_is_one_line_before_any_work(call, config, tmp_path: Path, mon
     for cfg, out, flags, words in (
         (seg, new, ['--shape', 31, 64], '--shape 31 64'),
         (seg, new, ['--shape', -64, 64], '--shape -64 64'),
+        (det, new, ['--dynamic', '--shape', 160, 320], '--dynamic with --shape 160 320: export with more than 160'),
         (seg, tmp_path / 'there.onnx', [], 'there.onnx exists already'),
         (seg, tmp_path / 'old.onnx', [], 'old.onnx.data exists already'),
         (seg, tmp_path / 'old.xml', [], 'old.bin exists already'),

@@ -105,9 +105,14 @@ def input_of(config: Config, model: Any, options: Options) -> Input:
         Preprocessing.of(config),
         is_dynamic=options.dynamic or (options.shape is None and not is_detector),
         is_bytes=options.with_preprocessing,
-        smallest=SMALLEST_OF_DETECTORS if is_detector else SMALLEST,
+        smallest=_smallest(config.default_scope, options),
         channels=first.in_channels if first else 3,
     )
+
+
+def _smallest(scope: str, options: Options) -> int:
+    """Return the smallest dynamic height and width."""
+    return SMALLEST_OF_DETECTORS if scope == 'mmdet' and options.part is None else SMALLEST
 
 
 def metadata_of(config: Config, model: Any, spec: Input, options: Options, name: str) -> dict[str, Any]:
@@ -153,6 +158,11 @@ def _check_options(scope: str, out: Path, options: Options) -> None:
     if options.shape and min(options.shape) < SMALLEST:
         raise UserError(
             f'--shape {options.shape[0]} {options.shape[1]}: height and width are at least {SMALLEST} pixels'
+        )
+    smallest = _smallest(scope, options)
+    if options.shape and options.dynamic and min(options.shape) <= smallest:
+        raise UserError(
+            f'--dynamic with --shape {options.shape[0]} {options.shape[1]}: export with more than {smallest} pixels'
         )
     whole = options.part is None
     for flag, is_on, task, needed in (
