@@ -107,11 +107,7 @@ def test_input_of_a_dynamic_and_of_a_fixed_size() -> None:
     settings = Preprocessing((10.0, 20.0, 30.0), (1.0, 2.0, 3.0), swap=True)
     dynamic = Input(64, 96, settings, is_dynamic=True)
     assert dynamic.shape == ('batch', 3, 'height', 'width')
-    assert {axis: dim.__name__ for axis, dim in dynamic.dynamic_shapes()['image'].items()} == {
-        0: 'batch',
-        2: 'height',
-        3: 'width',
-    }
+    assert dynamic.dynamic_shapes()['image'].keys() == {0, 2, 3}
     fixed = Input(64, 96, settings, is_dynamic=False, is_bytes=True)
     assert fixed.shape == (1, 64, 96, 3)
     assert fixed.dynamic_shapes() is None

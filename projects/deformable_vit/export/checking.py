@@ -44,6 +44,8 @@ def check_file(path: Path, module: Any, spec: Input, score_thr: float = 0.0) -> 
     if failed:
         more = f', and {len(failed) - 1} more' if len(failed) > 1 else ''
         raise UserError(f'the file is not equal to the model: {failed[0]}{more}; --no-check keeps it')
+    if all(row.get('detections') == '0' for row in rows):
+        return f'{_markdown(rows)}\nThe model finds nothing in these images, so that the check says little'
     return _markdown(rows)
 
 

@@ -46,10 +46,9 @@ class Input:
         """Return what ``torch.export.export`` takes, or None for a fixed size."""
         if not self.is_dynamic:
             return None
-        # torch.export takes the 1 of a feature map of one pixel for a constant: the check covers the smallest size.
-        limits = dict(batch=1, height=self.smallest + 1, width=self.smallest + 1)
-        dims = {name: torch.export.Dim(name, min=minimum) for name, minimum in limits.items()}
-        return dict(image={i: dims[name] for i, name in enumerate(self.shape) if isinstance(name, str)})
+        # Without limits: torch.export cannot prove for a range what holds for windows of any number. The check finds
+        # what has become a constant within the model.
+        return dict(image={i: torch.export.Dim.DYNAMIC for i, n in enumerate(self.shape) if isinstance(n, str)})
 
     def image(self, batch: int, height: int, width: int, seed: int = 0) -> Tensor:
         """Return images of smooth patches and grain, as the file takes them."""
