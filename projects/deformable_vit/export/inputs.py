@@ -61,7 +61,7 @@ class Input:
         return self.image(2 if self.is_dynamic else 1, self.height, self.width)
 
     def check_images(self) -> Iterator[Tensor]:
-        """Yield five inputs: the given size, the smallest, a larger one, an upright one, one that 32 does not divide."""
+        """Yield five: the given size, the smallest, a larger one, an upright one, one that 32 does not divide."""
         h, w, least = self.height, self.width, self.smallest
         sizes = [(1, h, w)] * 5
         if self.is_dynamic:
