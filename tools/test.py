@@ -1,4 +1,4 @@
-"""Test a checkpoint with the evaluators of its config: COCO mAP, ADE20K mIoU or ImageNet accuracy."""
+"""Test a checkpoint or an exported file with the metrics of its config: COCO mAP, ADE20K mIoU or ImageNet accuracy."""
 
 import argparse
 from pathlib import Path
@@ -8,6 +8,7 @@ from deformable_vit.apis.config import load_config, set_work_dir
 from deformable_vit.apis.device import adapt_to_device
 from deformable_vit.apis.test import add_out, add_show, add_tta, test
 from deformable_vit.errors import UserError
+from deformable_vit.export.evaluation import is_exported, use_exported
 
 
 def parse_args() -> argparse.Namespace:
@@ -15,7 +16,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'config', help='config file; its default_scope says whether it is for mmdet, mmseg or mmpretrain'
     )
-    parser.add_argument('checkpoint', help="checkpoint of the config's model")
+    parser.add_argument('checkpoint', help="checkpoint of the config's model, or a file of tools/export.py")
     parser.add_argument(
         '--out',
         metavar='PATH',
@@ -42,6 +43,11 @@ def main() -> None:
         raise UserError(f'config {args.config} has no test_dataloader and test_evaluator')
 
     config.load_from, config.resume = args.checkpoint, False
+    if is_exported(args.checkpoint):
+        if args.launcher != 'none':
+            raise UserError(f'--launcher {args.launcher}: an exported file is tested in one process')
+        use_exported(config, args.checkpoint)
+        config.load_from = None
     if args.out:
         if Path(args.out).exists():
             raise UserError(f'--out {args.out} exists already; choose another path or remove it')

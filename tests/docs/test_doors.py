@@ -15,6 +15,7 @@ MAY_IMPORT = {
     'engine': {'checkpoints'},
     'checks': {'checkpoints', 'engine'},
     'apis': {'checkpoints', 'checks', 'engine', 'ops'},
+    'export': {'apis', 'ops'},
     'visualization': {'apis', 'backbones', 'checkpoints', 'engine', 'layers', 'ops'},
 }
 
