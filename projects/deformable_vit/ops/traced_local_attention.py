@@ -124,11 +124,9 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, table: Tensor, y: _Axis, x: _Axis) 
     bias = bias.masked_fill(~near[:, None], -torch.inf)  # (16, heads, queries, keys)
     bias = bias.index_select(0, (y.kinds[:, None] * 4 + x.kinds).flatten())
     # Tiles and heads beside each other: torch.onnx takes attention of four axes.
-    out = F.scaled_dot_product_attention(
-        _tiles(q, y.queries, x.queries, rows, columns, size),
-        *(_tiles(t, y.keys, x.keys, rows, columns, span) for t in (k, v)),
-        attn_mask=bias.flatten(0, 1),
-    )
+    queries = _tiles(q, y.queries, x.queries, rows, columns, size)
+    keys, values = (_tiles(t, y.keys, x.keys, rows, columns, span) for t in (k, v))
+    out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias.flatten(0, 1))
     out = unflatten(unflatten(out, 2, (size, size)), 1, (rows, columns, heads))
     out = out.permute(0, 1, 4, 2, 5, 3, 6).reshape(b, rows * size, columns * size, heads, d)
     return out.index_select(1, y.pixels).index_select(2, x.pixels).permute(0, 3, 1, 2, 4)
