@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,47 @@ def test_the_kernels_equal_reference_in_the_interpreter() -> None:
 def test_the_kernels_equal_reference_on_a_gpu(precision: torch.dtype) -> None:
     for size, keys, table, d in (((7, 7), 49, (13, 13), 32), ((3, 84), 70, (27, 27), 16), ((5, 9), 40, (9, 111), 64)):
         assert_equals_reference(away_from_entries(inputs(size, keys, table, batch=2, d=d)), precision, 'cuda')
+
+
+class Recorded:
+    """A kernel that records the tensors of its launches instead of running."""
+
+    def __init__(self, tensors: list[torch.Tensor]) -> None:
+        self.tensors = tensors
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        return lambda *args, **_: self.tensors.extend(t for t in args if isinstance(t, torch.Tensor))
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ('size', 'keys', 'heads', 'groups', 'table'),
+    [
+        ((50, 84), 4200, 12, 3, 27),
+        ((25, 42), 1050, 24, 6, 13),
+        ((200, 336), 1050, 2, 1, 111),
+        ((100, 168), 1050, 4, 2, 55),
+        ((50, 84), 1050, 8, 4, 27),
+        ((25, 42), 1050, 16, 8, 13),
+    ],
+)
+def test_layers_at_800_x_1344_take_less_than_100_mb(
+    size: tuple[int, int], keys: int, heads: int, groups: int, table: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of DAT-T and DAT-T++, forward and backward in bfloat16, beyond their arguments."""
+    from deformable_vit.ops import triton_kernels
+
+    tensors: list[torch.Tensor] = []
+    for kernel in KERNELS:
+        monkeypatch.setattr(triton_kernels, kernel, Recorded(tensors))
+    q, (k, v) = torch.empty(1, heads, size[0] * size[1], 32), torch.empty(2, 1, heads, keys, 32)
+    args = [*(t.bfloat16() for t in (q, k, v)), torch.empty(heads, table, table), torch.empty(1, groups, keys, 2)]
+    args = [t.requires_grad_() for t in args] + [torch.zeros(n) for n in size]
+    out = torch.ops.deformable_vit.triton_attention(*args)[0]
+    out.backward(out)
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    extra = sum(storages.values()) - sum(t.untyped_storage().nbytes() for t in args)
+    assert 1e6 < extra < 100e6
 
 
 @pytest.fixture
@@ -100,6 +142,7 @@ def test_it_is_never_the_default() -> None:
 
 def test_without_a_gpu_or_triton_it_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     call = arguments()
+    monkeypatch.setattr(triton_attention, 'HAS_TRITON', True)
     with pytest.raises(
         ValueError, match="^deformable_attention: the backend 'triton' runs on CUDA, got .* cpu; use auto$"
     ):
@@ -115,6 +158,7 @@ def test_an_old_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     class Query:
         dtype, shape, device = torch.float16, (1, 2, 6, 32), torch.device('cuda')
 
+    monkeypatch.setattr(triton_attention, 'HAS_TRITON', True)
     for capability, reason in (((7, 5), '8.0 or newer, got 7.5'), ((8, 0), ''), ((12, 0), '')):
         monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda _, c=capability: c)
         got = triton_attention.unsupported(Query())

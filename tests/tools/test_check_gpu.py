@@ -88,6 +88,19 @@ def test_a_row_without_time_or_with_an_error_says_so(tmp_path: Path) -> None:
     assert notes == ['ZeroDivisionError: integer division or modulo by zero', 'skipped: no time left']
 
 
+def test_compiled_kernels_are_reported_without_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from deformable_vit.ops import triton_compile
+
+    row = dict(kernel='forward', architecture='sm_90', tile=dict(QUERIES=64, num_warps=4), registers=128, spills=0)
+    monkeypatch.setattr(triton_compile, 'compile_report', lambda: iter([row]))
+    monkeypatch.setattr(sys, 'argv', ['check_gpu.py', '--compile-only', '--out', str(tmp_path / 'kernels.md')])
+    assert exit_status(check_gpu.main) == 0
+    (found,) = tables((tmp_path / 'kernels.md').read_text())['Triton kernels']
+    assert found == dict(
+        kernel='forward', architecture='sm_90', tile='QUERIES 64, num_warps 4', registers='128', spills='0'
+    )
+
+
 @pytest.mark.parametrize('bad', [(2e-4, 0.0), (0.0, float('nan'))])
 def test_a_deviation_beyond_rounding_fails(bad: tuple[float, float]) -> None:
     assert gpu_checks.verdict(bad, torch.float32)['result'] == 'failed'
