@@ -82,3 +82,10 @@ def test_file_finds_nothing_where_there_is_nothing(tmp_path: Path) -> None:
     assert (boxes == 0).all()
     assert (scores == 0).all()
     assert (labels == -1).all()
+
+
+@pytest.mark.slow
+def test_deformable_detr_with_dynamic_sizes_is_an_error() -> None:
+    module = wrap_detector(random_detector(demo_config('deformable-detr_pvtv2')))
+    with pytest.raises(Exception, match='specialized'):
+        torch.export.export(module, (random_images(2, 3, 128, 160),), dynamic_shapes=(DYNAMIC,))

@@ -74,16 +74,18 @@ def decoder_states(model: Any, features: Sequence[Tensor], image: Tensor) -> dic
 def multi_scale_inputs(model: Any, features: Sequence[Tensor]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the inputs of encoder and decoder: mmdet's :meth:`pre_transformer` with the sizes of levels as numbers.
 
-    mmdet makes a tensor of them and iterates over it, which ends an export.
+    mmdet makes a tensor of them and iterates over it, which ends an export. They are constants: an export with dynamic
+    sizes ends in an error, because its file would be wrong at another batch size.
     """
+    batch = int(features[0].shape[0])
     positions = [
         model.positional_encoding(None, input=x) + embedding[:, None, None]
         for x, embedding in zip(features, model.level_embed, strict=True)
     ]
     shared = dict(
-        spatial_shapes=[tuple(x.shape[-2:]) for x in features],
+        spatial_shapes=[(int(x.shape[-2]), int(x.shape[-1])) for x in features],
         level_start_index=None,
-        valid_ratios=features[0].new_ones(features[0].shape[0], len(features), 2),
+        valid_ratios=features[0].new_ones(batch, len(features), 2),
     )
     encoder_inputs = dict(feat=flatten_levels(features), feat_mask=None, feat_pos=flatten_levels(positions))
     return encoder_inputs | shared, dict(memory_mask=None) | shared
