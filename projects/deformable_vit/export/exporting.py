@@ -20,7 +20,8 @@ from .preprocessing import Preprocessing, WithPreprocessing
 from .running import check_packages, format_of
 from .writing import OPSET, write_onnx, write_openvino
 
-DETECTOR_SHAPE, SHAPE = (800, 1344), (224, 320)
+# Larger than 224, which is one window of DAT at stride 32: one window would become a constant.
+DETECTOR_SHAPE, SHAPE = (800, 1344), (256, 352)
 # Feature maps of detectors have strides of up to 128.
 SMALLEST_OF_DETECTORS = 160
 

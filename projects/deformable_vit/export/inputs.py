@@ -56,17 +56,24 @@ class Input:
         images = torch.from_numpy(np.stack([_drawn(rng, height, width, self.channels) for _ in range(batch)]))
         return images if self.is_bytes else self.preprocessing.normalize(images)
 
+    @property
+    def odd_size(self) -> tuple[int, int]:
+        """Return a height and a width that are not multiples of patches and windows."""
+        return max(self.height - 13, self.smallest + 1), max(self.width - 27, self.smallest + 5)
+
     def example(self) -> Tensor:
-        """Return images to export with; a batch of 1 would become a constant."""
-        return self.image(2 if self.is_dynamic else 1, self.height, self.width)
+        """Return images to export with.
+
+        Of a dynamic size they have neither a batch of 1 nor a padding of 0, both of which become constants.
+        """
+        return self.image(2, *self.odd_size) if self.is_dynamic else self.image(1, self.height, self.width)
 
     def check_images(self) -> Iterator[Tensor]:
         """Yield five: the given size, the smallest, a larger one, an upright one, one that 32 does not divide."""
         h, w, least = self.height, self.width, self.smallest
         sizes = [(1, h, w)] * 5
         if self.is_dynamic:
-            odd = max(h - 13, least + 1), max(w - 27, least + 5)
-            sizes = [(2, h, w), (1, least, least), (1, h * 5 // 4, w * 5 // 4), (1, w, h), (2, *odd)]
+            sizes = [(2, h, w), (1, least, least), (1, h * 5 // 4, w * 5 // 4), (1, w, h), (2, *self.odd_size)]
         for seed, (batch, height, width) in enumerate(sizes):
             yield self.image(batch, height, width, seed)
 
