@@ -29,16 +29,43 @@ def write_onnx(module: Any, spec: Input, path: Path, metadata: dict[str, Any]) -
         with torch.no_grad():
             program = torch.export.export(module, (spec.example(),), dynamic_shapes=spec.dynamic_shapes())
         onnx = torch.onnx.export(
-            program, opset_version=OPSET, input_names=['image'], output_names=list(module.output_names), verbose=False
+            program,
+            opset_version=OPSET,
+            input_names=['image'],
+            output_names=list(module.output_names),
+            verbose=False,
+            optimize=False,
         )
     except Exception as error:  # of torch and onnxscript, which have many
         hint = '; fix the size with --shape H W' if spec.is_dynamic else ''
         raise UserError(f'{_name(module)} cannot be exported: {first_line(error)}{hint}') from error
     assert onnx is not None
+    _simplify(onnx.model)
     names = {str(dim): name for dim, name in zip(onnx.model.graph.inputs[0].shape or (), spec.shape, strict=True)}
     onnx.rename_axes({dim: name for dim, name in names.items() if isinstance(name, str)})
     onnx.model.metadata_props.update({key: json.dumps(value) for key, value in metadata.items()})
     onnx.save(path)
+
+
+def _simplify(model: Any) -> None:
+    """Fold constants, and merge equal nodes and weights.
+
+    Inference engines fuse operations by themselves. The rewrite rules of ``optimize=True`` are left out: some of them
+    compare each node with all nodes, which takes 6 minutes for DAT-T++.
+    """
+    from onnx_ir.passes import Sequential, common
+    from onnxscript.optimizer import fold_constants, inline
+
+    inline(model)
+    fold_constants(model)
+    Sequential(
+        common.RemoveUnusedNodesPass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.DeduplicateInitializersPass(),
+        common.CommonSubexpressionEliminationPass(),
+        common.RemoveUnusedFunctionsPass(),
+        common.RemoveUnusedOpsetsPass(),
+    )(model)
 
 
 def write_openvino(onnx: Path, path: Path, metadata: dict[str, Any]) -> None:
