@@ -9,14 +9,16 @@ def table_index(displacement: Tensor, size: int) -> Tensor:
     return (displacement / 2 + 1) / 2 * (size - 1)
 
 
-def interpolation_weights(index: Tensor, size: int) -> Tensor:
+def interpolation_weights(index: Tensor, size: int, dim: int = -1) -> Tensor:
     """Return the linear interpolation weights of fractional indices into ``size`` entries: (...) -> (..., size).
+
+    The entries are the axis ``dim`` of the result, counted from its end.
 
     It is not differentiable: autograd would give both one-sided slopes of an index on an entry. See
     :func:`interpolation_slopes` and :func:`.products.differentiable_weights`.
     """
-    entry = torch.arange(size, dtype=index.dtype, device=index.device)
-    return (index.unsqueeze(-1) - entry).abs_().neg_().add_(1).clamp_(min=0)
+    entry = torch.arange(size, dtype=index.dtype, device=index.device).view(-1, *[1] * (-1 - dim))
+    return (index.unsqueeze(dim) - entry).abs_().neg_().add_(1).clamp_(min=0)
 
 
 def interpolation_slopes(index: Tensor, size: int) -> Tensor:
