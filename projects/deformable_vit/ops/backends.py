@@ -8,9 +8,10 @@ Every op takes ``backend=None``, which stands for the default. The default is ``
 - ``reference``: plain PyTorch that follows the formulas step by step, see :mod:`.reference`.
 - ``chunked``: deformable attention by ``scaled_dot_product_attention``, a chunk of query rows at a time.
 - ``products``: deformable attention by ``scaled_dot_product_attention``, with the relative position bias as matrix
-  products, for GPUs.
+  products: the default on CUDA, not yet measured on a GPU.
 - ``separable``: the same products in chunks of keys, with their gradients written out, for large inputs on a CPU.
-- ``triton``: deformable attention by fused kernels for NVIDIA GPUs, which ``auto`` never selects.
+- ``triton``: deformable attention by fused kernels for NVIDIA GPUs, which ``auto`` never selects; not yet
+  measured on a GPU.
 - ``grid_sample``: deformable sampling by ``grid_sample``, and patches projected by a matrix product.
 - ``mmcv``: deformable patches sampled and projected by mmcv's compiled deformable convolution.
 """
