@@ -68,6 +68,16 @@ def test_it_reads_no_value_and_adds_at_no_index() -> None:
     assert all(ops.count(op) == 0 for op in ('grid_sampler', 'index', 'gather', 'scatter', 'embedding'))
 
 
+def test_the_only_group_is_computed_by_rows() -> None:
+    """As in stage 1 of DAT-T++ with one image; a row of 4 heads has 4 * 6 * 15 scores."""
+    args = inputs((4, 6), torch.rand(1, 1, 15, 2), (5, 5))
+    for max_scores, chunks in ((2 * 4 * 6 * 15, 2), (4 * 4 * 6 * 15, 1)):
+        with CalledOps() as ops:
+            out = product_attention(*args, max_scores=max_scores)
+        assert ops.count('clamp_') == 2 * chunks  # weights along both axes
+        torch.testing.assert_close(out, reference.deformable_attention(*args), rtol=0, atol=1e-12)
+
+
 def test_the_gradient_of_the_table_is_deterministic() -> None:
     args = [t.float().requires_grad_() for t in inputs((6, 7), torch.rand(2, 2, 40, 2), (9, 9))]
     run = partial(product_attention, *args, max_scores=500)

@@ -3,7 +3,7 @@
 For a key, the bias of all queries is A T B': the table T between the linear interpolation weights of the query rows and
 of the query columns (see :mod:`.separable`). So the gradients are products too: nothing is gathered, and nothing is
 added atomically into a table of a few thousand entries, as the backward of ``grid_sample`` does four times a score. No
-size or value leaves the device.
+size or value leaves the device. Not yet measured on a GPU.
 """
 
 from typing import Any
@@ -96,7 +96,7 @@ def product_attention(
     tables, locations = table.unflatten(0, (groups, -1)).repeat(b, 1, 1, 1), key_locations.flatten(0, 1)
     row = q.shape[1] * max(w, table.shape[2]) * n  # elements of the bias of a row, or of the table read along y
     count, rows = max(1, max_scores // (row * h)), max(1, min(h, max_scores // row))
-    if count >= len(q):
+    if count >= len(q) and rows == h:
         out = _attend(q, k, v, tables, locations, query_y, query_x)
     else:
         chunks = zip(*(t.split(count) for t in (q, k, v, tables, locations)), strict=True)
