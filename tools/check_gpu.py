@@ -19,6 +19,7 @@ import time
 import types
 from functools import partial
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,8 @@ def main() -> None:
     args = parse_args()
     if args.smoke:
         os.environ['TRITON_INTERPRET'] = '1'  # read when triton is imported
+    elif args.compile_only and find_spec('triton') is None:
+        sys.exit('check_gpu.py: error: --compile-only needs triton, which is not installed')
     elif not args.compile_only and not torch.cuda.is_available():
         sys.exit(f'check_gpu.py: error: torch {torch.__version__} can use no CUDA GPU here; --compile-only needs none')
     title = 'Triton kernels' if args.compile_only else 'GPU report (quick)' if args.quick else 'GPU report'

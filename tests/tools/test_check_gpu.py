@@ -93,12 +93,20 @@ def test_compiled_kernels_are_reported_without_a_gpu(monkeypatch: pytest.MonkeyP
 
     row = dict(kernel='forward', architecture='sm_90', tile=dict(QUERIES=64, num_warps=4), registers=128, spills=0)
     monkeypatch.setattr(triton_compile, 'compile_report', lambda: iter([row]))
+    monkeypatch.setattr(check_gpu, 'find_spec', lambda _: True)
     monkeypatch.setattr(sys, 'argv', ['check_gpu.py', '--compile-only', '--out', str(tmp_path / 'kernels.md')])
     assert exit_status(check_gpu.main) == 0
     (found,) = tables((tmp_path / 'kernels.md').read_text())['Triton kernels']
     assert found == dict(
         kernel='forward', architecture='sm_90', tile='QUERIES 64, num_warps 4', registers='128', spills='0'
     )
+
+
+def test_without_triton_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(check_gpu, 'find_spec', lambda _: None)
+    monkeypatch.setattr(sys, 'argv', ['check_gpu.py', '--compile-only', '--out', str(tmp_path / 'kernels.md')])
+    assert exit_status(check_gpu.main) == 'check_gpu.py: error: --compile-only needs triton, which is not installed'
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize('bad', [(2e-4, 0.0), (0.0, float('nan'))])
