@@ -32,7 +32,8 @@ from tqdm import tqdm
 from deformable_vit.apis.command_line import one_line_errors
 from deformable_vit.apis.config import load_config
 from deformable_vit.apis.device import adapt_to_device
-from deformable_vit.errors import UserError
+from deformable_vit.errors import UserError, first_line
+from deformable_vit.export.running import check_packages
 from deformable_vit.ops import BACKENDS, deformable_attention, query_coordinates, use_backend
 
 DEFAULT = ('dat-t', 'dat-t:reference', 'swin-t', 'dat-t-pp', 'dat-t-pp:reference', 'pvt-t', 'mmdet-pvt-t', 'dpt-t')
@@ -90,6 +91,7 @@ def is_exported(name: str) -> bool:
 
 def exported_model(path: str) -> Callable[[Tensor], Any]:
     """Load an exported file, whose one input is an image."""
+    check_packages(*(('onnx', 'onnxruntime') if path.endswith('.onnx') else ('openvino', 'openvino')))
     threads = torch.get_num_threads()
     if path.endswith('.onnx'):
         runtime = importlib.import_module('onnxruntime')
@@ -136,7 +138,15 @@ def stepper(case: Case) -> Callable[[], Sequence[Tensor]]:
     torch.manual_seed(0)
     if is_exported(case.model):
         run, image = exported_model(case.model), torch.randn(case.batch, 3, case.height, case.width)
-        return lambda: run(image)
+
+        def run_file() -> Sequence[Tensor]:
+            try:
+                return run(image)
+            except Exception as error:  # of the two libraries, which have many
+                size = ' x '.join(map(str, image.shape))
+                raise UserError(f'{case.model} does not run with {size} float32: {first_line(error)}') from error
+
+        return run_file
     scope, backbone = scope_and_backbone(case.model)
     if case.model == 'attention':
         model: nn.Module = Attention(case.batch, case.height, case.width)

@@ -64,6 +64,12 @@ def test_partners_have_one_class_nearly_one_box_and_one_score() -> None:
     assert moved.score == pytest.approx(5e-4, rel=1e-3)
 
 
+def test_boxes_that_clipping_leaves_without_an_area_have_partners() -> None:
+    a, b = (0, 10, 0, 110, 0.9, 0), (0, 10.005, 0, 110, 0.9, 0)
+    assert compared(detections(a, a, C), detections(a, b, C)).unmatched == 0
+    assert compared(detections(a, C), detections((0, 10.02, 0, 110, 0.9, 0), C)).unmatched == 2
+
+
 def test_a_detection_has_one_partner() -> None:
     assert compared(detections(A, C), detections(A, A, C)).unmatched == 1
     assert compared(detections(A, A, C), detections(A, C)).unmatched == 1

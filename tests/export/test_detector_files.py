@@ -10,23 +10,19 @@ from random_detectors import demo_config, random_detector, random_images
 from torch import Tensor
 
 from deformable_vit.export.detectors import wrap_detector
+from deformable_vit.export.inputs import Input
+from deformable_vit.export.preprocessing import Preprocessing
+from deformable_vit.export.writing import write_onnx
 
 onnxruntime = pytest.importorskip('onnxruntime')
 pytest.importorskip('onnxscript')
 
-OPSET = 20
 nightly = pytest.mark.nightly
-Dim = torch.export.Dim
-DYNAMIC = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
 
 
 def write(module: Any, images: Tensor, path: Path, is_dynamic: bool) -> Any:
     """Return a function of images that runs the file."""
-    shapes = (DYNAMIC,) if is_dynamic else None
-    program = torch.export.export(module, (images,), dynamic_shapes=shapes)
-    names = list(module.output_names)
-    onnx = torch.onnx.export(program, opset_version=OPSET, input_names=['image'], output_names=names, verbose=False)
-    onnx.save(path)
+    write_onnx(module, Input(*images.shape[2:], Preprocessing(), is_dynamic), path, {})
     session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
     return lambda x: [torch.from_numpy(y) for y in session.run(None, {'image': np.asarray(x)})]
 
@@ -82,10 +78,3 @@ def test_file_finds_nothing_where_there_is_nothing(tmp_path: Path) -> None:
     assert (boxes == 0).all()
     assert (scores == 0).all()
     assert (labels == -1).all()
-
-
-@pytest.mark.slow
-def test_deformable_detr_with_dynamic_sizes_is_an_error() -> None:
-    module = wrap_detector(random_detector(demo_config('deformable-detr_pvtv2')))
-    with pytest.raises(Exception, match='specialized'):
-        torch.export.export(module, (random_images(2, 3, 128, 160),), dynamic_shapes=(DYNAMIC,))

@@ -134,6 +134,12 @@ def test_two_stage_detector_has_no_raw_outputs() -> None:
         wrap_detector(build_detector(demo_config('mask-rcnn_pvtv2')), raw=True)
 
 
+@pytest.mark.parametrize('name', ['deformable-detr_pvtv2', 'dino_dat'])
+def test_deformable_detr_has_a_fixed_size(name: str) -> None:
+    with pytest.raises(UserError, match='--dynamic'):
+        wrap_detector(build_detector(demo_config(name)), is_dynamic=True)
+
+
 def test_model_stays_as_it_was() -> None:
     """A wrapper replaces layers in a copy."""
     model = random_detector(demo_config('deformable-detr_pvtv2'))

@@ -138,3 +138,6 @@ def test_exported_files_run_beside_models(
     assert all(case.peak >= 0 and not case.error for case in cases)
     with pytest.raises(UserError, match='missing.onnx'):
         parse_model('missing.onnx')
+    torch.onnx.export(Twice(), (torch.zeros(1, 3, 32, 64),), onnx, verbose=False)
+    with pytest.raises(UserError, match='does not run with 1 x 3 x 33 x 64'):
+        benchmark.stepper(Case(onnx, 'auto', 33, 64, 1, 'float32', 'forward', 'cpu'))()

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-IOU, SCORE, MASK = 0.99, 1e-3, 1e-3
+# Pixels are for boxes that clipping leaves without an area, and small ones.
+IOU, PIXELS, SCORE, MASK = 0.99, 0.01, 1e-3, 1e-3
 
 
 @dataclass
@@ -17,8 +18,9 @@ class Agreement:
     Attributes:
         score_thr: Least score of a detection of the model.
         count: Detections of the model.
-        unmatched: Detections of either side without a partner of the same class, at IoU 0.99 and the same score. Those
-            whose score rounding may put on either side of the lowest one that is kept do not count.
+        unmatched: Detections of either side without a partner of the same class and score, whose box has an IoU of 0.99
+            or corners within 0.01 pixels. Those whose score rounding may put on either side of the lowest one that is
+            kept do not count.
         pixels: Largest difference between the boxes of partners.
         score: Largest difference of their scores.
         mask: Largest difference of their mask probabilities.
@@ -55,13 +57,14 @@ def _without_empty(side: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _pairs(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> list[tuple[int, int]]:
-    """Return the indices of partners, the best boxes first."""
-    iou = box_iou(a['boxes'], b['boxes'])
-    fits = (iou >= IOU) & (a['labels'][:, None] == b['labels']) & ((a['scores'][:, None] - b['scores']).abs() <= SCORE)
+    """Return the indices of partners, the nearest boxes first."""
+    distance = (a['boxes'][:, None] - b['boxes']).abs().amax(dim=2)
+    fits = (box_iou(a['boxes'], b['boxes']) >= IOU) | (distance <= PIXELS)
+    fits &= (a['labels'][:, None] == b['labels']) & ((a['scores'][:, None] - b['scores']).abs() <= SCORE)
     pairs: list[tuple[int, int]] = []
     rows, columns = set[int](), set[int]()
     candidates = fits.nonzero()
-    order = iou[fits].argsort(descending=True, stable=True)
+    order = distance[fits].argsort(stable=True)
     for i, j in candidates[order].tolist():
         if i not in rows and j not in columns:
             pairs.append((i, j))

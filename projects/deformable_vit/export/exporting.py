@@ -143,7 +143,7 @@ def _module(model: Any, scope: str, spec: Input, options: Options, argmax: bool)
     elif scope == 'mmdet':
         from .detectors import wrap_detector
 
-        module = wrap_detector(model, raw=options.raw)
+        module = wrap_detector(model, raw=options.raw, is_dynamic=spec.is_dynamic)
     else:
         module = wrap_segmentor(model, argmax) if scope == 'mmseg' else wrap_classifier(model)
     return WithPreprocessing(module, spec.preprocessing).eval() if spec.is_bytes else module
@@ -172,5 +172,5 @@ def _check_options(scope: str, out: Path, options: Options) -> None:
     ):
         if is_on and not (whole and scope == needed):
             raise UserError(
-                f'{flag} is for {task}, and this exports {"a " + scope + " model" if whole else "a backbone"}'
+                f'{flag} is for {task}, and this exports {"an " + scope + " model" if whole else "a backbone"}'
             )

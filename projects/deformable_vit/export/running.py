@@ -80,11 +80,8 @@ def _open_openvino(path: Path) -> tuple[Callable[[Any], Arrays], tuple[str, ...]
     core = openvino.Core()
     model = core.read_model(path)
     names = tuple(output.get_any_name() for output in model.outputs)
-    metadata = (
-        {key: value.astype(str) for key, value in model.get_rt_info(['deformable_vit']).astype(dict).items()}
-        if (model.has_rt_info(['deformable_vit']))
-        else {}
-    )
+    saved = model.get_rt_info(['deformable_vit']).astype(dict) if model.has_rt_info(['deformable_vit']) else {}
+    metadata = {key: value.astype(str) for key, value in saved.items()}
     # On some processors OpenVINO computes in bfloat16 unless it is told not to.
     options = dict(INFERENCE_PRECISION_HINT='f32', INFERENCE_NUM_THREADS=torch.get_num_threads())
     compiled = core.compile_model(model, 'CPU', options)

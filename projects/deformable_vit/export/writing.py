@@ -37,7 +37,7 @@ def write_onnx(module: Any, spec: Input, path: Path, metadata: dict[str, Any]) -
             optimize=False,
         )
     except Exception as error:  # of torch and onnxscript, which have many
-        hint = '; fix the size with --shape H W' if spec.is_dynamic else ''
+        hint = '; fix the size, with --shape H W and without --dynamic' if spec.is_dynamic else ''
         raise UserError(f'{_name(module)} cannot be exported: {first_line(error)}{hint}') from error
     assert onnx is not None
     _simplify(onnx.model)

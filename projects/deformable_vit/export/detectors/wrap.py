@@ -1,24 +1,29 @@
 """Which detectors can be exported."""
 
+from mmdet.models.detectors import DeformableDETR
 from torch import nn
 
+from ...errors import UserError
 from .dense import DENSE_HEADS, DenseDetector
 from .detr import DETRS, TransformerDetector
 from .selection import require
 from .two_stage import TwoStageDetector
 
 
-def wrap_detector(model: nn.Module, raw: bool = False) -> nn.Module:
+def wrap_detector(model: nn.Module, raw: bool = False, is_dynamic: bool = False) -> nn.Module:
     """Return a module, in evaluation mode, of images (B, 3, H, W) that gives the tensors which ``output_names`` names.
 
     Images are normalized, and full: without padding. Detections are ``boxes`` (B, K, 4), clipped (x1, y1, x2, y2) in
     pixels of the image, ``scores`` (B, K), descending, ``labels`` (B, K), and of detectors with a mask head ``masks``
     (B, K, m, m), probabilities within the box. K is ``max_per_img`` of the config; empty places have score 0 and label
-    -1. With ``raw`` they are the outputs of the head. Raises :class:`UserError` for detectors that it does not know.
+    -1. With ``raw`` they are the outputs of the head. Raises :class:`UserError` for detectors that it does not know,
+    and if the size ``is_dynamic`` for those that have a fixed size only.
     """
     if getattr(model, 'with_rpn', False) and hasattr(model, 'roi_head'):
         return TwoStageDetector(model, raw).eval()
     if type(model) in DETRS:
+        if is_dynamic and isinstance(model, DeformableDETR):  # also DINO
+            raise UserError(f'{type(model).__name__} is exported with a fixed size only; leave out --dynamic')
         return TransformerDetector(model, raw).eval()
     require(f'bbox_head of {type(model).__name__}', getattr(model, 'bbox_head', None), DENSE_HEADS)
     return DenseDetector(model, raw).eval()
