@@ -5,7 +5,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from .._nested import walk
+from .._nested import type_name, walk
 from ..apis.inference import TASKS
 from ..errors import UserError, shown
 from .running import FORMATS, ExportedFile
@@ -38,13 +38,16 @@ def use_exported(config: Config, path: str) -> None:
 
 def _classifier(model: Any, path: str) -> dict[str, Any]:
     network = dict(type='deformable_vit.export.network.ExportedNetwork', file=path)
-    return dict(type='ImageClassifier', backbone=network, head=dict(type='ClsHead'))
+    # The file returns logits. What a class is depends on the head: the best one, or each with a probability of its own.
+    head = dict(type='ClsHead')
+    if 'MultiLabel' in type_name(model.head.type):
+        head = dict(type='MultiLabelClsHead', **{key: model.head[key] for key in ('thr', 'topk') if key in model.head})
+    return dict(type='ImageClassifier', backbone=network, head=head)
 
 
 def _segmentor(model: Any, path: str) -> dict[str, Any]:
-    heads = model.decode_head if isinstance(model.decode_head, list) else [model.decode_head]
     read = ('num_classes', 'out_channels', 'threshold', 'align_corners')
-    head = {key: value for key, value in heads[-1].items() if key in read}
+    head = {key: value for key, value in model.decode_head.items() if key in read}
     kind = 'deformable_vit.export.mmseg_model.ExportedSegmentor'
     return dict(type=kind, file=path, decode_head=head, test_cfg=model.get('test_cfg'))
 

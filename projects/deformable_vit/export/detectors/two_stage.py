@@ -21,7 +21,7 @@ ROI_HEADS = (StandardRoIHead, CascadeRoIHead)
 BOX_HEADS = (BBoxHead, ConvFCBBoxHead, Shared2FCBBoxHead, Shared4Conv1FCBBoxHead)
 
 
-class TwoStageDetector(nn.Module):
+class TwoStageModule(nn.Module):
     """Backbone, neck, RPN, one or more box heads in a cascade, and mask heads where the model has them.
 
     The proposals are as many as ``max_per_img`` of the RPN's config in every image. Returns boxes (B, K, 4), scores
@@ -89,6 +89,10 @@ def stages(kind: str, extractors: Any, heads: Any, known: Sequence[type]) -> lis
         require(f'{kind}_head', head, known)
         require(f'{kind}_roi_extractor', extractor, [SingleRoIExtractor])
         require(f'{kind}_roi_extractor.roi_layer', extractor.roi_layers[0], [RoIAlign])
+        if extractor.roi_layers[0].pool_mode != 'avg':
+            raise UserError(
+                f'{kind}_roi_extractor.roi_layer: only the mean of the samples (pool_mode avg) can be exported'
+            )
     return pairs
 
 

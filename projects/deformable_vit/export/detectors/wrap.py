@@ -1,13 +1,16 @@
 """Which detectors can be exported."""
 
-from mmdet.models.detectors import DeformableDETR
+from mmdet.models.detectors import CascadeRCNN, DeformableDETR, FasterRCNN, MaskRCNN, TwoStageDetector
 from torch import nn
 
 from ...errors import UserError
 from .dense import DENSE_HEADS, DenseDetector
 from .detr import DETRS, TransformerDetector
 from .selection import require
-from .two_stage import TwoStageDetector
+from .two_stage import TwoStageModule
+
+# Without other subclasses, such as PanopticFPN, which return more.
+TWO_STAGE = (TwoStageDetector, FasterRCNN, MaskRCNN, CascadeRCNN)
 
 
 def wrap_detector(model: nn.Module, raw: bool = False, is_dynamic: bool = False) -> nn.Module:
@@ -19,8 +22,9 @@ def wrap_detector(model: nn.Module, raw: bool = False, is_dynamic: bool = False)
     -1. With ``raw`` they are the outputs of the head. Raises :class:`UserError` for detectors that it does not know,
     and if the size ``is_dynamic`` for those that have a fixed size only.
     """
-    if getattr(model, 'with_rpn', False) and hasattr(model, 'roi_head'):
-        return TwoStageDetector(model, raw).eval()
+    if isinstance(model, TwoStageDetector) and model.with_rpn:
+        require('the model', model, TWO_STAGE)
+        return TwoStageModule(model, raw).eval()
     if type(model) in DETRS:
         if is_dynamic and isinstance(model, DeformableDETR):  # also DINO
             raise UserError(f'{type(model).__name__} is exported with a fixed size only; leave out --dynamic')
