@@ -163,7 +163,7 @@ def test_batches_do_not_mix() -> None:
 @pytest.mark.parametrize(
     ('name', 'options', 'words'),
     [
-        ('sparse-rcnn_pvtv2', {}, 'SparseRoIHead'),
+        ('sparse-rcnn_pvtv2', {}, 'SparseRCNN'),
         ('mask2former_dat-pp', {}, 'Mask2Former'),
         ('retinanet_pvtv2', dict(test_cfg=dict(nms=dict(type='soft_nms'))), 'soft_nms'),
     ],

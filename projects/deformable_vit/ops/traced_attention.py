@@ -22,19 +22,27 @@ def traced_deformable_attention(
         tables = table.to(query_y.dtype)
         q, k, v = (t.to(tables.dtype) for t in (q * constant_size(q, -1) ** -0.5, k, v))
         q, v, outs = q.transpose(2, 3), v.transpose(2, 3), []
+        # (B, G, N, H) and (B, G, N, W), of all groups at once: the fewer nodes, the faster is the export.
+        y = table_index(query_y - key_locations[..., :1], constant_size(table, 1))
+        x = table_index(query_x - key_locations[..., 1:], constant_size(table, 2))
         for group in range(groups):
             of = slice(group * heads // groups, (group + 1) * heads // groups)
-            scores = k[:, of] @ q[:, of] + _bias(tables[of], key_locations[:, group], query_y, query_x)
+            scores = k[:, of] @ q[:, of] + _bias(tables[of], y[:, group], x[:, group])
             scores = (scores - scores.amax(dim=2, keepdim=True)).exp()  # (B, heads, N, H * W)
             outs.append(v[:, of] @ scores / scores.sum(dim=2, keepdim=True))
         return torch.cat(outs, dim=1).transpose(2, 3).to(dtype)
 
 
-def _bias(tables: Tensor, key_locations: Tensor, query_y: Tensor, query_x: Tensor) -> Tensor:
-    """Return the bias (B, heads, N, H * W) of a group with its tables (heads, Ty, Tx) and key locations (B, N, 2)."""
-    height, width = constant_size(tables, 1), constant_size(tables, 2)
+def _bias(tables: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """Return the bias (B, heads, N, H * W) of a group.
+
+    Args:
+        tables: (heads, Ty, Tx).
+        y: (B, N, H), for each key and query row the fractional row of the tables.
+        x: (B, N, W), for each key and query column the fractional column of the tables.
+    """
     # (B, N, H, Ty) and (B, N, Tx, W); that the entries come where the products want them saves copies.
-    y = interpolation_weights(table_index(query_y - key_locations[..., :1], height), height)
-    x = interpolation_weights(table_index(query_x - key_locations[..., 1:], width), width, dim=-2)
-    read = y.flatten(1, 2).unsqueeze(1) @ tables  # (B, heads, N * H, Tx)
-    return (unflatten(read, 2, y.shape[1:3]) @ x.unsqueeze(1)).flatten(3)
+    weights_y = interpolation_weights(y, constant_size(tables, 1))
+    weights_x = interpolation_weights(x, constant_size(tables, 2), dim=-2)
+    read = weights_y.flatten(1, 2).unsqueeze(1) @ tables  # (B, heads, N * H, Tx)
+    return (unflatten(read, 2, y.shape[1:]) @ weights_x.unsqueeze(1)).flatten(3)
