@@ -17,7 +17,7 @@ demo: setup  ## train and test a detector and a segmentor on built-in data (abou
 convergence: setup  ## train every combination of backbone and head on built-in data (about 4 hours on 2 cores; resumable)
 	@$(VENV_PYTHON) tools/dev/convergence_check.py $(CONVERGENCE_ARGS)
 
-test: setup lint  ## lint and the tests (about 10 minutes on 2 cores)
+test: setup lint  ## lint and the tests (about 15 minutes on 2 cores)
 	@$(VENV_PYTHON) -m pytest -m "not nightly" $(PYTEST_ARGS)
 
 test-fast: setup  ## the tests that do not train (about 3 minutes on 2 cores)
