@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -160,6 +161,7 @@ def test_an_old_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(triton_attention, 'HAS_TRITON', True)
     for capability, reason in (((7, 5), '8.0 or newer, got 7.5'), ((8, 0), ''), ((12, 0), '')):
-        monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda _, c=capability: c)
+        gpu = SimpleNamespace(major=capability[0], minor=capability[1])
+        monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda _, gpu=gpu: gpu)
         got = triton_attention.unsupported(Query())
         assert reason in got if reason else got == ''

@@ -2,12 +2,11 @@
 
 from typing import cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ..ops import coordinate_dtype
+from ..ops import coordinate_dtype, without_autocast
 
 # Not public in torch, which has no other way to ask; docs/architecture.md names them.
 _HOOKS = ('_forward_pre_hooks', '_forward_hooks', '_backward_pre_hooks', '_backward_hooks')
@@ -29,7 +28,7 @@ def call_in_float(layer: nn.Module, x: Tensor) -> Tensor:
     dtype = coordinate_dtype(x)
     x = x.to(dtype)
     other = {name: p.to(dtype) for name, p in layer.named_parameters() if p.is_floating_point() and p.dtype != dtype}
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         if not other:
             return cast(Tensor, layer(x))
         if is_plain(layer):  # as torch.jit.trace, which does not know functional_call, needs it

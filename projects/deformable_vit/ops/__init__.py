@@ -3,7 +3,15 @@
 from . import attention, sampling, separable, triton_attention
 from .attention import deformable_attention, dense_attention
 from .backends import BACKENDS, current_backend, recompute_with_backend, use_backend
-from .coordinates import CONVENTIONS, coordinate_dtype, key_coordinates, key_grid, key_spacing, query_coordinates
+from .coordinates import (
+    CONVENTIONS,
+    coordinate_dtype,
+    key_coordinates,
+    key_grid,
+    key_spacing,
+    query_coordinates,
+    without_autocast,
+)
 from .local_attention import neighborhood_attention, surplus_pairs, window_attention
 from .sampling import (
     box_locations,
@@ -54,4 +62,5 @@ __all__ = [
     'unflatten',
     'use_backend',
     'window_attention',
+    'without_autocast',
 ]

@@ -121,7 +121,7 @@ def chunked_attention(
     chunks.
     """
     h, w = len(query_y), len(query_x)
-    rows = max(1, max_scores // (q.shape[0] * q.shape[1] * w * k.shape[2]))
+    rows = max(1, max_scores // max(1, q.shape[0] * q.shape[1] * w * k.shape[2]))
     if rows >= h:
         bias = relative_position_bias(table, key_locations, query_y, query_x)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))

@@ -9,6 +9,9 @@ and 1 for the centers of the first and last pixels.
   one pixel, where the official implementation divides by zero, the pixel is at 0.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -51,6 +54,12 @@ def autocast_dtype(like: Tensor) -> torch.dtype:
     """Return the dtype that autocast gives a matrix product of ``like``; its own dtype where autocast is disabled."""
     device = like.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else like.dtype
+
+
+def without_autocast(like: Tensor) -> AbstractContextManager[Any]:
+    """Disable autocast where it is enabled on the device of ``like``; otherwise an export holds no trace of it."""
+    device = like.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def _is_centers(convention: str) -> bool:

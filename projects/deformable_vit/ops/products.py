@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute_in_backward
 
+from .coordinates import without_autocast
 from .interpolation import interpolation_slopes, interpolation_weights, table_index
 from .tracing import is_tracing, unflatten
 
@@ -54,7 +55,7 @@ def _bias(tables: Tensor, key_locations: Tensor, query_y: Tensor, query_x: Tenso
     Its memory is that of (groups, N, H, heads, W), as the products give it.
     """
     heads, table_h, table_w = tables.shape[1:]
-    with torch.autocast(tables.device.type, enabled=False):  # weights in half precision would move the locations
+    with without_autocast(tables):  # weights in half precision would move the locations
         # (groups, N, H, Ty) and (groups, N, W, Tx)
         y = differentiable_weights(table_index(query_y - key_locations[..., :1], table_h), table_h)
         x = differentiable_weights(table_index(query_x - key_locations[..., 1:], table_w), table_w)

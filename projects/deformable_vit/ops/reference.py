@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .coordinates import autocast_dtype
+from .coordinates import autocast_dtype, without_autocast
 from .tracing import constant_size, sizes_tensor, unflatten
 
 
@@ -42,7 +42,7 @@ def _in_coordinate_dtype(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def widened(*args: Tensor) -> Tensor:
         dtype = reduce(torch.promote_types, [t.dtype for t in args])
         result = autocast_dtype(args[0])
-        with torch.autocast(args[0].device.type, enabled=False):
+        with without_autocast(args[0]):
             return op(*(t.to(dtype) for t in args)).to(result)
 
     return widened

@@ -9,6 +9,7 @@ heads follow each other, so that one group's scores are in memory at a time.
 import torch
 from torch import Tensor
 
+from .coordinates import without_autocast
 from .interpolation import interpolation_weights, table_index
 from .tracing import constant_size, unflatten
 
@@ -18,7 +19,7 @@ def traced_deformable_attention(
 ) -> Tensor:
     """Compute :func:`.deformable_attention`, in float32 or float64."""
     groups, heads, dtype = constant_size(key_locations, 1), constant_size(q, 1), q.dtype
-    with torch.autocast(q.device.type, enabled=False):  # weights in half precision would move the locations
+    with without_autocast(q):  # weights in half precision would move the locations
         tables = table.to(query_y.dtype)
         q, k, v = (t.to(tables.dtype) for t in (q * constant_size(q, -1) ** -0.5, k, v))
         q, v, outs = q.transpose(2, 3), v.transpose(2, 3), []

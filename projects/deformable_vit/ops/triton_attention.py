@@ -35,9 +35,9 @@ def unsupported(q: Tensor) -> str:
         return ''
     if q.device.type != 'cuda':
         return f'runs on CUDA, got tensors on {q.device.type}'
-    capability = torch.cuda.get_device_capability(q.device)
-    if capability < MIN_CAPABILITY:
-        return f'needs a GPU of compute capability 8.0 or newer, got {capability[0]}.{capability[1]}'
+    gpu = torch.cuda.get_device_properties(q.device)  # which torch.compile takes for constants
+    if (gpu.major, gpu.minor) < MIN_CAPABILITY:
+        return f'needs a GPU of compute capability 8.0 or newer, got {gpu.major}.{gpu.minor}'
     return ''
 
 
