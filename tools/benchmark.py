@@ -33,7 +33,7 @@ from deformable_vit.apis.command_line import one_line_errors
 from deformable_vit.apis.config import load_config
 from deformable_vit.apis.device import adapt_to_device
 from deformable_vit.errors import UserError, first_line
-from deformable_vit.export.running import check_packages
+from deformable_vit.export.running import is_exported, open_file
 from deformable_vit.ops import BACKENDS, deformable_attention, query_coordinates, use_backend
 
 DEFAULT = ('dat-t', 'dat-t:reference', 'swin-t', 'dat-t-pp', 'dat-t-pp:reference', 'pvt-t', 'mmdet-pvt-t', 'dpt-t')
@@ -85,26 +85,6 @@ class Attention(nn.Module):
         return (deformable_attention(q, k, v, table, locations, y, x),)
 
 
-def is_exported(name: str) -> bool:
-    return name.endswith(('.onnx', '.xml'))
-
-
-def exported_model(path: str) -> Callable[[Tensor], Any]:
-    """Load an exported file, whose one input is an image."""
-    check_packages(*(('onnx', 'onnxruntime') if path.endswith('.onnx') else ('openvino', 'openvino')))
-    threads = torch.get_num_threads()
-    if path.endswith('.onnx'):
-        runtime = importlib.import_module('onnxruntime')
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = threads
-        session = runtime.InferenceSession(path, options)
-        name = session.get_inputs()[0].name
-        return lambda x: session.run(None, {name: x.numpy()})
-    settings = {'INFERENCE_NUM_THREADS': threads, 'INFERENCE_PRECISION_HINT': 'f32'}
-    compiled = importlib.import_module('openvino').Core().compile_model(path, 'CPU', settings)
-    return lambda x: compiled(x.numpy())
-
-
 @cache
 def scope_and_backbone(name: str) -> tuple[str, dict[str, Any]]:
     """Return the scope and the config of a backbone, by its name or config file."""
@@ -137,11 +117,12 @@ def stepper(case: Case) -> Callable[[], Sequence[Tensor]]:
     """
     torch.manual_seed(0)
     if is_exported(case.model):
-        run, image = exported_model(case.model), torch.randn(case.batch, 3, case.height, case.width)
+        run, *_ = open_file(Path(case.model))
+        image = torch.randn(case.batch, 3, case.height, case.width)
 
         def run_file() -> Sequence[Tensor]:
             try:
-                return run(image)
+                return [torch.from_numpy(out) for out in run(image.numpy())]
             except Exception as error:  # of the two libraries, which have many
                 size = ' x '.join(map(str, image.shape))
                 raise UserError(f'{case.model} does not run with {size} float32: {first_line(error)}') from error
@@ -203,9 +184,8 @@ def measure_peak(case: Case) -> float:
         step()
         return torch.cuda.max_memory_allocated() / 2**20
     library = {'.onnx': 'onnxruntime', '.xml': 'openvino'}.get(Path(case.model).suffix)
-    importlib.import_module(
-        library or f'{scope_and_backbone(case.model)[0]}.models'
-    )  # so that its imports do not count
+    # So that the imports do not count.
+    importlib.import_module(library or f'{scope_and_backbone(case.model)[0]}.models')
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     stepper(case)()
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10  # from KiB

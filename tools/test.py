@@ -8,7 +8,8 @@ from deformable_vit.apis.config import load_config, set_work_dir
 from deformable_vit.apis.device import adapt_to_device
 from deformable_vit.apis.test import add_out, add_show, add_tta, test
 from deformable_vit.errors import UserError
-from deformable_vit.export.evaluation import is_exported, use_exported
+from deformable_vit.export.evaluation import use_exported
+from deformable_vit.export.running import is_exported
 
 
 def parse_args() -> argparse.Namespace:

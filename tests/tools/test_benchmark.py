@@ -14,6 +14,7 @@ from running import ROOT, exit_status
 from torch import Tensor, nn
 
 from deformable_vit.errors import UserError
+from deformable_vit.export.running import open_file
 from deformable_vit.ops import current_backend
 
 CASE = dict(mode='training', height=64, width=96, batch=2, dtype='float32', device='cpu')
@@ -124,7 +125,8 @@ def test_exported_files_run_beside_models(
     openvino.save_model(openvino.convert_model(onnx), xml)
     image = torch.randn(1, 3, 33, 65)
     for file in (onnx, xml):
-        assert torch.equal(torch.from_numpy(benchmark.exported_model(file)(image)[0]), image * 2)
+        run, *_ = open_file(Path(file))
+        assert torch.equal(torch.from_numpy(run(image.numpy())[0]), image * 2)
     arguments = ['--shape', '32x64', '--mode', 'forward', 'training', '--repeats', '1', '--device', 'cpu']
     monkeypatch.setattr(sys, 'argv', ['benchmark.py', 'pvtv2-b0', onnx, xml, *arguments, '--json', results])
     benchmark.main()

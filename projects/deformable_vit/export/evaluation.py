@@ -8,12 +8,7 @@ from mmengine.config import Config, ConfigDict
 from .._nested import type_name, walk
 from ..apis.inference import TASKS
 from ..errors import UserError, shown
-from .running import FORMATS, ExportedFile
-
-
-def is_exported(path: str) -> bool:
-    """Return whether the name of a checkpoint is that of an exported file."""
-    return Path(path).suffix in FORMATS
+from .running import ExportedFile
 
 
 def use_exported(config: Config, path: str) -> None:

@@ -74,7 +74,7 @@ def wrap_classifier(model: Any) -> nn.Module:
     from mmpretrain.models import ImageClassifier
 
     if not isinstance(model, ImageClassifier) or not model.with_head:
-        raise UserError(_refusal(type(model).__name__, 'ImageClassifier with a head'))
+        raise UserError(refusal(type(model).__name__, 'ImageClassifier with a head'))
     return Classifier(model).eval()
 
 
@@ -88,16 +88,17 @@ def wrap_segmentor(model: Any, argmax: bool = False) -> nn.Module:
     from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 
     if not isinstance(model, EncoderDecoder):
-        raise UserError(_refusal(type(model).__name__, 'EncoderDecoder'))
+        raise UserError(refusal(type(model).__name__, 'EncoderDecoder'))
     if not isinstance(model.decode_head, BaseDecodeHead):
-        raise UserError(_refusal(type(model.decode_head).__name__, 'Semantic FPN, UPerNet and other heads of logits'))
+        raise UserError(refusal(type(model.decode_head).__name__, 'Semantic FPN, UPerNet and other heads of logits'))
     if argmax and model.out_channels == 1:
         raise UserError('--argmax: this model has one channel and a threshold; export its logits')
     _replace_upsampling(model)
     return (LabelMap if argmax else Segmentor)(model).eval()
 
 
-def _refusal(part: str, exportable: str) -> str:
+def refusal(part: str, exportable: str) -> str:
+    """Return the error of a model that cannot be exported: which part, and what can."""
     return f'{part} cannot be exported; {exportable} can, and --part backbone exports the backbone of any model'
 
 

@@ -35,7 +35,7 @@ class ExportedNetwork(nn.Module):
         if metadata['preprocessing']:
             mean = images.new_tensor(metadata['mean']).round()[:, None, None]  # 0 when it is normalized
             mean = mean.flip(0) if metadata['channel_order'] == 'RGB' else mean  # the pipeline reads BGR
-            x = (F.pad(images - mean, padding) + mean).byte().permute(0, 2, 3, 1)
+            x = (F.pad(images - mean, padding) + mean).round().byte().permute(0, 2, 3, 1)
         else:
             x = F.pad(images, padding)
         parts = x.split(1) if metadata['input_shape'][0] == 1 else [x]

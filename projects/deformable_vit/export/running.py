@@ -36,6 +36,30 @@ def check_packages(kind: str, *needed: str) -> None:
         raise UserError(f"{kind} needs {', '.join(missing)}: pip install 'deformable-vit[{_EXTRAS[kind]}]'")
 
 
+def is_exported(path: str) -> bool:
+    """Return whether the name of a checkpoint or model is that of an exported file."""
+    return Path(path).suffix in FORMATS
+
+
+def open_file(path: Path) -> tuple[Callable[[Any], Arrays], tuple[str, ...], dict[str, str]]:
+    """Load a file that takes one array.
+
+    Returns:
+        A function from that array to those of the outputs, the names of the outputs, and the metadata.
+
+    Raises:
+        UserError: The file does not exist or cannot be read, or a package is missing.
+    """
+    kind = format_of(path)
+    check_packages(kind, dict(onnx='onnxruntime', openvino='openvino')[kind])
+    if not path.is_file():
+        raise UserError(f'{shown(str(path))} does not exist')
+    try:
+        return (_open_onnx if kind == 'onnx' else _open_openvino)(path)
+    except Exception as error:  # of the two libraries, which have many
+        raise UserError(f'{shown(str(path))} cannot be read: {first_line(error)}') from error
+
+
 class ExportedFile:
     """An exported file in memory.
 
@@ -45,14 +69,7 @@ class ExportedFile:
     """
 
     def __init__(self, path: Path) -> None:
-        kind = format_of(path)
-        check_packages(kind, dict(onnx='onnxruntime', openvino='openvino')[kind])
-        if not path.is_file():
-            raise UserError(f'{shown(str(path))} does not exist')
-        try:
-            self._run, self.output_names, metadata = (_open_onnx if kind == 'onnx' else _open_openvino)(path)
-        except Exception as error:  # of the two libraries, which have many
-            raise UserError(f'{shown(str(path))} cannot be read: {first_line(error)}') from error
+        self._run, self.output_names, metadata = open_file(path)
         if 'task' not in metadata:
             raise UserError(f'{shown(str(path))} has no metadata of tools/export.py, such as its task')
         self.metadata = {key: json.loads(value) for key, value in metadata.items()}
@@ -71,7 +88,8 @@ def _open_onnx(path: Path) -> tuple[Callable[[Any], Arrays], tuple[str, ...], di
     session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
     names = tuple(output.name for output in session.get_outputs())
     metadata = session.get_modelmeta().custom_metadata_map
-    return lambda image: session.run(None, dict(image=image)), names, metadata
+    name = session.get_inputs()[0].name
+    return lambda image: session.run(None, {name: image}), names, metadata
 
 
 def _open_openvino(path: Path) -> tuple[Callable[[Any], Arrays], tuple[str, ...], dict[str, str]]:
@@ -85,4 +103,4 @@ def _open_openvino(path: Path) -> tuple[Callable[[Any], Arrays], tuple[str, ...]
     # On some processors OpenVINO computes in bfloat16 unless it is told not to.
     options = dict(INFERENCE_PRECISION_HINT='f32', INFERENCE_NUM_THREADS=torch.get_num_threads())
     compiled = core.compile_model(model, 'CPU', options)
-    return lambda image: [np.array(x) for x in compiled(dict(image=image)).to_tuple()], names, metadata
+    return lambda image: [np.array(x) for x in compiled([image]).to_tuple()], names, metadata

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from ...errors import UserError
+from ..modules import refusal
 
 EMPTY_LABEL = -1
 
@@ -68,8 +69,7 @@ def iou_threshold(cfg: Any) -> float:
 def require(part: str, module: object, known: Sequence[type]) -> None:
     """Raise :class:`UserError` for a module that is not of one of the classes ``known``, or of a subclass of one."""
     if type(module) not in known:
-        names = ', '.join(kind.__name__ for kind in known)
-        raise UserError(f'{part} is {type(module).__name__}, which cannot be exported; use one of: {names}')
+        raise UserError(refusal(f'{part} {type(module).__name__}', ', '.join(kind.__name__ for kind in known)))
 
 
 def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, iou: float, number: int) -> Detections:

@@ -4,6 +4,7 @@ from mmdet.models.detectors import CascadeRCNN, DeformableDETR, FasterRCNN, Mask
 from torch import nn
 
 from ...errors import UserError
+from ..modules import refusal
 from .dense import DENSE_HEADS, DenseDetector
 from .detr import DETRS, TransformerDetector
 from .selection import require
@@ -29,5 +30,7 @@ def wrap_detector(model: nn.Module, raw: bool = False, is_dynamic: bool = False)
         if is_dynamic and isinstance(model, DeformableDETR):  # also DINO
             raise UserError(f'{type(model).__name__} is exported with a fixed size only; leave out --dynamic')
         return TransformerDetector(model, raw).eval()
-    require(f'bbox_head of {type(model).__name__}', getattr(model, 'bbox_head', None), DENSE_HEADS)
+    if getattr(model, 'bbox_head', None) is None:
+        raise UserError(refusal(type(model).__name__, 'a detector with one dense head, R-CNN and DETR'))
+    require(f'{type(model).__name__} with bbox_head', model.bbox_head, DENSE_HEADS)
     return DenseDetector(model, raw).eval()
